@@ -1,0 +1,36 @@
+/** What compression is asked for and what it reports. */
+import type { RecipeInput } from "../models/recipe.ts";
+import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+
+export type CompressPhase = "read" | "sample" | "calibrate" | "allocate" | "compress" | "write" | "evaluate";
+
+export interface CompressProgress {
+  readonly phase: CompressPhase;
+  /** Steps done and to do in this phase (blocks, sequences, ...). */
+  readonly done: number;
+  readonly total: number;
+  readonly message?: string;
+  /** Mean relative layer error so far. */
+  readonly error?: number;
+}
+
+export interface CompressOptions {
+  /** Model folder or .gguf file. */
+  readonly source: string;
+  /** Artifact folder to create (must not exist). */
+  readonly out: string;
+  readonly name?: string;
+  readonly recipe: RecipeInput;
+  readonly threads?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (p: CompressProgress) => void;
+}
+
+export interface CompressResult {
+  readonly artifact: string;
+  readonly header: ArtifactHeader;
+  readonly seconds: number;
+  readonly peakRssBytes: number;
+  /** Seconds spent in each phase. */
+  readonly phases: Partial<Record<CompressPhase, number>>;
+}

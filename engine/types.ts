@@ -1,0 +1,105 @@
+/** What the engine is asked for and what it answers; plain data, so that it crosses worker borders. */
+
+export interface SamplingOptions {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  readonly topP: number;
+  /** 0 = all. */
+  readonly topK: number;
+  readonly minP: number;
+  readonly repeatPenalty: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly logitBias: readonly (readonly [token: number, bias: number])[];
+  readonly seed: number;
+}
+export const GREEDY: SamplingOptions = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repeatPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  seed: 0,
+};
+
+export interface GenerateRequest {
+  readonly promptIds: readonly number[];
+  /** Most tokens to produce (>= 0). */
+  readonly maxTokens: number;
+  /** Tokens that end the generation (not emitted). */
+  readonly stopIds: readonly number[];
+  readonly sampling: SamplingOptions;
+  /** How many top log-probabilities to report per token; null = none at all, 0 = the chosen token's only. */
+  readonly logprobs: number | null;
+  /** Also report the prompt tokens' log-probabilities (echo). */
+  readonly promptLogprobs?: boolean;
+}
+
+export interface TokenLogprobs {
+  readonly logprob: number;
+  readonly top: readonly (readonly [token: number, logprob: number])[];
+}
+
+export type GenerateEvent =
+  | {
+    readonly type: "prompt";
+    readonly promptTokens: number;
+    readonly cachedTokens: number;
+    readonly logprobs: readonly (TokenLogprobs | null)[] | null;
+  }
+  | { readonly type: "token"; readonly token: number; readonly logprobs: TokenLogprobs | null }
+  | { readonly type: "end"; readonly reason: "stop" | "length"; readonly timings: Timings };
+
+export interface Timings {
+  readonly queueMs: number;
+  readonly prefillMs: number;
+  readonly decodeMs: number;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+}
+
+export interface EngineStats {
+  readonly running: number;
+  readonly waiting: number;
+  readonly kvBlocksUsed: number;
+  readonly kvBlocksTotal: number;
+  readonly threads: number;
+  readonly memoryBytes: number;
+  readonly stepsTotal: number;
+  /** Tokens in the last step. */
+  readonly batchTokens: number;
+}
+
+/** A loaded model that generates. Created by `loadEngine()` in engine/engine.ts; calls are safe from the HTTP thread. */
+export interface Engine {
+  readonly contextLength: number;
+  readonly vocabSize: number;
+  /**
+   * Yields one "prompt" event, the tokens, one "end" event. Aborting the signal or leaving the loop frees everything
+   * within one step.
+   * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), unavailable (closed)
+   */
+  generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
+  /** Negative log-likelihood of ids[1..] given what stands before each: `[ids.length - 1]`, natural log. */
+  score(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
+  /** Logits `[vocab]` after the last id, or of every position `[ids.length x vocab]` with `all`. */
+  logits(ids: readonly number[], options?: { readonly all?: boolean }): Promise<Float32Array>;
+  stats(): EngineStats;
+  close(): Promise<void>;
+}
+
+export interface EngineOptions {
+  /** Compute threads; default: the machine's cores. */
+  readonly threads?: number;
+  /** Most sequences in one step. */
+  readonly maxSequences?: number;
+  /** Most tokens of KV cache over all sequences; default: enough for maxSequences or 1 GiB. */
+  readonly kvTokens?: number;
+  /** Most waiting requests. */
+  readonly maxWaiting?: number;
+  /** Cap on the context window. */
+  readonly contextLength?: number;
+}

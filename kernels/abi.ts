@@ -1,0 +1,164 @@
+/**
+ * The calling conventions of the generated WASM functions. All pointers are byte addresses in the one shared memory
+ * that every module imports as `env.memory`; all activations outside a linear layer are token-major f32
+ * `[rows, stride]`, strides in floats, 16-byte aligned rows.
+ *
+ * A *tile* is 1, 2, 4 or 8 token rows prepared for a linear layer:
+ * - for `f32` weights: floats `[dIn][B]` (written by `interleave_bB`)
+ * - for the others (written by `quantize_bB`): view A bytes `[chunks x 4 windows][B][16]`, view B bytes in the same shape
+ *   (the windows of layout.ts), and scales f32 `[chunks][B]` (a block's scale repeated for each of its chunks).
+ *   Byte = round(x x columnScale / scale) + offset; scale = absmax of the block / max code of the encoding.
+ *   Padding columns hold the offset, so they contribute nothing.
+ */
+
+/** How the machine reads activation bytes in relaxed dot products; found by `probeEncoding()`. */
+export interface ActivationEncoding {
+  /** Added to the signed code: 128 (u8, x86), 0 (s8, ARM), 64 (7 bits: safe everywhere). */
+  readonly offset: 128 | 0 | 64;
+  /** Largest absolute code: 127 or 63. */
+  readonly maxCode: 127 | 63;
+}
+
+/**
+ * Linear layer on one tile: rows 4g..4g+3 of `groups` groups from address `w`.
+ * y[t x yStride + 4g + lane] = (accumulate ? itself : 0) + sum. For `f32`: xb and xs are unused and `chunks` is dIn.
+ * `blockChunks` is used by window formats only. Exported by each format's module as `mv_b1`, `mv_b2`, `mv_b4`, `mv_b8`.
+ */
+export type LinearKernel = (
+  w: number,
+  xa: number,
+  xb: number,
+  xs: number,
+  y: number,
+  yStride: number,
+  groups: number,
+  chunks: number,
+  blockChunks: number,
+  accumulate: number,
+  consts: number,
+) => void;
+
+/** Exports of the `base` module. B is 1, 2, 4 or 8. */
+export interface BaseKernels {
+  /** quantize_bB: `columnScale` f32 [cols] or 0 (none). */
+  quantize: (
+    x: number,
+    xStride: number,
+    cols: number,
+    chunks: number,
+    blockChunks: number,
+    columnScale: number,
+    xa: number,
+    xb: number,
+    xs: number,
+    consts: number,
+  ) => void;
+  /** interleave_bB */
+  interleave: (x: number, xStride: number, cols: number, columnScale: number, out: number) => void;
+  rmsnorm: (
+    x: number,
+    xStride: number,
+    weight: number,
+    out: number,
+    outStride: number,
+    cols: number,
+    rows: number,
+    eps: number,
+  ) => void;
+  layernorm: (
+    x: number,
+    xStride: number,
+    weight: number,
+    bias: number,
+    out: number,
+    outStride: number,
+    cols: number,
+    rows: number,
+    eps: number,
+  ) => void;
+  /** In place on `heads` heads of each row; positions i32 [rows]; cos, sin f32 [position][dims / 2]; pair (i, i + dims / 2). */
+  rope: (
+    x: number,
+    xStride: number,
+    rows: number,
+    heads: number,
+    headDim: number,
+    dims: number,
+    positions: number,
+    cos: number,
+    sin: number,
+  ) => void;
+  /**
+   * Stores k and v rows. slots i32 [rows]: KV block x 16 + offset. Pools of one layer, per KV block and kv head:
+   * K `[headDim][16]` (transposed: scores of 16 tokens without horizontal sums), V `[16][vStride]`, vStride = headDim rounded up to 4.
+   */
+  kv_write: (
+    k: number,
+    kStride: number,
+    v: number,
+    vStride: number,
+    rows: number,
+    kvHeads: number,
+    headDim: number,
+    slots: number,
+    kPool: number,
+    vPool: number,
+  ) => void;
+  /**
+   * Items itemBegin..itemEnd-1, item = row x kvHeads + kvHead; each does its `groupSize` query heads (heads =
+   * kvHeads x groupSize, query head = kvHead x groupSize + g). contexts i32 [rows]: visible tokens (position + 1);
+   * tables i32 [rows]: address of the row's KV block table (i32 ids); window 0 = all. scratch: groupSize x (contexts
+   * rounded up to 16) floats, private to the thread.
+   */
+  attention: (
+    q: number,
+    qStride: number,
+    out: number,
+    outStride: number,
+    itemBegin: number,
+    itemEnd: number,
+    contexts: number,
+    tables: number,
+    kPool: number,
+    vPool: number,
+    kvHeads: number,
+    groupSize: number,
+    headDim: number,
+    scale: number,
+    window: number,
+    scratch: number,
+  ) => void;
+  /** out = activation(gate) * up, or activation(up) when gate is 0; kind: 0 silu, 1 gelu (erf), 2 gelu_tanh, 3 relu. */
+  activate: (
+    kind: number,
+    gate: number,
+    gateStride: number,
+    up: number,
+    upStride: number,
+    out: number,
+    outStride: number,
+    cols: number,
+    rows: number,
+  ) => void;
+  /** Sets every row to `vector` (bias) or adds it. */
+  add_vector: (x: number, xStride: number, vector: number, cols: number, rows: number, set: number) => void;
+  add: (x: number, y: number, n: number) => void;
+  /** Rows of a packed table: format f32 or q8 (layout.ts). ids i32 [rows]. */
+  embed_f32: (table: number, ids: number, rows: number, cols: number, out: number, outStride: number) => void;
+  embed_q8: (table: number, ids: number, rows: number, cols: number, out: number, outStride: number) => void;
+  argmax: (x: number, n: number) => number;
+  max: (x: number, n: number) => number;
+  /** log(sum(exp(x x inverseTemperature))), stable. */
+  log_sum_exp: (x: number, n: number, inverseTemperature: number) => number;
+  /** Writes the indices (i32) of values >= threshold, in order, at most `limit`; returns how many there are. */
+  select_at_least: (x: number, n: number, threshold: number, out: number, limit: number) => number;
+}
+
+/** Batch sizes of the tiled kernels, largest first. */
+export const TILE_SIZES = [8, 4, 2, 1] as const;
+export type TileSize = typeof TILE_SIZES[number];
+
+/** KV block size in tokens (also the K pool's inner dimension). */
+export const KV_BLOCK_TOKENS = 16;
+/** Bytes of the constant table that `writeConstants()` fills and kernels take as `consts`. */
+export const CONSTS_BYTES = 256;

@@ -1,0 +1,100 @@
+/**
+ * The byte layouts that packers, kernels and artifacts share. Everything little-endian.
+ *
+ * A layer `W [dOut, dIn]` is cut into *groups* of 4 rows (dOut padded with zero rows to a multiple of 4) and
+ * *chunks* of 64 columns (dIn padded with zero columns to a multiple of 64, except for `f32`). A group's lanes
+ * 0..3 are its rows. Groups are stored one after the other, so a thread's share of rows is contiguous.
+ *
+ * | format | one group |
+ * |---|---|
+ * | `f32` | dIn x 4 floats: column c holds the 4 rows' values |
+ * | `q8` | per chunk: header 16 B, then 16 vectors of 16 B; vector k, byte 4r+e = code of row r, column 4k+e |
+ * | `q4` | per chunk: header 16 B, then 8 vectors; vector k, byte 4r+e: low nibble = column 8k+e, high nibble = column 8k+4+e (both + 8) |
+ * | `wKq4` | per block: header 16 B, then per chunk K vectors; byte 4r+e = code + 8 (low nibble), index in the window << 4 |
+ * | `wKq8` | per block: header 16 B, then per chunk, for each pair of slots: 16 B of indices (low nibble: even slot, high: odd slot), then the pair's two value vectors (one when K is odd and the pair is the last) |
+ *
+ * Header: 4 x i16 = sum of the codes of each row (over the header's columns), then 4 x bf16 = scale of each row.
+ * weight = code x scale. Codes: `q8` values lie in -63..63 (7 bits: a pair of products with an unsigned 8-bit
+ * activation must fit i16, 2 x 63 x 255 = 32130), `q4` values in -8..7.
+ *
+ * *Blocks* are runs of `blockChunks` chunks (the last may be shorter); all columns of a block share one
+ * activation scale. A block of n chunks has w = 4n windows in each of two views: view A window i = columns
+ * 16i..16i+15 of the block, view B window j = its columns j, j+w, j+2w, ... Slot s of chunk q of a block belongs
+ * to the window {@linkcode windowSlots}(K)[s].window + 4q of the view it names. Each slot holds up to 4 entries a
+ * row; a free place has code 0.
+ */
+
+/** How a packed layer's weights are stored; the kernel's name says the same. */
+export type WeightFormat =
+  | { readonly kind: "f32" }
+  | { readonly kind: "q8" }
+  | { readonly kind: "q4" }
+  | {
+    readonly kind: "windows";
+    readonly windows: number;
+    readonly bits: 4 | 8;
+    readonly blockChunks: number;
+  };
+
+export const CHUNK = 64;
+export const WINDOW = 16;
+export const ROWS = 4;
+export const HEADER_BYTES = 16;
+export const Q8_MAX = 63;
+export const Q4_MIN = -8;
+export const Q4_MAX = 7;
+
+/** `[dOut, dIn]` */
+export type Shape2 = readonly [number, number];
+
+export const groupCount = (dOut: number): number => Math.ceil(dOut / ROWS);
+export const chunkCount = (dIn: number): number => Math.ceil(dIn / CHUNK);
+
+/** Kernel-style name of a format: `f32`, `q8`, `q4`, `w6q8`. */
+export function formatName(f: WeightFormat): string {
+  return f.kind === "windows" ? `w${f.windows}q${f.bits}` : f.kind;
+}
+
+/** One slot of a chunk: which view, and which of the chunk's four windows in that view. */
+export interface WindowSlot {
+  readonly view: "A" | "B";
+  readonly window: number;
+}
+
+/**
+ * The windows of one chunk with K slots: rounds of four go to A, B, A, B; a partial round is spread (1: window 0;
+ * 2: 0 and 2; 3: 0, 1, 2). K/16 is the share of weights that can be kept.
+ */
+export function windowSlots(windows: number): WindowSlot[] {
+  const slots: WindowSlot[] = [];
+  for (let round = 0; slots.length < windows; round++) {
+    const view = round % 2 === 0 ? "A" : "B";
+    const left = windows - slots.length;
+    const picks = left >= 4 ? [0, 1, 2, 3] : left === 3 ? [0, 1, 2] : left === 2 ? [0, 2] : [0];
+    for (const window of picks) slots.push({ view, window });
+  }
+  return slots;
+}
+
+/** Bytes of one group of 4 rows. */
+export function groupBytes(f: WeightFormat, dIn: number): number {
+  const chunks = chunkCount(dIn);
+  switch (f.kind) {
+    case "f32":
+      return dIn * ROWS * 4;
+    case "q8":
+      return chunks * (HEADER_BYTES + 256);
+    case "q4":
+      return chunks * (HEADER_BYTES + 128);
+    case "windows": {
+      const blocks = Math.ceil(chunks / f.blockChunks);
+      const indices = f.bits === 8 ? Math.ceil(f.windows / 2) * 16 : 0;
+      return blocks * HEADER_BYTES + chunks * (f.windows * 16 + indices);
+    }
+  }
+}
+
+/** Bytes of a packed layer `[dOut, dIn]`. */
+export function packedBytes(f: WeightFormat, [dOut, dIn]: Shape2): number {
+  return groupCount(dOut) * groupBytes(f, dIn);
+}

@@ -1,0 +1,44 @@
+/**
+ * An opened source model (Hugging Face folder or GGUF file), read tensor by tensor. Weights are addressed by role,
+ * never by file name, so that nothing above this folder knows a naming scheme, a fused weight or a quantised type.
+ */
+import type { LinearName, ModelSpec } from "./spec.ts";
+
+/** `embedding`, `finalNorm`, `head`, `block.3.q`, `block.3.q.bias`, `block.3.attnNorm`, `block.3.mlpNorm` (+ `.bias` for layernorm). */
+export type WeightRole =
+  | "embedding"
+  | "finalNorm"
+  | "head"
+  | `block.${number}.${LinearName | "attnNorm" | "mlpNorm"}`
+  | `${string}.bias`;
+
+export interface Weight {
+  /** Row-major values, `[dOut, dIn]` for linear layers and the embedding `[vocab, hidden]`, `[n]` for vectors. */
+  readonly data: Float32Array<ArrayBuffer>;
+  readonly shape: readonly number[];
+}
+
+/** What the tokenizer needs, in the Hugging Face layout (GGUF vocabularies are converted to it). */
+export interface TokenizerFiles {
+  readonly tokenizer: Record<string, unknown>;
+  readonly config: Record<string, unknown>;
+  /** Jinja source, null when the model has none. */
+  readonly chatTemplate: string | null;
+}
+
+export interface Checkpoint {
+  readonly spec: ModelSpec;
+  /** The file or folder it was read from. */
+  readonly path: string;
+  readonly format: "safetensors" | "gguf";
+  /** Bytes of all tensors as stored. */
+  readonly tensorBytes: number;
+  readonly tokenizerFiles: TokenizerFiles | null;
+  has(role: WeightRole): boolean;
+  /**
+   * Reads one weight as float32. `head` of a tied model is the embedding.
+   * @throws {OatmillError} invalid_checkpoint (missing, wrong shape, leaves the file), non_finite_weights
+   */
+  read(role: WeightRole): Promise<Weight>;
+  close(): void;
+}

@@ -1,0 +1,61 @@
+/**
+ * `oatmill.json`: what an artifact folder holds. Beside it lie `model.safetensors` (packed tensors, in the order of
+ * `tensors`, each aligned to 64 bytes within the data section) and the tokenizer files.
+ */
+import type { WeightFormat } from "../../kernels/layout.ts";
+import type { ModelSpec } from "../spec.ts";
+import type { Recipe } from "../recipe.ts";
+
+/**
+ * Tensor names. For each linear layer `block.I.NAME`: either `.w` (dense) or `.s` (sparse) and, when it has a rank,
+ * `.v` [rank, dIn] and `.u` [dOut, rank] (dense formats; y = S x + U (V x)); `.bias` where there is one.
+ * `block.I.INPUT.scale` (f32 [dIn]) multiplies that input before it is quantised; absent = ones. Norm weights
+ * `block.I.attnNorm`, `block.I.mlpNorm`, `finalNorm` (+ `.bias`), `embedding` (`f32` or `q8` rows) and, unless tied, `head`.
+ */
+export interface TensorEntry {
+  readonly name: string;
+  /** Packed linear layers carry their format; plain vectors are "vector" (f32). */
+  readonly format: WeightFormat | { readonly kind: "vector" };
+  readonly shape: readonly number[];
+  /** From the start of the safetensors data section. */
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+export interface LayerReport {
+  readonly name: string;
+  readonly shape: readonly [number, number];
+  /** Share of parameters removed in this layer. */
+  readonly rate: number;
+  readonly rank: number;
+  /** Share of S that is stored. */
+  readonly kept: number;
+  readonly bits: number;
+  /** |(W - S - L) diag(d)|² / |W diag(d)|², after quantisation. */
+  readonly error: number;
+}
+
+export interface ArtifactHeader {
+  readonly format: 1;
+  readonly oatmill: string;
+  readonly created: string;
+  readonly name: string;
+  readonly spec: ModelSpec;
+  readonly recipe: Recipe;
+  readonly source: { readonly file: string; readonly format: string; readonly tensorBytes: number };
+  /** Chunks (64 columns) per activation block, for every layer. */
+  readonly blockChunks: number;
+  readonly tensors: readonly TensorEntry[];
+  readonly layers: readonly LayerReport[];
+  readonly perplexity: {
+    readonly dense: number;
+    readonly compressed: number;
+    readonly tokens: number;
+    readonly text: string;
+  } | null;
+  /** Bytes of all packed tensors, and of the same model with dense float16 weights. */
+  readonly bytes: number;
+  readonly denseBytes: number;
+  /** name -> size and SHA-256 of every other file of the folder. */
+  readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
+}

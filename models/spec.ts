@@ -1,0 +1,87 @@
+/**
+ * What a model is, as data: families (models/families/) turn a checkpoint's config into a {@linkcode ModelSpec};
+ * the plan builder, the calibration forward and the tests read nothing else.
+ */
+
+/** Rotary position embedding with all scaling rules already applied to the frequencies. */
+export interface RopeSpec {
+  /** Rotated dimensions of each head (even, <= headDim). */
+  readonly dims: number;
+  /** `[dims / 2]` radians per position; pair i is (i, i + dims / 2), the "rotate half" order. */
+  readonly inverseFrequencies: readonly number[];
+  /** cos and sin are multiplied by this (yarn, longrope; otherwise 1). */
+  readonly attentionFactor: number;
+}
+
+export interface NormSpec {
+  readonly kind: "rmsnorm" | "layernorm";
+  readonly eps: number;
+}
+
+export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu";
+
+export interface AttentionSpec {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Scores are q·k x scale. */
+  readonly scale: number;
+  /** A token sees itself and the window - 1 before it; null = all. */
+  readonly window: number | null;
+  readonly rope: RopeSpec | null;
+}
+
+export interface MlpSpec {
+  readonly intermediateSize: number;
+  readonly activation: Activation;
+  /** true: activation(gate x) * (up x); false: activation(up x). */
+  readonly gated: boolean;
+}
+
+/** Linear layers of a block and the input each reads: layers with one input share its activation scales. */
+export type LinearName = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
+export type InputName = "attn" | "o" | "mlp" | "down";
+export const LINEAR_INPUT: Readonly<Record<LinearName, InputName>> = {
+  q: "attn",
+  k: "attn",
+  v: "attn",
+  o: "o",
+  gate: "mlp",
+  up: "mlp",
+  down: "down",
+};
+
+export interface ModelSpec {
+  readonly family: string;
+  readonly architecture: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly blocks: number;
+  readonly contextLength: number;
+  readonly norm: NormSpec;
+  readonly attention: AttentionSpec;
+  readonly mlp: MlpSpec;
+  /** lm_head is the embedding. */
+  readonly tiedEmbeddings: boolean;
+  /** Which linear layers of a block carry a bias. */
+  readonly biases: readonly LinearName[];
+  readonly bosId: number | null;
+  readonly eosIds: readonly number[];
+}
+
+/** `[dOut, dIn]` of each linear layer of a block, in execution order. */
+export function linearShapes(
+  spec: ModelSpec,
+): Record<string, readonly [number, number]> & Partial<Record<LinearName, readonly [number, number]>> {
+  const { heads, kvHeads, headDim } = spec.attention;
+  const d = spec.hiddenSize, f = spec.mlp.intermediateSize;
+  return {
+    q: [heads * headDim, d],
+    k: [kvHeads * headDim, d],
+    v: [kvHeads * headDim, d],
+    o: [d, heads * headDim],
+    ...(spec.mlp.gated ? { gate: [f, d] as const } : {}),
+    up: [f, d],
+    down: [d, f],
+  };
+}
