@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { log, setLogSink } from "./log.ts";
+import { failSpan, Telemetry } from "./telemetry.ts";
+
+Deno.test("Telemetry writes Prometheus text with buckets, units and observed gauges", async () => {
+  const telemetry = new Telemetry({ version: "0", otlpEndpoint: null });
+  telemetry.record("timeToFirstToken", 0.2, { "gen_ai.request.model": "m" });
+  telemetry.add("outputTokens", 3);
+  telemetry.set("jobProgress", 0.5);
+  const stop = telemetry.observe((report) => report("kvBlocksUsed", 7, { "gen_ai.request.model": "m" }));
+  const text = await telemetry.metricsText();
+  assert.match(text, /^# TYPE gen_ai_server_time_to_first_token histogram$/m);
+  assert.match(
+    text,
+    /^gen_ai_server_time_to_first_token_bucket\{.*gen_ai_request_model="m".*le="0.25"\} 1$/m,
+  );
+  assert.match(text, /^oatmill_output_tokens_total\{.*\} 3$/m);
+  assert.match(text, /^oatmill_compression_progress\{.*\} 0.5$/m);
+  assert.match(text, /^oatmill_engine_kv_blocks_used\{.*\} 7$/m);
+  stop();
+  await telemetry.close();
+});
+
+// deno-lint-ignore no-explicit-any -- OTLP's JSON, looked into by path
+type Otlp = any;
+
+async function withReceiver(
+  run: (endpoint: string, received: Map<string, Otlp[]>) => Promise<void>,
+): Promise<void> {
+  const received = new Map<string, Otlp[]>();
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, async (request) => {
+    const { pathname } = new URL(request.url);
+    received.set(pathname, [...received.get(pathname) ?? [], await request.json()]);
+    return Response.json({});
+  });
+  try {
+    await run(`http://127.0.0.1:${server.addr.port}`, received);
+  } finally {
+    await server.shutdown();
+  }
+}
+
+Deno.test("Telemetry sends metrics and the caller's trace to an OTLP receiver", async () => {
+  await withReceiver(async (endpoint, received) => {
+    const telemetry = new Telemetry({ version: "0", otlpEndpoint: endpoint + "/" });
+    const headers = new Headers({ traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` });
+    const request = telemetry.startSpan("text_completion m", { parent: telemetry.contextOf(headers) });
+    telemetry.spanOf("prefill", request, { startMs: 1000, endMs: 1500 }, { tokens: 4 });
+    failSpan(request, "rate_limit_exceeded");
+    request.end();
+    telemetry.record("requestDuration", 1.5, { "gen_ai.operation.name": "chat" });
+    await telemetry.close();
+
+    const spans = received.get("/v1/traces")!.flatMap((b) => b.resourceSpans[0].scopeSpans[0].spans);
+    const [prefill, parent] = ["prefill", "text_completion m"].map((n) =>
+      spans.find((s: Otlp) => s.name === n)
+    );
+    assert.equal(parent.traceId, "a".repeat(32));
+    assert.equal(parent.parentSpanId, "b".repeat(16));
+    assert.equal(prefill.parentSpanId, parent.spanId);
+    assert.equal(BigInt(prefill.endTimeUnixNano) - BigInt(prefill.startTimeUnixNano), 500_000_000n);
+    const metrics = received.get("/v1/metrics")!.flatMap((b) =>
+      b.resourceMetrics.scopeMetrics ?? b.resourceMetrics[0].scopeMetrics[0].metrics
+    );
+    const duration = metrics.find((m: Otlp) => m.name === "gen_ai.server.request.duration");
+    assert.equal(duration.unit, "s");
+    assert.equal(duration.histogram.dataPoints[0].sum, 1.5);
+  });
+});
+
+Deno.test("log() writes one JSON line with the trace's id", async () => {
+  const lines: string[] = [];
+  const former = setLogSink((line) => lines.push(line));
+  const telemetry = new Telemetry({ version: "0", otlpEndpoint: null });
+  try {
+    const span = telemetry.startSpan("x");
+    log("info", "request", { status: 200 }, span);
+    const line = JSON.parse(lines[0]);
+    assert.equal(line.status, 200);
+    assert.equal(line.trace_id, span.spanContext().traceId);
+  } finally {
+    setLogSink(former);
+    await telemetry.close();
+  }
+});
