@@ -1,0 +1,45 @@
+/** Row-major f32 matrices, and the element-wise operations that are too small for ONNX Runtime. */
+
+export interface Matrix {
+  readonly rows: number;
+  readonly cols: number;
+  /** `[rows, cols]` */
+  readonly data: Float32Array<ArrayBuffer>;
+}
+
+/** @param data defaults to zeros */
+export function matrix(rows: number, cols: number, data?: Float32Array<ArrayBuffer>): Matrix {
+  if (data && data.length !== rows * cols) {
+    throw new RangeError(`Cannot shape ${data.length} values as [${rows}, ${cols}]`);
+  }
+  return { rows, cols, data: data ?? new Float32Array(rows * cols) };
+}
+
+/** A - B */
+export function subtract(A: Matrix, B: Matrix): Matrix {
+  const out = new Float32Array(A.data.length), a = A.data, b = B.data;
+  for (let i = 0; i < out.length; i++) out[i] = a[i] - b[i];
+  return { rows: A.rows, cols: A.cols, data: out };
+}
+
+/** A diag(d) */
+export function scaleColumns(A: Matrix, d: ArrayLike<number>): Matrix {
+  const { rows, cols, data } = A, out = new Float32Array(data.length);
+  for (let i = 0, at = 0; i < rows; i++) {
+    for (let j = 0; j < cols; j++, at++) out[at] = data[at] * d[j];
+  }
+  return { rows, cols, data: out };
+}
+
+export function transpose(A: Matrix): Matrix {
+  const { rows, cols, data } = A, out = new Float32Array(data.length);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) out[j * rows + i] = data[i * cols + j];
+  return { rows: cols, cols: rows, data: out };
+}
+
+/** Sum of squares, in f64. */
+export function energy(A: Matrix): number {
+  let sum = 0;
+  for (const v of A.data) sum += v * v;
+  return sum;
+}

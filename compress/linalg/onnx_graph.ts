@@ -1,0 +1,164 @@
+/**
+ * Writes small ONNX models: the few protobuf fields ONNX Runtime needs, and a builder whose methods return value
+ * names, so that a graph reads like the maths it computes.
+ */
+
+/** ONNX opset of every graph written here. */
+const OPSET = 17;
+const IR_VERSION = 8;
+
+type ElementType = "f32" | "i64";
+const ELEMENT_TYPES: Readonly<Record<ElementType, number>> = { f32: 1, i64: 7 };
+/** AttributeProto.type by the kind of value. */
+const ATTRIBUTE_TYPES = { float: 1, int: 2, string: 3, ints: 7 } as const;
+
+/** `{ int: 1 }` and so on: ONNX distinguishes 1 from 1.0. */
+export type Attribute =
+  | { readonly float: number }
+  | { readonly int: number }
+  | { readonly string: string }
+  | { readonly ints: readonly number[] };
+
+/** A dimension is a number or the name of a free one. */
+export type Dimension = number | string;
+
+/** Protobuf wire format: only varints, 32-bit floats and length-delimited fields occur. */
+class ProtoWriter {
+  #bytes: number[] = [];
+
+  #varint(value: number): void {
+    if (value < 0) { // two's complement, 10 bytes
+      for (let v = BigInt.asUintN(64, BigInt(value)), i = 0; i < 10; i++, v >>= 7n) {
+        this.#bytes.push(Number(v & 127n) | (i < 9 ? 128 : 0));
+      }
+      return;
+    }
+    for (; value >= 128; value = Math.floor(value / 128)) this.#bytes.push((value % 128) | 128);
+    this.#bytes.push(value);
+  }
+
+  int(field: number, value: number): this {
+    this.#varint(field * 8);
+    this.#varint(value);
+    return this;
+  }
+
+  float(field: number, value: number): this {
+    this.#varint(field * 8 + 5);
+    this.#bytes.push(...new Uint8Array(Float32Array.of(value).buffer));
+    return this;
+  }
+
+  bytes(field: number, value: ArrayLike<number>): this {
+    this.#varint(field * 8 + 2);
+    this.#varint(value.length);
+    for (let i = 0; i < value.length; i++) this.#bytes.push(value[i]);
+    return this;
+  }
+
+  string(field: number, value: string): this {
+    return this.bytes(field, new TextEncoder().encode(value));
+  }
+
+  message(field: number, write: (w: ProtoWriter) => void): this {
+    const inner = new ProtoWriter();
+    write(inner);
+    return this.bytes(field, inner.#bytes);
+  }
+
+  finish(): Uint8Array<ArrayBuffer> {
+    return Uint8Array.from(this.#bytes);
+  }
+}
+
+export class OnnxGraph {
+  readonly #nodes: ((w: ProtoWriter) => void)[] = [];
+  readonly #initializers: ((w: ProtoWriter) => void)[] = [];
+  readonly #inputs: ((w: ProtoWriter) => void)[] = [];
+  readonly #outputs: ((w: ProtoWriter) => void)[] = [];
+  #values = 0;
+
+  #valueInfo(name: string, type: ElementType, shape: readonly Dimension[] | null) {
+    return (w: ProtoWriter) =>
+      w.string(1, name).message(2, (t) =>
+        t.message(1, (tensor) => {
+          tensor.int(1, ELEMENT_TYPES[type]);
+          if (!shape) return;
+          tensor.message(2, (s) => {
+            for (const d of shape) {
+              s.message(1, (dim) => typeof d === "number" ? dim.int(1, d) : dim.string(2, d));
+            }
+          });
+        }));
+  }
+
+  input(name: string, shape: readonly Dimension[], type: ElementType = "f32"): string {
+    this.#inputs.push(this.#valueInfo(name, type, shape));
+    return name;
+  }
+
+  /** Names `value` as an output of the graph. */
+  output(name: string, value: string): void {
+    this.node("Identity", [value], {}, name);
+    this.#outputs.push(this.#valueInfo(name, "f32", null));
+  }
+
+  /** A constant vector of integers (shapes, axes). */
+  integers(values: readonly number[]): string {
+    const name = `c${this.#values++}`;
+    const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+    this.#initializers.push((w) =>
+      w.int(1, values.length).int(2, ELEMENT_TYPES.i64).string(8, name).bytes(9, data)
+    );
+    return name;
+  }
+
+  scalar(value: number): string {
+    const name = `c${this.#values++}`;
+    const data = new Uint8Array(Float32Array.of(value).buffer);
+    this.#initializers.push((w) => w.int(2, ELEMENT_TYPES.f32).string(8, name).bytes(9, data));
+    return name;
+  }
+
+  /** Adds a node with one output and returns the output's name; an empty input name means "not given". */
+  node(
+    op: string,
+    inputs: readonly string[],
+    attributes: Readonly<Record<string, Attribute>> = {},
+    output = `v${this.#values++}`,
+  ): string {
+    this.#nodes.push((w) => {
+      for (const input of inputs) w.string(1, input);
+      w.string(2, output).string(4, op);
+      for (const [name, value] of Object.entries(attributes)) {
+        w.message(5, (a) => writeAttribute(a, name, value));
+      }
+    });
+    return output;
+  }
+
+  encode(): Uint8Array<ArrayBuffer> {
+    return new ProtoWriter()
+      .int(1, IR_VERSION)
+      .message(8, (w) => w.string(1, "").int(2, OPSET))
+      .message(7, (graph) => {
+        for (const write of this.#nodes) graph.message(1, write);
+        graph.string(2, "oatmill");
+        for (const write of this.#initializers) graph.message(5, write);
+        for (const write of this.#inputs) graph.message(11, write);
+        for (const write of this.#outputs) graph.message(12, write);
+      })
+      .finish();
+  }
+}
+
+function writeAttribute(w: ProtoWriter, name: string, value: Attribute): void {
+  w.string(1, name);
+  if ("float" in value) w.float(2, value.float).int(20, ATTRIBUTE_TYPES.float);
+  else if ("int" in value) w.int(3, value.int).int(20, ATTRIBUTE_TYPES.int);
+  else if ("string" in value) w.string(4, value.string).int(20, ATTRIBUTE_TYPES.string);
+  else {
+    for (const i of value.ints) w.int(8, i);
+    w.int(20, ATTRIBUTE_TYPES.ints);
+  }
+}
