@@ -1,0 +1,118 @@
+/**
+ * The layout of the data folder (`OATMILL_DATA`, by default `.oatmill` in the working directory), main thread only:
+ *
+ * - `oatmill.db`  models and jobs (SQLite, WAL)
+ * - `models/F/`   one artifact folder per model; `models.folder` in the database says which is whose
+ * - `tmp/F/`      everything unfinished: uploads, artifacts being written or deleted. What is there at start is rubbish.
+ * - `lock`        held by the one process that uses the folder
+ */
+import { join, resolve } from "node:path";
+import { OatmillError } from "../errors.ts";
+
+export class DataFolder implements Disposable {
+  private constructor(readonly root: string, readonly lock: Deno.FsFile) {}
+
+  /** Creates what is missing, takes the lock and empties `tmp/`. @throws {OatmillError} conflict, storage_failed */
+  static async open(path: string): Promise<DataFolder> {
+    const root = resolve(path);
+    const lock = await storing(`create the data folder "${root}"`, async () => {
+      await Deno.mkdir(join(root, "models"), { recursive: true });
+      return await Deno.open(join(root, "lock"), { create: true, write: true });
+    });
+    if (!await lock.tryLock(true)) {
+      lock.close();
+      throw new OatmillError("conflict", `Cannot use the data folder "${root}": another process uses it`);
+    }
+    const folder = new DataFolder(root, lock);
+    await folder.#emptyTemporary();
+    return folder;
+  }
+
+  get database(): string {
+    return join(this.root, "oatmill.db");
+  }
+  modelPath(folder: string): string {
+    return join(this.root, "models", folder);
+  }
+  /** A new empty folder for unfinished work. */
+  async temporary(): Promise<string> {
+    const path = join(this.root, "tmp", crypto.randomUUID());
+    await storing(`create "${path}"`, () => Deno.mkdir(path));
+    return path;
+  }
+
+  /** Makes a finished folder of `tmp/` a model's folder; returns its name. */
+  async publish(path: string): Promise<string> {
+    const folder = crypto.randomUUID();
+    await storing(`store the artifact "${folder}"`, async () => {
+      await Deno.rename(path, this.modelPath(folder));
+      await syncFolder(join(this.root, "models"));
+    });
+    return folder;
+  }
+  /** Takes a model's folder away at once (rename) and deletes it. */
+  async remove(folder: string): Promise<void> {
+    const grave = join(this.root, "tmp", `removed-${folder}`);
+    try {
+      await Deno.rename(this.modelPath(folder), grave);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return;
+      throw error;
+    }
+    await removeTree(grave);
+  }
+  /** Deletes folders of `models/` that no model owns (a crash between rename and database). */
+  async removeOrphans(owned: ReadonlySet<string>): Promise<string[]> {
+    const orphans: string[] = [];
+    for await (const entry of Deno.readDir(join(this.root, "models"))) {
+      if (owned.has(entry.name)) continue;
+      orphans.push(entry.name);
+      await removeTree(this.modelPath(entry.name));
+    }
+    return orphans;
+  }
+
+  async #emptyTemporary(): Promise<void> {
+    const path = join(this.root, "tmp");
+    await removeTree(path);
+    await storing(`create "${path}"`, () => Deno.mkdir(path));
+  }
+  [Symbol.dispose](): void {
+    this.lock.close();
+  }
+}
+
+export async function removeTree(path: string): Promise<void> {
+  try {
+    await Deno.remove(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** fsync of a folder: makes renames inside it durable. Not every system can; then the rename stands without it. */
+export async function syncFolder(path: string): Promise<void> {
+  try {
+    using folder = await Deno.open(path);
+    await folder.sync();
+  } catch {
+    // Windows cannot open folders.
+  }
+}
+
+/** Turns a failing disk into storage_failed. */
+async function storing<T>(action: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw asStorageError(error, action);
+  }
+}
+
+/** ENOSPC, EDQUOT, EROFS, EACCES by number or by Deno's class; anything else stays itself. */
+export function asStorageError(error: unknown, action: string): unknown {
+  const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
+  const full = error instanceof Error && /os error (28|30|122)\b|ENOSPC|EDQUOT|EROFS/.test(error.message);
+  if (!denied && !full) return error;
+  return new OatmillError("storage_failed", `Cannot ${action}: ${error.message}`, null, { cause: error });
+}

@@ -1,0 +1,50 @@
+/** Opens the SQLite database and brings its schema up to date. Main thread only: node:sqlite is synchronous. */
+import { DatabaseSync } from "node:sqlite";
+
+/** One step per schema version, never edited once released. */
+const MIGRATIONS = [
+  `CREATE TABLE models (
+     id TEXT PRIMARY KEY,
+     folder TEXT NOT NULL UNIQUE,
+     created_ms INTEGER NOT NULL,
+     info TEXT NOT NULL
+   ) STRICT;
+   CREATE TABLE jobs (
+     id TEXT PRIMARY KEY,
+     model TEXT NOT NULL,
+     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+     created_ms INTEGER NOT NULL,
+     started_ms INTEGER,
+     finished_ms INTEGER,
+     recipe TEXT NOT NULL,
+     files TEXT NOT NULL,
+     progress TEXT,
+     error TEXT,
+     result TEXT
+   ) STRICT;
+   CREATE TABLE job_events (
+     seq INTEGER PRIMARY KEY AUTOINCREMENT,
+     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+     at_ms INTEGER NOT NULL,
+     level TEXT NOT NULL,
+     message TEXT NOT NULL,
+     data TEXT
+   ) STRICT;
+   CREATE INDEX job_events_job ON job_events (job, seq);`,
+];
+
+export function openDatabase(path: string): DatabaseSync {
+  const database = new DatabaseSync(path);
+  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
+  const { user_version } = database.prepare("PRAGMA user_version").get() as { user_version: number };
+  if (user_version > MIGRATIONS.length) {
+    database.close();
+    throw new RangeError(
+      `Database version ${user_version} is newer than this program's ${MIGRATIONS.length}`,
+    );
+  }
+  for (let version = user_version; version < MIGRATIONS.length; version++) {
+    database.exec(`BEGIN; ${MIGRATIONS[version]}; PRAGMA user_version = ${version + 1}; COMMIT`);
+  }
+  return database;
+}

@@ -1,0 +1,129 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { OatmillError } from "../errors.ts";
+import { DataFolder } from "./data_folder.ts";
+import { openDatabase } from "./database.ts";
+import { JobStore } from "./job_store.ts";
+import { ModelStore } from "./model_store.ts";
+import { storeStream, uploadKind } from "./upload.ts";
+
+async function withFolder(run: (path: string) => Promise<void>): Promise<void> {
+  const path = await Deno.makeTempDir();
+  try {
+    await run(path);
+  } finally {
+    await Deno.remove(path, { recursive: true });
+  }
+}
+const code = (expected: string) => (error: unknown) =>
+  error instanceof OatmillError && error.code === expected;
+const names = (path: string) => [...Deno.readDirSync(path)].map((e) => e.name).sort();
+
+Deno.test("DataFolder empties tmp/ at start and publishes by rename", () =>
+  withFolder(async (path) => {
+    await Deno.mkdir(join(path, "tmp", "left"), { recursive: true });
+    using folder = await DataFolder.open(path);
+    assert.deepEqual(names(join(path, "tmp")), []);
+    const temporary = await folder.temporary();
+    await Deno.writeTextFile(join(temporary, "a"), "a");
+    const name = await folder.publish(temporary);
+    assert.deepEqual(names(folder.modelPath(name)), ["a"]);
+    assert.deepEqual(names(join(path, "tmp")), []);
+    await folder.remove(name);
+    assert.deepEqual(names(join(path, "models")), []);
+    assert.deepEqual(names(join(path, "tmp")), []);
+  }));
+
+Deno.test("DataFolder removes model folders that no model owns", () =>
+  withFolder(async (path) => {
+    using folder = await DataFolder.open(path);
+    const [kept, orphan] = [
+      await folder.publish(await folder.temporary()),
+      await folder.publish(await folder.temporary()),
+    ];
+    assert.deepEqual(await folder.removeOrphans(new Set([kept])), [orphan]);
+    assert.deepEqual(names(join(path, "models")), [kept]);
+  }));
+
+Deno.test("DataFolder refuses a folder that another process uses", () =>
+  withFolder(async (path) => {
+    using _first = await DataFolder.open(path);
+    await assert.rejects(DataFolder.open(path), code("conflict"));
+  }));
+
+Deno.test("ModelStore keeps models over a restart and takes a name once", () =>
+  withFolder((path) => {
+    const file = join(path, "oatmill.db");
+    const first = openDatabase(file);
+    const model = { id: "m", folder: "f", createdMs: 5, info: { bytes: 3 } };
+    assert.equal(new ModelStore(first).add(model), true);
+    assert.equal(new ModelStore(first).add({ ...model, folder: "g" }), false);
+    first.close();
+    const second = openDatabase(file);
+    const store = new ModelStore(second);
+    assert.deepEqual(store.list(), [model]);
+    assert.equal(store.remove("m"), "f");
+    assert.equal(store.remove("m"), null);
+    second.close();
+    return Promise.resolve();
+  }));
+
+Deno.test("JobStore keeps states, progress and events; a page starts after a job", () => {
+  const db = openDatabase(":memory:");
+  const store = new JobStore(db);
+  for (const id of ["a", "b", "c"]) store.add({ id, model: id, recipe: { rate: 0.3 }, files: [] });
+  store.change("a", { state: "running", startedMs: 1, progress: { phase: "read", done: 1, total: 2 } });
+  store.addEvent("a", { level: "info", message: "one", data: null });
+  const { seq } = store.addEvent("a", { level: "info", message: "two", data: { n: 1 } });
+  assert.equal(store.get("a")!.progress!.phase, "read");
+  assert.deepEqual(store.list({ limit: 1, after: "c" }).map((j) => j.id), ["b"]);
+  assert.deepEqual(store.list({ states: ["running"] }).map((j) => j.id), ["a"]);
+  assert.deepEqual(store.events("a", { afterSeq: seq - 1 }).map((e) => e.data), [{ n: 1 }]);
+  db.close();
+});
+
+Deno.test("JobStore fails what a former process left under way", () => {
+  const db = openDatabase(":memory:");
+  const store = new JobStore(db);
+  for (const id of ["queued", "running", "done"]) store.add({ id, model: id, recipe: {}, files: [] });
+  store.change("running", { state: "running" });
+  store.change("done", { state: "succeeded" });
+  assert.deepEqual(store.failInterrupted().sort(), ["queued", "running"]);
+  assert.equal(store.get("running")!.error!.code, "interrupted");
+  assert.equal(store.get("done")!.state, "succeeded");
+  db.close();
+});
+
+Deno.test("uploadKind() takes plain known names and nothing else", () => {
+  assert.equal(uploadKind("config.json"), "folder");
+  assert.equal(uploadKind("model-00001-of-00002.safetensors"), "folder");
+  assert.equal(uploadKind("SmolLM2-135M.Q4_1.gguf"), "gguf");
+  assert.equal(uploadKind("model.tar.gz"), "archive");
+  assert.equal(uploadKind("story.txt"), "text");
+  const bad = [
+    "",
+    "a/config.json",
+    "../x.gguf",
+    "..gguf",
+    ".gguf",
+    "C:\\x.gguf",
+    "x.gguf\0",
+    "run.sh",
+    "a..tar",
+    "evil.json",
+  ];
+  for (const name of bad) assert.throws(() => uploadKind(name), code("unsupported_format"), name);
+});
+
+Deno.test("storeStream() hashes what it writes and stops at the limit", () =>
+  withFolder(async (path) => {
+    async function* chunks() {
+      await Promise.resolve();
+      yield new TextEncoder().encode("ab");
+      yield new TextEncoder().encode("c");
+    }
+    const stored = await storeStream(chunks(), join(path, "x"), { maxBytes: 3 });
+    assert.equal(stored.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert.equal(await Deno.readTextFile(join(path, "x")), "abc");
+    await assert.rejects(storeStream(chunks(), join(path, "y"), { maxBytes: 2 }), code("too_large"));
+  }));
