@@ -1,0 +1,137 @@
+/**
+ * From generated modules to callable kernels. The main thread compiles (`loadKernelModules`) and probes the machine
+ * (`probeEncoding`); modules, memory and encoding go to the workers by postMessage, and each binds its own instances.
+ */
+
+import {
+  type ActivationEncoding,
+  type BaseKernels,
+  CONSTS_BYTES,
+  type LinearKernel,
+  TILE_SIZES,
+  type TileSize,
+} from "./abi.ts";
+import { LINEAR_MODULES } from "./manifest.ts";
+
+/** The base module; the batched functions by tile size. */
+export interface BoundBaseKernels extends Omit<BaseKernels, "quantize" | "interleave"> {
+  readonly quantize: Readonly<Record<TileSize, BaseKernels["quantize"]>>;
+  readonly interleave: Readonly<Record<TileSize, BaseKernels["interleave"]>>;
+}
+
+export interface Kernels {
+  readonly base: BoundBaseKernels;
+  /** @param name of a loaded linear module, see `formatName()` @throws {RangeError} when it was not loaded */
+  linear(name: string, tileSize: TileSize): LinearKernel;
+}
+
+/** Bytes of one WebAssembly page. */
+const PAGE = 65536;
+/** 4 GiB: the most a 32-bit memory can hold, and what the generated modules declare. */
+const MAX_PAGES = 65536;
+
+/** Shared memory of at least `bytes`, able to grow to 4 GiB. */
+export function createMemory(bytes: number): WebAssembly.Memory {
+  const initial = Math.max(1, Math.ceil(bytes / PAGE));
+  if (initial > MAX_PAGES) throw new RangeError(`Cannot create a memory of ${bytes} bytes: at most ${MAX_PAGES * PAGE}`);
+  return new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
+}
+
+/** Compiles modules by name (manifest.ts). Main thread; modules can be posted to workers. */
+export async function loadKernelModules(names: readonly string[]): Promise<Map<string, WebAssembly.Module>> {
+  const load = async (name: string): Promise<[string, WebAssembly.Module]> => {
+    const bytes = await Deno.readFile(new URL(`./gen/${name}.wasm`, import.meta.url));
+    return [name, await WebAssembly.compile(bytes)];
+  };
+  return new Map(await Promise.all([...new Set(names)].map(load)));
+}
+
+// The generator fixes the exports' types: a module that lacks one fails the oracle tests.
+const instantiate = (module: WebAssembly.Module, memory: WebAssembly.Memory): Record<string, unknown> =>
+  new WebAssembly.Instance(module, { env: { memory } }).exports;
+
+function bindBase(module: WebAssembly.Module, memory: WebAssembly.Memory): BoundBaseKernels {
+  const exports = instantiate(module, memory);
+  const bySize = (name: string) => Object.fromEntries(TILE_SIZES.map((b) => [b, exports[`${name}_b${b}`]]));
+  // Cast: names and signatures are those of templates/, see above.
+  return { ...exports, quantize: bySize("quantize"), interleave: bySize("interleave") } as unknown as BoundBaseKernels;
+}
+
+/** Instances of the loaded modules on one memory; `modules` must hold "base". Any thread. */
+export function bindKernels(modules: ReadonlyMap<string, WebAssembly.Module>, memory: WebAssembly.Memory): Kernels {
+  const baseModule = modules.get("base");
+  if (!baseModule) throw new RangeError(`Cannot bind kernels: module "base" is not among ${[...modules.keys()]}`);
+  const linear = new Map<string, LinearKernel>();
+  for (const { name } of LINEAR_MODULES) {
+    const module = modules.get(name);
+    if (!module) continue;
+    const exports = instantiate(module, memory);
+    for (const b of TILE_SIZES) linear.set(`${name} ${b}`, exports[`mv_b${b}`] as LinearKernel);
+  }
+  return {
+    base: bindBase(baseModule, memory),
+    linear(name, tileSize) {
+      const kernel = linear.get(`${name} ${tileSize}`);
+      if (!kernel) throw new RangeError(`Cannot find linear kernel "${name}" for ${tileSize} rows: not loaded`);
+      return kernel;
+    },
+  };
+}
+
+/** The encodings by offset; the last is read alike by every machine. */
+export const ENCODINGS = {
+  128: { offset: 128, maxCode: 127 },
+  0: { offset: 0, maxCode: 127 },
+  64: { offset: 64, maxCode: 63 },
+} as const satisfies Record<number, ActivationEncoding>;
+
+type Probe = (w: number, x: number, out: number) => void;
+
+/** Weight and activation bytes whose products tell unsigned from signed; the first stays in range in i16 pairs. */
+const PROBES: readonly (readonly [number, number])[] = [[-63, 255], [63, 255], [-8, 128], [7, 200], [-1, 129]];
+
+/**
+ * How this machine reads activation bytes in both relaxed dot products: unsigned (x64), signed (ARM), or neither
+ * surely: then 7 bits, which read the same both ways.
+ */
+export async function probeEncoding(): Promise<ActivationEncoding> {
+  const memory = createMemory(PAGE);
+  const modules = await loadKernelModules(["probe"]);
+  const { probe_i16, probe_i32 } = instantiate(modules.get("probe")!, memory) as Record<string, Probe>;
+  const w = new Int8Array(memory.buffer, 0, 16);
+  const x = new Uint8Array(memory.buffer, 16, 16);
+  const sums16 = new Int16Array(memory.buffer, 32, 8);
+  const sums32 = new Int32Array(memory.buffer, 32, 4);
+  const readsAs = (value: (byte: number) => number) =>
+    PROBES.every(([weight, byte]) => {
+      w.fill(weight);
+      x.fill(byte);
+      const product = weight * value(byte);
+      probe_i16(0, 16, 32);
+      const narrow = sums16.every((sum) => sum === 2 * product);
+      probe_i32(0, 16, 32);
+      return narrow && sums32.every((sum) => sum === 4 * product);
+    });
+  if (readsAs((byte) => byte)) return ENCODINGS[128];
+  if (readsAs((byte) => byte << 24 >> 24)) return ENCODINGS[0];
+  return ENCODINGS[64];
+}
+
+/**
+ * Fills the table kernels take as `consts` (CONSTS_BYTES bytes at `ptr`): at 0 the 4-bit codebook (nibble - 8), at 16
+ * nibble masks, at 32 zeros, at 48 i16 ones, at 64 i16 -offset, at 80 offset bytes, at 96 the largest code as f32.
+ */
+export function writeConstants(memory: WebAssembly.Memory, ptr: number, encoding: ActivationEncoding): void {
+  const bytes = new DataView(memory.buffer, ptr, CONSTS_BYTES);
+  for (let i = 0; i < 16; i++) {
+    bytes.setInt8(i, i - 8);
+    bytes.setUint8(16 + i, 15);
+    bytes.setUint8(32 + i, 0);
+    bytes.setUint8(80 + i, encoding.offset);
+  }
+  for (let i = 0; i < 8; i++) {
+    bytes.setInt16(48 + 2 * i, 1, true);
+    bytes.setInt16(64 + 2 * i, -encoding.offset, true);
+  }
+  bytes.setFloat32(96, encoding.maxCode, true);
+}

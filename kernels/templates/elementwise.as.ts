@@ -1,0 +1,117 @@
+// Activations, additions, embedding rows.
+
+@inline function sigmoid_times(x: v128, u: v128): v128 {
+  const one = f32x4.splat(1);
+  return f32x4.div(x, f32x4.add(one, exp4(f32x4.neg(u))));
+}
+
+// x / 2 erfc(-x / sqrt 2) with the Chebyshev fit of erfc (Numerical Recipes, erfcc: 1.2e-7 relative everywhere).
+@inline function gelu(x: v128): v128 {
+  const one = f32x4.splat(1);
+  const u = f32x4.mul(x, f32x4.splat(0.70710678118654752)), z = f32x4.abs(u);
+  const t = f32x4.div(one, f32x4.relaxed_madd(z, f32x4.splat(0.5), one));
+  let p = f32x4.splat(0.17087277);
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(-0.82215223));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(1.48851587));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(-1.13520398));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(0.27886807));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(-0.18628806));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(0.09678418));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(0.37409196));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(1.00002368));
+  p = f32x4.relaxed_madd(p, t, f32x4.splat(-1.26551223));
+  const tail = f32x4.mul(t, exp4(f32x4.sub(p, f32x4.mul(z, z)))); // erfc(|u|)
+  const erfc = v128.bitselect(tail, f32x4.sub(f32x4.splat(2), tail), f32x4.lt(x, f32x4.splat(0)));
+  return f32x4.mul(f32x4.mul(x, f32x4.splat(0.5)), erfc);
+}
+
+// 0.5 x (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+@inline function gelu_tanh(x: v128): v128 {
+  const cubic = f32x4.relaxed_madd(f32x4.mul(x, x), f32x4.splat(0.044715), f32x4.splat(1));
+  return sigmoid_times(x, f32x4.mul(f32x4.mul(x, cubic), f32x4.splat(1.5957691216057308)));
+}
+
+@inline function activation(kind: i32, x: v128): v128 {
+  if (kind == 0) return sigmoid_times(x, x);
+  if (kind == 1) return gelu(x);
+  if (kind == 2) return gelu_tanh(x);
+  return f32x4.max(x, f32x4.splat(0));
+}
+
+@inline function activate_rows(kind: i32, gate: usize, gateStride: i32, up: usize, upStride: i32, out: usize, outStride: i32, cols: i32, rows: i32): void {
+  for (let r = 0; r < rows; r++) {
+    let c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      const o = <usize>c << 2, u = v128.load(up + o);
+      v128.store(out + o, gate ? f32x4.mul(activation(kind, v128.load(gate + o)), u) : activation(kind, u));
+    }
+    for (; c < cols; c++) {
+      const o = <usize>c << 2, u = v128.load32_splat(up + o);
+      const v = gate ? f32x4.mul(activation(kind, v128.load32_splat(gate + o)), u) : activation(kind, u);
+      store<f32>(out + o, f32x4.extract_lane(v, 0));
+    }
+    if (gate) gate += <usize>gateStride << 2;
+    up += <usize>upStride << 2; out += <usize>outStride << 2;
+  }
+}
+
+export function activate(kind: i32, gate: usize, gateStride: i32, up: usize, upStride: i32, out: usize, outStride: i32, cols: i32, rows: i32): void {
+  if (kind == 0) activate_rows(0, gate, gateStride, up, upStride, out, outStride, cols, rows);
+  else if (kind == 1) activate_rows(1, gate, gateStride, up, upStride, out, outStride, cols, rows);
+  else if (kind == 2) activate_rows(2, gate, gateStride, up, upStride, out, outStride, cols, rows);
+  else activate_rows(3, gate, gateStride, up, upStride, out, outStride, cols, rows);
+}
+
+export function add_vector(x: usize, xStride: i32, vector: usize, cols: i32, rows: i32, set: i32): void {
+  for (let r = 0; r < rows; r++) {
+    let c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      const o = <usize>c << 2, v = v128.load(vector + o);
+      v128.store(x + o, set ? v : f32x4.add(v128.load(x + o), v));
+    }
+    for (; c < cols; c++) {
+      const o = <usize>c << 2, v = load<f32>(vector + o);
+      store<f32>(x + o, set ? v : load<f32>(x + o) + v);
+    }
+    x += <usize>xStride << 2;
+  }
+}
+
+// x += y
+export function add(x: usize, y: usize, n: i32): void {
+  let i = 0;
+  for (; i + 4 <= n; i += 4) { const o = <usize>i << 2; v128.store(x + o, f32x4.add(v128.load(x + o), v128.load(y + o))); }
+  for (; i < n; i++) { const o = <usize>i << 2; store<f32>(x + o, load<f32>(x + o) + load<f32>(y + o)); }
+}
+
+export function embed_f32(table: usize, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32): void {
+  for (let r = 0; r < rows; r++) {
+    const id = load<i32>(ids + (<usize>r << 2));
+    let p = table + <usize>(id >> 2) * (<usize>cols << 4) + (<usize>(id & 3) << 2);
+    for (let c = 0; c < cols; c++, p += 16) store<f32>(out + (<usize>c << 2), load<f32>(p));
+    out += <usize>outStride << 2;
+  }
+}
+
+export function embed_q8(table: usize, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32): void {
+  const chunks = (cols + 63) >> 6;
+  for (let r = 0; r < rows; r++) {
+    const id = load<i32>(ids + (<usize>r << 2)), lane = <usize>(id & 3);
+    let p = table + <usize>(id >> 2) * (<usize>chunks * 272);
+    for (let q = 0; q < chunks; q++) {
+      const scale = reinterpret<f32>(<u32>load<u16>(p + 8 + (lane << 1)) << 16), scale4 = f32x4.splat(scale);
+      for (let k = 0; k < 16; k++) {
+        const c = (q << 6) + (k << 2), at = p + 16 + (<usize>k << 4) + (lane << 2), o = out + (<usize>c << 2);
+        if (c + 4 <= cols) {
+          const codes = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(at)));
+          v128.store(o, f32x4.mul(f32x4.convert_i32x4_s(codes), scale4));
+        } else {
+          for (let e = 0; c + e < cols; e++) store<f32>(o + (<usize>e << 2), <f32>load<i8>(at + e) * scale);
+          break;
+        }
+      }
+      p += 272;
+    }
+    out += <usize>outStride << 2;
+  }
+}
