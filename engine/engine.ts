@@ -1,0 +1,306 @@
+/**
+ * The engine as the HTTP thread sees it: loads a packed model into shared memory, starts the compute threads, and turns
+ * their messages into promises and event streams.
+ */
+import { OatmillError } from "../errors.ts";
+import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
+import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
+import type { PackedModel } from "../models/packed.ts";
+import { buildPlan } from "../models/plan.ts";
+import { fillRope } from "./executor.ts";
+import { kvBlockBytes, mapMemory } from "./memory_map.ts";
+import type { SchedulerOptions } from "./scheduler.ts";
+import {
+  type Engine,
+  type EngineOptions,
+  type EngineStats,
+  type GenerateEvent,
+  type GenerateRequest,
+  GREEDY,
+} from "./types.ts";
+import type {
+  FromWorker,
+  InitMessage,
+  ToLeader,
+  WorkerStats,
+  WorkEvent,
+  WorkKind,
+} from "./worker_messages.ts";
+
+/** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
+const MAX_ROWS = 256;
+/** Prompt rows of a step while something decodes: ~1/4 of a full chunk's time between two tokens. */
+const MIXED_PREFILL_ROWS = 64;
+const DEFAULT_SEQUENCES = 16;
+const DEFAULT_WAITING = 256;
+/** Default bound on the KV pool; it is reserved, and touched only as far as it is used. */
+const DEFAULT_KV_BYTES = 1 << 30;
+
+/**
+ * Loads a model and starts its threads.
+ * @throws {OatmillError} too_large when the model does not fit into one memory, what the model's `load()` throws
+ */
+export async function loadEngine(model: PackedModel, options: EngineOptions = {}): Promise<Engine> {
+  const { spec } = model;
+  const threads = options.threads ?? navigator.hardwareConcurrency;
+  const maxSequences = options.maxSequences ?? DEFAULT_SEQUENCES;
+  let contextLength = Math.min(options.contextLength ?? spec.contextLength, spec.contextLength);
+  const kvTokens = options.kvTokens ?? defaultKvTokens(model, maxSequences, contextLength);
+  contextLength = Math.min(contextLength, Math.floor(kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS);
+  const kvBlocks = Math.max(
+    Math.ceil(contextLength / KV_BLOCK_TOKENS),
+    Math.min(
+      Math.floor(kvTokens / KV_BLOCK_TOKENS),
+      maxSequences * Math.ceil(contextLength / KV_BLOCK_TOKENS),
+    ),
+  );
+
+  const plan = buildPlan(model);
+  const map = mapMemory(model, plan, { threads, maxRows: MAX_ROWS, maxSequences, kvBlocks, contextLength });
+  const modules = await loadKernelModules(["base", ...plan.modules]);
+  const encoding = await probeEncoding();
+  const memory = createMemory(map.bytes);
+  writeConstants(memory, map.consts, encoding);
+  fillRope(memory, map, spec, contextLength);
+  await model.load(({ name }) => {
+    const { address, entry } = map.tensors[name];
+    return new Uint8Array(memory.buffer, address, entry.bytes);
+  });
+
+  const scheduler: SchedulerOptions = {
+    maxSequences,
+    maxRows: MAX_ROWS,
+    mixedPrefillRows: MIXED_PREFILL_ROWS,
+    kvBlocks,
+    contextLength,
+    maxWaiting: options.maxWaiting ?? DEFAULT_WAITING,
+  };
+  const init = {
+    type: "init",
+    modules,
+    memory,
+    encoding,
+    plan,
+    map,
+    spec,
+    blockChunks: model.blockChunks,
+    threads,
+    scheduler,
+  } as const;
+  const workers = await Promise.all(
+    Array.from({ length: threads }, (_, thread) => startWorker({ ...init, thread })),
+  );
+  return new EngineHandle(workers, {
+    contextLength,
+    vocabSize: spec.vocabSize,
+    threads,
+    memoryBytes: map.bytes,
+    kvBlocks,
+  });
+}
+
+function defaultKvTokens(model: PackedModel, maxSequences: number, contextLength: number): number {
+  const { kvHeads, headDim } = model.spec.attention;
+  const block = kvBlockBytes(kvHeads, headDim);
+  const blocks = Math.floor(DEFAULT_KV_BYTES / (model.spec.blocks * (block.k + block.v)));
+  return Math.max(
+    KV_BLOCK_TOKENS,
+    Math.min(blocks * KV_BLOCK_TOKENS, maxSequences * (contextLength + KV_BLOCK_TOKENS)),
+  );
+}
+
+function startWorker(init: InitMessage): Promise<Worker> {
+  const worker = new Worker(new URL("./worker.ts", import.meta.url), {
+    type: "module",
+    name: `engine-${init.thread}`,
+  });
+  return new Promise((resolve, reject) => {
+    worker.onmessage = (e: MessageEvent<FromWorker>) => {
+      if (e.data.type === "ready") resolve(worker);
+    };
+    worker.onerror = (e) => {
+      e.preventDefault();
+      reject(new Error(`Compute thread ${init.thread} failed: ${e.message}`));
+    };
+    worker.postMessage(init);
+  });
+}
+
+/** What a waiting caller hears. */
+type Listener = (e: WorkEvent) => void;
+
+class EngineHandle implements Engine {
+  readonly contextLength: number;
+  readonly vocabSize: number;
+  readonly #workers: readonly Worker[];
+  readonly #listeners = new Map<number, Listener>();
+  readonly #fixed: Pick<EngineStats, "threads" | "memoryBytes">;
+  #stats: WorkerStats;
+  #nextId = 1;
+  #closed: Promise<void> | null = null;
+
+  constructor(
+    workers: readonly Worker[],
+    o: { contextLength: number; vocabSize: number; threads: number; memoryBytes: number; kvBlocks: number },
+  ) {
+    this.#workers = workers;
+    this.contextLength = o.contextLength;
+    this.vocabSize = o.vocabSize;
+    this.#fixed = { threads: o.threads, memoryBytes: o.memoryBytes };
+    this.#stats = {
+      running: 0,
+      waiting: 0,
+      kvBlocksUsed: 0,
+      kvBlocksTotal: o.kvBlocks,
+      stepsTotal: 0,
+      batchTokens: 0,
+    };
+    workers[0].onmessage = (e: MessageEvent<FromWorker>) => {
+      if (e.data.type === "events") {
+        this.#stats = e.data.stats;
+        for (const event of e.data.events) this.#listeners.get(event.id)?.(event);
+      }
+    };
+    for (const w of workers) {
+      w.onerror = (e) => {
+        e.preventDefault();
+        this.#fail(`A compute thread failed: ${e.message}`);
+      };
+    }
+  }
+
+  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
+    this.#check(request.promptIds, request.maxTokens > 0 ? 1 : 0);
+    const queue: WorkEvent[] = [];
+    let wake = () => {};
+    const id = this.#start("generate", request, (e) => {
+      queue.push(e);
+      wake();
+    });
+    const onAbort = () => wake();
+    signal?.addEventListener("abort", onAbort);
+    let ended = false;
+    try {
+      while (!ended) {
+        if (signal?.aborted) throw cancelled(signal);
+        if (queue.length === 0) {
+          await new Promise<void>((resolve) => wake = resolve);
+          continue;
+        }
+        for (const e of queue.splice(0)) {
+          if ("error" in e) {
+            ended = true;
+            throw new OatmillError(e.error.code, e.error.message);
+          }
+          if (!("event" in e)) continue;
+          ended = e.event.type === "end";
+          yield e.event;
+          if (signal?.aborted) throw cancelled(signal);
+        }
+      }
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      this.#listeners.delete(id);
+      if (!ended) this.#post({ type: "cancel", id });
+    }
+  }
+
+  score(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+    return this.#values("score", ids, signal);
+  }
+
+  logits(ids: readonly number[], options: { readonly all?: boolean } = {}): Promise<Float32Array> {
+    return this.#values(options.all ? "logits_all" : "logits", ids);
+  }
+
+  stats(): EngineStats {
+    return { ...this.#stats, ...this.#fixed };
+  }
+
+  close(): Promise<void> {
+    return this.#closed ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    this.#fail("The engine was closed", "unavailable");
+    const leader = this.#workers[0];
+    await new Promise<void>((resolve) => {
+      leader.onmessage = (e: MessageEvent<FromWorker>) => {
+        if (e.data.type === "closed") resolve();
+      };
+      this.#post({ type: "close" });
+    });
+    // Helpers leave their loop by themselves; terminate() makes sure that nothing outlives close().
+    for (const w of this.#workers) w.terminate();
+  }
+
+  #values(kind: WorkKind, promptIds: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+    this.#check(promptIds, 0);
+    return new Promise((resolve, reject) => {
+      const done = (act: () => void) => {
+        signal?.removeEventListener("abort", onAbort);
+        this.#listeners.delete(id);
+        act();
+      };
+      const request: GenerateRequest = {
+        promptIds,
+        maxTokens: 0,
+        stopIds: [],
+        sampling: GREEDY,
+        logprobs: null,
+      };
+      const id = this.#start(kind, request, (e) => {
+        if ("values" in e) done(() => resolve(e.values));
+        if ("error" in e) done(() => reject(new OatmillError(e.error.code, e.error.message)));
+      });
+      const onAbort = () =>
+        done(() => {
+          this.#post({ type: "cancel", id });
+          reject(cancelled(signal!));
+        });
+      signal?.addEventListener("abort", onAbort);
+      if (signal?.aborted) onAbort();
+    });
+  }
+
+  #check(ids: readonly number[], room: number): void {
+    if (this.#closed) throw new OatmillError("unavailable", "The engine is closed");
+    if (ids.length === 0) throw new OatmillError("invalid_request", "The prompt has no tokens", "prompt");
+    if (ids.length + room > this.contextLength) {
+      throw new OatmillError(
+        "context_length_exceeded",
+        `The prompt has ${ids.length} tokens, the model's context window holds ${this.contextLength}`,
+        "prompt",
+      );
+    }
+    for (const id of ids) {
+      if (!Number.isInteger(id) || id < 0 || id >= this.vocabSize) {
+        throw new OatmillError(
+          "invalid_request",
+          `Token id ${id} is outside the vocabulary of ${this.vocabSize}`,
+          "prompt",
+        );
+      }
+    }
+  }
+
+  #start(kind: WorkKind, request: GenerateRequest, listener: Listener): number {
+    const id = this.#nextId++;
+    this.#listeners.set(id, listener);
+    this.#post({ type: "add", id, kind, request });
+    return id;
+  }
+
+  #post(m: ToLeader): void {
+    this.#workers[0].postMessage(m);
+  }
+
+  /** Ends every request with an error. */
+  #fail(message: string, code: "unavailable" = "unavailable"): void {
+    for (const [id, listener] of [...this.#listeners]) listener({ id, error: { code, message } });
+  }
+}
+
+function cancelled(signal: AbortSignal): OatmillError {
+  return new OatmillError("cancelled", "The request was cancelled", null, { cause: signal.reason });
+}

@@ -1,0 +1,170 @@
+/**
+ * The leading compute thread: owns the scheduler, starts steps on all threads, samples, and reports events. Lives in a
+ * worker; between steps it lets messages in, so that a cancellation takes effect within one step.
+ */
+import { OatmillError } from "../errors.ts";
+import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
+import type { Kernels } from "../kernels/load.ts";
+import type { Executor } from "./executor.ts";
+import { HEAD_ROWS } from "./memory_map.ts";
+import type { LogitsRow } from "./sampler.ts";
+import { Scheduler, type Step } from "./scheduler.ts";
+import { advance, COMMAND, CONTROL } from "./threads.ts";
+import { Work } from "./work.ts";
+import type { InitMessage, ToLeader, WorkerStats, WorkEvent } from "./worker_messages.ts";
+
+export class Leader {
+  readonly #init: InitMessage;
+  readonly #executor: Executor;
+  readonly #kernels: Kernels;
+  readonly #scheduler: Scheduler;
+  readonly #work = new Map<number, Work>();
+  readonly #control: Int32Array;
+  readonly #floats: Float32Array;
+  readonly #ints: Int32Array;
+  readonly #report: (events: WorkEvent[], stats: WorkerStats) => void;
+  #events: WorkEvent[] = [];
+  #looping = false;
+  #steps = 0;
+  #batchTokens = 0;
+
+  constructor(
+    init: InitMessage,
+    executor: Executor,
+    kernels: Kernels,
+    report: (events: WorkEvent[], stats: WorkerStats) => void,
+  ) {
+    this.#init = init;
+    this.#executor = executor;
+    this.#kernels = kernels;
+    this.#scheduler = new Scheduler(init.scheduler);
+    this.#control = new Int32Array(init.memory.buffer, init.map.control, 16);
+    this.#floats = new Float32Array(init.memory.buffer);
+    this.#ints = new Int32Array(init.memory.buffer);
+    this.#report = report;
+  }
+
+  /** Handles one message of the main thread. */
+  receive(m: ToLeader): void {
+    if (m.type === "add") this.#add(m);
+    if (m.type === "cancel") this.#cancel(m.id);
+    if (m.type === "close") {
+      Atomics.store(this.#control, CONTROL.command, COMMAND.exit);
+      advance(this.#control, CONTROL.epoch);
+    }
+  }
+
+  #add(m: ToLeader & { type: "add" }): void {
+    const { spec, scheduler } = this.#init;
+    const work = new Work(m.id, m.kind, m.request, spec.vocabSize, scheduler.contextLength);
+    try {
+      this.#scheduler.add(work.sequence);
+    } catch (e) {
+      if (!(e instanceof OatmillError)) throw e;
+      this.#events.push({ id: m.id, error: { code: e.code, message: e.message } });
+      this.#flush();
+      return;
+    }
+    this.#work.set(m.id, work);
+    if (!this.#looping) this.#loop();
+  }
+
+  #cancel(id: number): void {
+    const work = this.#work.get(id);
+    if (!work) return;
+    this.#scheduler.remove(work.sequence);
+    this.#work.delete(id);
+    this.#flush();
+  }
+
+  async #loop(): Promise<void> {
+    this.#looping = true;
+    while (!this.#scheduler.idle) {
+      const step = this.#scheduler.next();
+      if (!step) throw new Error("The scheduler has work but no step");
+      this.#step(step);
+      this.#flush();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    this.#batchTokens = 0;
+    this.#flush();
+    this.#looping = false;
+  }
+
+  #step(step: Step): void {
+    const outputs = this.#write(step);
+    const control = this.#control;
+    Atomics.store(control, CONTROL.rows, step.rows.length);
+    Atomics.store(control, CONTROL.outputs, outputs.length);
+    Atomics.store(control, CONTROL.command, COMMAND.step);
+    advance(control, CONTROL.epoch);
+    this.#executor.runBody(step.rows.length);
+    for (let from = 0; from < outputs.length; from += HEAD_ROWS) {
+      const count = Math.min(HEAD_ROWS, outputs.length - from);
+      this.#executor.runHead(from, count);
+      for (let i = 0; i < count; i++) {
+        const { sequence, position } = step.rows[outputs[from + i]];
+        this.#output(sequence.id, position, i);
+      }
+    }
+    this.#steps++;
+    this.#batchTokens = step.rows.length;
+  }
+
+  #output(id: number, position: number, headRow: number): void {
+    const work = this.#work.get(id);
+    if (!work || !work.output(position, this.#row(headRow), this.#events)) return;
+    this.#scheduler.remove(work.sequence);
+    this.#work.delete(id);
+  }
+
+  #row(index: number): LogitsRow {
+    const { map, spec } = this.#init;
+    const { address, stride } = map.buffers.logits;
+    return {
+      kernels: this.#kernels.base,
+      floats: this.#floats,
+      ints: this.#ints,
+      address: address + index * stride * 4,
+      vocab: spec.vocabSize,
+      candidates: map.candidates,
+    };
+  }
+
+  /** Writes the step's parameters for all threads; returns the rows that need logits. */
+  #write(step: Step): number[] {
+    const { map } = this.#init;
+    const at = map.step;
+    const ints = this.#ints;
+    const outputs: number[] = [];
+    step.rows.forEach(({ sequence: s, position, output }, row) => {
+      this.#work.get(s.id)?.start();
+      const table = map.blockTables + s.slot * map.blocksPerSequence * 4;
+      ints[at.ids / 4 + row] = s.tokens[position];
+      ints[at.positions / 4 + row] = position;
+      ints[at.slots / 4 + row] = s.blocks[Math.floor(position / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS +
+        position % KV_BLOCK_TOKENS;
+      ints[at.contexts / 4 + row] = position + 1;
+      ints[at.tables / 4 + row] = table;
+      if (row === 0 || step.rows[row - 1].sequence !== s) ints.set(s.blocks, table / 4);
+      if (output) {
+        ints[at.outRows / 4 + outputs.length] = row;
+        outputs.push(row);
+      }
+    });
+    return outputs;
+  }
+
+  #flush(): void {
+    const events = this.#events;
+    this.#events = [];
+    this.#report(events, {
+      running: this.#scheduler.running,
+      waiting: this.#scheduler.waiting,
+      kvBlocksUsed: this.#scheduler.blocks.used,
+      kvBlocksTotal: this.#scheduler.blocks.total,
+      stepsTotal: this.#steps,
+      batchTokens: this.#batchTokens,
+    });
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * Chooses the next token from one row of logits. The order is the field's: bias and penalties, temperature, top-k, top-p,
+ * min-p, draw. Logits stay in WASM memory; only candidates that can be drawn at all cross into JavaScript.
+ */
+import type { BaseKernels } from "../kernels/abi.ts";
+import { Random } from "./random.ts";
+import type { SamplingOptions, TokenLogprobs } from "./types.ts";
+
+/** The kernels that sampling needs. */
+export type SamplingKernels = Pick<BaseKernels, "argmax" | "max" | "log_sum_exp" | "select_at_least">;
+
+export interface LogitsRow {
+  readonly kernels: SamplingKernels;
+  /** All of WASM memory. */
+  readonly floats: Float32Array;
+  readonly ints: Int32Array;
+  /** Byte address of the row and its length. */
+  readonly address: number;
+  readonly vocab: number;
+  /** Byte address of i32 `[vocab]` scratch. */
+  readonly candidates: number;
+}
+
+/**
+ * A token whose probability is below e^-17 / vocab of the best one's is never drawn: together they hold less than 5e-8,
+ * below the resolution of f32 logits.
+ */
+const NEGLIGIBLE = 17;
+
+interface Candidate {
+  readonly token: number;
+  readonly logit: number;
+}
+
+/** State of one sequence's sampling: its random numbers and the tokens it has seen. */
+export class Sampler {
+  readonly #random: Random;
+  readonly #o: SamplingOptions;
+  /** Generated tokens (presence and frequency) and all tokens (repeat penalty). */
+  readonly #generated = new Map<number, number>();
+  readonly #seen = new Set<number>();
+
+  constructor(options: SamplingOptions, promptIds: readonly number[]) {
+    this.#o = options;
+    this.#random = new Random(options.seed);
+    if (options.repeatPenalty !== 1) { for (const t of promptIds) this.#seen.add(t); }
+  }
+
+  /** Changes the row in place (bias, penalties) and returns the chosen token. */
+  sample(row: LogitsRow): number {
+    this.#penalise(row);
+    const token = this.#o.temperature === 0 ? row.kernels.argmax(row.address, row.vocab) : this.#draw(row);
+    this.#generated.set(token, (this.#generated.get(token) ?? 0) + 1);
+    this.#seen.add(token);
+    return token;
+  }
+
+  #penalise({ floats, address, vocab }: LogitsRow): void {
+    const o = this.#o;
+    const at = address / 4;
+    if (o.repeatPenalty !== 1) {
+      for (const t of this.#seen) {
+        const l = floats[at + t];
+        floats[at + t] = l > 0 ? l / o.repeatPenalty : l * o.repeatPenalty;
+      }
+    }
+    if (o.presencePenalty !== 0 || o.frequencyPenalty !== 0) {
+      for (const [t, n] of this.#generated) floats[at + t] -= o.presencePenalty + n * o.frequencyPenalty;
+    }
+    for (const [t, bias] of o.logitBias) if (t >= 0 && t < vocab) floats[at + t] += bias;
+  }
+
+  #draw(row: LogitsRow): number {
+    const { temperature, topK, topP, minP } = this.#o;
+    const best = row.kernels.max(row.address, row.vocab);
+    let list = candidates(row, best - temperature * (NEGLIGIBLE + Math.log(row.vocab)));
+    if (topK > 0 || topP < 1) list.sort((a, b) => b.logit - a.logit || a.token - b.token);
+    if (topK > 0) list = list.slice(0, topK);
+    const weights = list.map((c) => Math.exp((c.logit - best) / temperature));
+    let total = weights.reduce((a, b) => a + b, 0);
+    if (topP < 1) {
+      let sum = 0, n = 0;
+      while (n < weights.length && sum < topP * total) sum += weights[n++];
+      weights.length = Math.max(1, n);
+      total = weights.reduce((a, b) => a + b, 0);
+    }
+    if (minP > 0) {
+      // The best candidate's weight is 1 by construction.
+      for (let i = 0; i < weights.length; i++) if (weights[i] < minP) weights[i] = 0;
+      total = weights.reduce((a, b) => a + b, 0);
+    }
+    let u = this.#random.next() * total;
+    let last = 0;
+    for (let i = 0; i < weights.length; i++) {
+      if (weights[i] === 0) continue;
+      last = i;
+      u -= weights[i];
+      if (u < 0) break;
+    }
+    return list[last].token;
+  }
+}
+
+function candidates(row: LogitsRow, threshold: number): Candidate[] {
+  const n = row.kernels.select_at_least(row.address, row.vocab, threshold, row.candidates, row.vocab);
+  const list: Candidate[] = new Array(n);
+  for (let i = 0; i < n; i++) {
+    const token = row.ints[row.candidates / 4 + i];
+    list[i] = { token, logit: row.floats[row.address / 4 + token] };
+  }
+  return list;
+}
+
+/** log-softmax of the untouched row at `token`, natural log. */
+export function logprobOf(row: LogitsRow, token: number): number {
+  return row.floats[row.address / 4 + token] - row.kernels.log_sum_exp(row.address, row.vocab, 1);
+}
+
+/** Log-probability of `token` and of the `count` likeliest tokens. Call before the row is changed. */
+export function logprobs(row: LogitsRow, count: number): { of: (token: number) => TokenLogprobs } {
+  const lse = row.kernels.log_sum_exp(row.address, row.vocab, 1);
+  // A copy is needed only of what may be asked for later: the logits before penalties.
+  const copy = row.floats.slice(row.address / 4, row.address / 4 + row.vocab);
+  const top = topTokens(row, count).map((c) => [c.token, c.logit - lse] as const);
+  return { of: (token) => ({ logprob: copy[token] - lse, top }) };
+}
+
+/** The `count` largest logits, descending, ties to the lower id. */
+function topTokens(row: LogitsRow, count: number): Candidate[] {
+  if (count === 0) return [];
+  const best = row.kernels.max(row.address, row.vocab);
+  // Widen the net until enough are in it: nearly always the first cast does.
+  for (let width = 8;; width *= 4) {
+    const list = candidates(row, width > 1e4 ? -Infinity : best - width);
+    if (list.length >= Math.min(count, row.vocab) || width > 1e4) {
+      return list.sort((a, b) => b.logit - a.logit || a.token - b.token).slice(0, count);
+    }
+  }
+}

@@ -1,0 +1,120 @@
+/** One request inside the leader: turns output rows into events. */
+import type { LogitsRow } from "./sampler.ts";
+import { logprobOf, logprobs, Sampler } from "./sampler.ts";
+import { Sequence } from "./scheduler.ts";
+import type { GenerateRequest, TokenLogprobs } from "./types.ts";
+import type { WorkEvent, WorkKind } from "./worker_messages.ts";
+
+/** State of one request; `rows()` is called for every output row, in order of position. */
+export class Work {
+  readonly sequence: Sequence;
+  readonly #sampler: Sampler;
+  readonly #stop: Set<number>;
+  readonly #values: Float32Array | null;
+  readonly #promptLogprobs: (TokenLogprobs | null)[] | null;
+  readonly #added = performance.now();
+  #started = 0;
+  #firstToken = 0;
+  #produced = 0;
+
+  constructor(
+    readonly id: number,
+    readonly kind: WorkKind,
+    readonly request: GenerateRequest,
+    vocab: number,
+    readonly contextLength: number,
+  ) {
+    const n = request.promptIds.length;
+    const all = kind === "score" || kind === "logits_all" || request.promptLogprobs === true;
+    this.sequence = new Sequence(id, request.promptIds, all ? "all" : "last");
+    this.#sampler = new Sampler(request.sampling, request.promptIds);
+    this.#stop = new Set(request.stopIds);
+    this.#values = kind === "generate"
+      ? null
+      : new Float32Array(kind === "score" ? n - 1 : kind === "logits" ? vocab : n * vocab);
+    this.#promptLogprobs = request.promptLogprobs ? new Array(n).fill(null) : null;
+  }
+
+  /** The scheduler gave the sequence its first row. */
+  start(): void {
+    if (this.#started === 0) this.#started = performance.now();
+  }
+
+  /**
+   * Takes the logits after `position`.
+   * @returns true when the request has ended (its last events are in `events`)
+   */
+  output(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
+    return this.kind === "generate"
+      ? this.#generate(position, row, events)
+      : this.#measure(position, row, events);
+  }
+
+  #measure(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
+    const { tokens } = this.sequence;
+    const last = position === tokens.length - 1;
+    const values = this.#values!;
+    if (this.kind === "score") {
+      if (!last) values[position] = -logprobOf(row, tokens[position + 1]);
+    } else {
+      const from = row.address / 4;
+      values.set(
+        row.floats.subarray(from, from + row.vocab),
+        this.kind === "logits_all" ? position * row.vocab : 0,
+      );
+    }
+    if (last) events.push({ id: this.id, values });
+    return last;
+  }
+
+  #generate(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
+    const { sequence: s, request } = this;
+    if (position < s.tokens.length - 1) {
+      // A prompt row (echo), or a row computed again after preemption.
+      if (this.#promptLogprobs && position < s.promptLength - 1) {
+        this.#promptLogprobs[position + 1] = logprobs(row, request.logprobs ?? 0).of(s.tokens[position + 1]);
+      }
+      return false;
+    }
+    if (this.#produced === 0) {
+      this.#firstToken = performance.now();
+      events.push({
+        id: this.id,
+        event: {
+          type: "prompt",
+          promptTokens: s.promptLength,
+          cachedTokens: 0,
+          logprobs: this.#promptLogprobs,
+        },
+      });
+      if (request.maxTokens === 0) return this.#end("length", events);
+    }
+    const report = request.logprobs === null ? null : logprobs(row, request.logprobs);
+    const token = this.#sampler.sample(row);
+    if (this.#stop.has(token)) return this.#end("stop", events);
+    this.#produced++;
+    s.tokens.push(token);
+    events.push({ id: this.id, event: { type: "token", token, logprobs: report?.of(token) ?? null } });
+    const full = s.tokens.length >= this.contextLength;
+    return this.#produced >= request.maxTokens || full ? this.#end("length", events) : false;
+  }
+
+  #end(reason: "stop" | "length", events: WorkEvent[]): true {
+    const now = performance.now();
+    events.push({
+      id: this.id,
+      event: {
+        type: "end",
+        reason,
+        timings: {
+          queueMs: this.#started - this.#added,
+          prefillMs: this.#firstToken - this.#started,
+          decodeMs: now - this.#firstToken,
+          promptTokens: this.sequence.promptLength,
+          completionTokens: this.#produced,
+        },
+      },
+    });
+    return true;
+  }
+}

@@ -1,0 +1,52 @@
+/** Entry of the engine's compute threads: thread 0 leads (engine/leader.ts), the others follow its steps. */
+import { bindKernels } from "../kernels/load.ts";
+import { Executor } from "./executor.ts";
+import { Leader } from "./leader.ts";
+import { HEAD_ROWS } from "./memory_map.ts";
+import { COMMAND, CONTROL, waitWhile } from "./threads.ts";
+import type { FromWorker, InitMessage, ToLeader } from "./worker_messages.ts";
+
+const scope = self as unknown as DedicatedWorkerGlobalScope; // the compiler's DOM library types `self` as a window
+interface DedicatedWorkerGlobalScope {
+  onmessage: ((e: MessageEvent<ToLeader>) => void) | null;
+  postMessage(m: FromWorker, transfer?: Transferable[]): void;
+  close(): void;
+}
+
+let leader: Leader | null = null;
+
+scope.onmessage = ({ data }) => {
+  if (data.type !== "init") {
+    leader?.receive(data);
+    if (data.type === "close") {
+      scope.postMessage({ type: "closed" });
+      scope.close();
+    }
+    return;
+  }
+  const kernels = bindKernels(data.modules, data.memory);
+  const executor = new Executor({ ...data, kernels });
+  if (data.thread === 0) {
+    leader = new Leader(data, executor, kernels, (events, stats) => {
+      const transfer = events.flatMap((e) => "values" in e ? [e.values.buffer as ArrayBuffer] : []);
+      scope.postMessage({ type: "events", events, stats }, transfer);
+    });
+  }
+  scope.postMessage({ type: "ready" });
+  if (data.thread !== 0) follow(data, executor);
+};
+
+/** Runs every step that the leader starts, until it says exit. Blocks the thread: helpers get no messages. */
+function follow({ memory, map }: InitMessage, executor: Executor): void {
+  const control = new Int32Array(memory.buffer, map.control, 16);
+  for (let epoch = 0;; epoch++) {
+    waitWhile(control, CONTROL.epoch, epoch);
+    if (Atomics.load(control, CONTROL.command) === COMMAND.exit) break;
+    executor.runBody(Atomics.load(control, CONTROL.rows));
+    const outputs = Atomics.load(control, CONTROL.outputs);
+    for (let from = 0; from < outputs; from += HEAD_ROWS) {
+      executor.runHead(from, Math.min(HEAD_ROWS, outputs - from));
+    }
+  }
+  scope.close();
+}

@@ -1,0 +1,45 @@
+/** What the engine's main-thread handle and its workers say to each other. */
+import type { ActivationEncoding } from "../kernels/abi.ts";
+import type { Plan } from "../models/plan.ts";
+import type { ModelSpec } from "../models/spec.ts";
+import type { MemoryMap } from "./memory_map.ts";
+import type { SchedulerOptions } from "./scheduler.ts";
+import type { EngineStats, GenerateEvent, GenerateRequest } from "./types.ts";
+import type { ErrorCode } from "../errors.ts";
+
+/** Everything a compute thread needs. */
+export interface InitMessage {
+  readonly type: "init";
+  readonly modules: Map<string, WebAssembly.Module>;
+  readonly memory: WebAssembly.Memory;
+  readonly encoding: ActivationEncoding;
+  readonly plan: Plan;
+  readonly map: MemoryMap;
+  readonly spec: ModelSpec;
+  readonly blockChunks: number;
+  readonly thread: number;
+  readonly threads: number;
+  readonly scheduler: SchedulerOptions;
+}
+
+export type WorkKind = "generate" | "score" | "logits" | "logits_all";
+
+export type ToLeader =
+  | InitMessage
+  | { readonly type: "add"; readonly id: number; readonly kind: WorkKind; readonly request: GenerateRequest }
+  | { readonly type: "cancel"; readonly id: number }
+  | { readonly type: "close" };
+
+/** One thing that happened to one request. */
+export type WorkEvent =
+  | { readonly id: number; readonly event: GenerateEvent }
+  | { readonly id: number; readonly values: Float32Array }
+  | { readonly id: number; readonly error: { readonly code: ErrorCode; readonly message: string } };
+
+export type WorkerStats = Omit<EngineStats, "threads" | "memoryBytes">;
+
+export type FromWorker =
+  | { readonly type: "ready" }
+  | { readonly type: "events"; readonly events: readonly WorkEvent[]; readonly stats: WorkerStats }
+  | { readonly type: "closed" }
+  | { readonly type: "failed"; readonly message: string };

@@ -1,0 +1,333 @@
+/**
+ * Artifact folders: written under a temporary name and renamed when whole; read with every size and hash checked, in one
+ * sequential pass that puts each tensor where the engine wants it.
+ */
+import { createHash } from "node:crypto";
+import { basename, dirname, join } from "node:path";
+import { z } from "@hono/zod-openapi";
+import { OatmillError } from "../../errors.ts";
+import { formatName } from "../../kernels/layout.ts";
+import type { TokenizerFiles } from "../checkpoint.ts";
+import { alignUp, entryBytes } from "../pack_dense.ts";
+import type { PackedModel } from "../packed.ts";
+import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
+import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
+
+export const HEADER_FILE = "oatmill.json";
+export const WEIGHTS_FILE = "model.safetensors";
+/** Read size of the loading pass: large enough for full disk speed, small enough to stay in the L2/L3 cache for hashing. */
+const READ_BYTES = 1 << 20;
+const MAX_HEADER_BYTES = 64 << 20;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+type HeaderRest = Omit<ArtifactHeader, "format" | "tensors" | "bytes" | "files">;
+
+/** Writes one artifact. Either `finish()` or `abort()` ends it. */
+export class ArtifactWriter {
+  readonly #dir: string;
+  readonly #temp: string;
+  readonly #file: Deno.FsFile;
+  readonly #dataStart: number;
+  readonly #tensors: TensorEntry[] = [];
+  #offset = 0;
+  #open = true;
+
+  private constructor(dir: string, temp: string, file: Deno.FsFile, dataStart: number) {
+    this.#dir = dir;
+    this.#temp = temp;
+    this.#file = file;
+    this.#dataStart = dataStart;
+  }
+
+  /**
+   * @param dir the folder to create; it must not exist
+   * @param options.maxTensors bound on the number of `add()` calls: room for the safetensors header is reserved
+   * @throws {OatmillError} conflict when `dir` exists, storage_failed when it cannot be written
+   */
+  static async create(dir: string, options: { readonly maxTensors: number }): Promise<ArtifactWriter> {
+    if (await exists(dir)) {
+      throw new OatmillError("conflict", `Cannot write artifact "${dir}": the folder already exists`);
+    }
+    const temp = join(dirname(dir), `.${basename(dir)}.${crypto.randomUUID()}.tmp`);
+    return await storage(`Cannot write artifact "${dir}"`, async () => {
+      await Deno.mkdir(temp, { recursive: true });
+      const file = await Deno.open(join(temp, WEIGHTS_FILE), { write: true, createNew: true });
+      const dataStart = alignUp(8 + 160 * options.maxTensors);
+      await file.seek(dataStart, Deno.SeekMode.Start);
+      return new ArtifactWriter(dir, temp, file, dataStart);
+    });
+  }
+
+  /** Appends one tensor; `bytes` must have the size that its format and shape ask for. */
+  async add(
+    name: string,
+    format: TensorEntry["format"],
+    shape: readonly number[],
+    bytes: Uint8Array,
+  ): Promise<void> {
+    const expected = entryBytes(format, shape);
+    if (bytes.length !== expected) {
+      throw new RangeError(`Tensor "${name}" has ${bytes.length} bytes, must have ${expected}`);
+    }
+    await storage(`Cannot write tensor "${name}"`, async () => {
+      await writeAll(this.#file, bytes);
+      const padding = alignUp(bytes.length) - bytes.length;
+      if (padding > 0) await writeAll(this.#file, new Uint8Array(padding));
+    });
+    this.#tensors.push({ name, format, shape, offset: this.#offset, bytes: bytes.length });
+    this.#offset += alignUp(bytes.length);
+  }
+
+  /** Bytes of the tensors added so far. */
+  get bytes(): number {
+    return this.#tensors.reduce((n, t) => n + t.bytes, 0);
+  }
+
+  /** Completes the folder and gives it its name. */
+  async finish(rest: HeaderRest, tokenizer: TokenizerFiles | null): Promise<ArtifactHeader> {
+    return await storage(`Cannot write artifact "${this.#dir}"`, async () => {
+      await this.#writeSafetensorsHeader();
+      await this.#file.sync();
+      this.#close();
+      if (tokenizer) await writeTokenizerFiles(this.#temp, tokenizer);
+      const files: Record<string, { bytes: number; sha256: string }> = {};
+      for await (const e of Deno.readDir(this.#temp)) {
+        files[e.name] = await hashFile(join(this.#temp, e.name));
+      }
+      const header: ArtifactHeader = {
+        ...rest,
+        format: 1,
+        bytes: this.bytes,
+        tensors: this.#tensors,
+        files,
+      };
+      await writeHeader(this.#temp, header);
+      await Deno.rename(this.#temp, this.#dir);
+      return header;
+    });
+  }
+
+  /** Removes everything written. Harmless after `finish()`. */
+  async abort(): Promise<void> {
+    this.#close();
+    await Deno.remove(this.#temp, { recursive: true }).catch(() => {});
+  }
+
+  #close(): void {
+    if (this.#open) this.#file.close();
+    this.#open = false;
+  }
+
+  async #writeSafetensorsHeader(): Promise<void> {
+    const entries: Record<string, unknown> = {};
+    for (const t of this.#tensors) {
+      entries[t.name] = {
+        dtype: t.format.kind === "vector" ? "F32" : "U8",
+        shape: t.format.kind === "vector" ? t.shape : [t.bytes],
+        data_offsets: [t.offset, t.offset + t.bytes],
+      };
+    }
+    const json = encoder.encode(JSON.stringify(entries));
+    const size = this.#dataStart - 8;
+    if (json.length > size) {
+      throw new RangeError(`Header of ${json.length} bytes does not fit into ${size}: raise maxTensors`);
+    }
+    const bytes = new Uint8Array(8 + size).fill(0x20); // the format allows trailing spaces
+    new DataView(bytes.buffer).setBigUint64(0, BigInt(size), true);
+    bytes.set(json, 8);
+    await this.#file.seek(0, Deno.SeekMode.Start);
+    await writeAll(this.#file, bytes);
+  }
+}
+
+/** Stores the perplexities of a finished artifact (its weights' hashes do not change). */
+export async function updateHeader(dir: string, header: ArtifactHeader): Promise<void> {
+  await storage(`Cannot update artifact "${dir}"`, () => writeHeader(dir, header));
+}
+
+async function writeHeader(dir: string, header: ArtifactHeader): Promise<void> {
+  const temp = join(dir, `${HEADER_FILE}.tmp`);
+  const f = await Deno.open(temp, { write: true, create: true, truncate: true });
+  try {
+    await writeAll(f, encoder.encode(JSON.stringify(header, null, 1)));
+    await f.sync();
+  } finally {
+    f.close();
+  }
+  await Deno.rename(temp, join(dir, HEADER_FILE));
+}
+
+/** An artifact folder, opened. */
+export interface Artifact extends PackedModel {
+  readonly path: string;
+  readonly header: ArtifactHeader;
+  readonly tokenizerFiles: TokenizerFiles | null;
+}
+
+// Only what the loader relies on is checked field by field; the rest is reported as it stands.
+const headerSchema = z.looseObject({
+  format: z.literal(1),
+  name: z.string(),
+  spec: z.looseObject({
+    vocabSize: z.int().positive(),
+    hiddenSize: z.int().positive(),
+    blocks: z.int().positive(),
+  }),
+  blockChunks: z.int().min(1).max(4),
+  tensors: z.array(z.object({
+    name: z.string(),
+    format: z.union([
+      z.object({ kind: z.enum(["f32", "q8", "q4", "vector"]) }),
+      z.object({
+        kind: z.literal("windows"),
+        windows: z.int().min(1).max(15),
+        bits: z.union([z.literal(4), z.literal(8)]),
+        blockChunks: z.int().min(1).max(4),
+      }),
+    ]),
+    shape: z.array(z.int().nonnegative()).min(1).max(2),
+    offset: z.int().nonnegative(),
+    bytes: z.int().nonnegative(),
+  })),
+  files: z.record(z.string(), z.object({ bytes: z.int().nonnegative(), sha256: z.string() })),
+});
+
+/** Is this folder an artifact? */
+export const isArtifact = (dir: string): Promise<boolean> => exists(join(dir, HEADER_FILE));
+
+/**
+ * Opens an artifact: reads and checks `oatmill.json`; the weights are read and their hash checked by `load()`.
+ * @throws {OatmillError} invalid_artifact
+ */
+export async function openArtifact(dir: string): Promise<Artifact> {
+  const bad = (why: string, cause?: unknown) =>
+    new OatmillError("invalid_artifact", `Cannot open artifact "${dir}": ${why}`, null, { cause });
+  let json: unknown;
+  try {
+    const info = await Deno.stat(join(dir, HEADER_FILE));
+    if (info.size > MAX_HEADER_BYTES) throw bad(`${HEADER_FILE} has ${info.size} bytes`);
+    json = JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
+  } catch (e) {
+    throw e instanceof OatmillError ? e : bad(`${HEADER_FILE} cannot be read`, e);
+  }
+  const parsed = headerSchema.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw bad(`${HEADER_FILE}: ${issue.path.join(".")}: ${issue.message}`);
+  }
+  const header = json as ArtifactHeader; // checked above as far as the loader relies on it
+  let end = 0;
+  for (const t of header.tensors) {
+    if (t.offset < end || t.bytes !== entryBytes(t.format, t.shape)) {
+      throw bad(
+        `tensor "${t.name}" (${t.format.kind === "vector" ? "f32" : formatName(t.format)}) has wrong offsets`,
+      );
+    }
+    end = t.offset + t.bytes;
+  }
+  return {
+    path: dir,
+    name: header.name,
+    header,
+    spec: header.spec,
+    blockChunks: header.blockChunks,
+    tensors: header.tensors,
+    tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
+    load: (destination) => loadWeights(dir, header, destination),
+  };
+}
+
+/** One sequential read: header, then each tensor straight into its destination, hashed on the way. */
+// deno-lint-ignore require-await -- asynchronous by contract; the reads are synchronous on purpose (one big file, start-up)
+async function loadWeights(
+  dir: string,
+  header: ArtifactHeader,
+  destination: (entry: TensorEntry) => Uint8Array,
+): Promise<void> {
+  const path = join(dir, WEIGHTS_FILE);
+  const expected = header.files[WEIGHTS_FILE];
+  const bad = (why: string) => new OatmillError("invalid_artifact", `Cannot load "${path}": ${why}`);
+  let file: Deno.FsFile;
+  try {
+    file = Deno.openSync(path);
+  } catch {
+    throw bad("the file cannot be opened");
+  }
+  try {
+    const size = file.statSync().size;
+    if (size !== expected?.bytes) {
+      throw bad(`the file has ${size} bytes, must have ${expected?.bytes}`);
+    }
+    const hash = createHash("sha256");
+    const read = (view: Uint8Array): void => {
+      for (let n = 0; n < view.length;) {
+        const part = view.subarray(n, Math.min(n + READ_BYTES, view.length));
+        const k = file.readSync(part);
+        if (k === null) throw bad("data ends early");
+        hash.update(part.subarray(0, k));
+        n += k;
+      }
+    };
+    const prefix = new Uint8Array(8);
+    read(prefix);
+    const headerBytes = Number(new DataView(prefix.buffer).getBigUint64(0, true));
+    if (headerBytes > MAX_HEADER_BYTES || 8 + headerBytes > size) {
+      throw bad(`its header claims ${headerBytes} bytes`);
+    }
+    read(new Uint8Array(headerBytes));
+    let at = 0;
+    for (const t of header.tensors) {
+      if (t.offset > at) read(new Uint8Array(t.offset - at));
+      const view = destination(t);
+      if (view.length !== t.bytes) {
+        throw new RangeError(`Destination of "${t.name}" has ${view.length} bytes`);
+      }
+      read(view);
+      at = t.offset + t.bytes;
+    }
+    const rest = size - 8 - headerBytes - at;
+    if (rest < 0) throw bad("tensors leave the file");
+    read(new Uint8Array(rest));
+    if (hash.digest("hex") !== expected.sha256) throw bad("the SHA-256 differs: the file is damaged");
+  } finally {
+    file.close();
+  }
+}
+
+async function hashFile(path: string): Promise<{ bytes: number; sha256: string }> {
+  const hash = createHash("sha256");
+  let bytes = 0;
+  using file = await Deno.open(path);
+  const buffer = new Uint8Array(READ_BYTES);
+  for (let n = await file.read(buffer); n !== null; n = await file.read(buffer)) {
+    hash.update(buffer.subarray(0, n));
+    bytes += n;
+  }
+  return { bytes, sha256: hash.digest("hex") };
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.stat(path);
+    return true;
+  } catch (e) {
+    if (e instanceof Deno.errors.NotFound) return false;
+    throw e;
+  }
+}
+
+async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
+  for (let n = 0; n < bytes.length;) n += await file.write(bytes.subarray(n));
+}
+
+/** Turns errors of the file system into `storage_failed` with the reason (disk full, read-only, ...). */
+async function storage<T>(action: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (e) {
+    if (e instanceof OatmillError || e instanceof RangeError || !(e instanceof Error)) throw e;
+    throw new OatmillError("storage_failed", `${action}: ${e.message}`, null, { cause: e });
+  }
+}

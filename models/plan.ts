@@ -1,0 +1,271 @@
+/**
+ * The forward pass as a flat list of operations, built once from a {@linkcode PackedModel}: data, no addresses.
+ * engine/executor.ts binds the names to memory and interprets the list on every thread.
+ *
+ * Buffers are token-major f32 `[rows, stride]`; tiles are prepared inputs of linear layers (kernels/abi.ts). `sync` is
+ * where every thread must have finished what stands before it.
+ */
+import { OatmillError } from "../errors.ts";
+import { formatName } from "../kernels/layout.ts";
+import type { TensorEntry } from "./formats/artifact_header.ts";
+import type { PackedModel } from "./packed.ts";
+import { type Activation, type InputName, LINEAR_INPUT, type LinearName, type ModelSpec } from "./spec.ts";
+
+export interface NormRef {
+  readonly weight: string;
+  readonly bias: string | null;
+}
+
+/** Quantised bytes or plain floats: what the consuming weights need. */
+export type TileKind = "q8" | "f32";
+
+export type PlanOp =
+  | { readonly op: "embed"; readonly table: string; readonly out: string }
+  /** Normalises (when asked), scales columns and writes the tile in every kind its consumers read. */
+  | {
+    readonly op: "prepare";
+    readonly input: string;
+    readonly norm: NormRef | null;
+    readonly scale: string | null;
+    readonly cols: number;
+    readonly tile: string;
+    readonly kinds: readonly TileKind[];
+  }
+  | {
+    readonly op: "linear";
+    readonly weight: string;
+    readonly bias: string | null;
+    readonly tile: string;
+    readonly out: string;
+    readonly accumulate: boolean;
+  }
+  | { readonly op: "rope"; readonly buffer: string; readonly heads: number }
+  | { readonly op: "kv_write"; readonly block: number; readonly k: string; readonly v: string }
+  | { readonly op: "attention"; readonly block: number; readonly q: string; readonly out: string }
+  | {
+    readonly op: "activate";
+    readonly activation: Activation;
+    readonly gate: string | null;
+    readonly up: string;
+    readonly out: string;
+  }
+  | { readonly op: "sync" };
+
+export interface Plan {
+  /** From token ids to the hidden state of every row. */
+  readonly body: readonly PlanOp[];
+  /** From (gathered) hidden rows to logits: final norm and head, in buffers `headIn` and `logits`. */
+  readonly head: readonly PlanOp[];
+  /** Columns of each buffer, not padded. */
+  readonly buffers: Readonly<Record<string, number>>;
+  /** Columns of each tile, and the kinds it must hold. */
+  readonly tiles: Readonly<Record<string, { readonly cols: number; readonly kinds: readonly TileKind[] }>>;
+  /** Kernel modules that the weights need. */
+  readonly modules: readonly string[];
+}
+
+const OUTPUT: Readonly<Record<LinearName, string>> = {
+  q: "q",
+  k: "k",
+  v: "v",
+  o: "hidden",
+  gate: "gate",
+  up: "up",
+  down: "hidden",
+};
+const INPUT_BUFFER: Readonly<Record<InputName, string>> = {
+  attn: "hidden",
+  o: "attnOut",
+  mlp: "hidden",
+  down: "act",
+};
+
+const kindOf = (e: TensorEntry): TileKind => e.format.kind === "f32" ? "f32" : "q8";
+
+/** The parts that one linear layer is stored as. */
+interface LayerParts {
+  readonly main: TensorEntry;
+  readonly v: TensorEntry | null;
+  readonly u: TensorEntry | null;
+  readonly bias: string | null;
+}
+
+class Builder {
+  readonly body: PlanOp[] = [];
+  readonly head: PlanOp[] = [];
+  readonly buffers: Record<string, number> = {};
+  readonly tiles: Record<string, { cols: number; kinds: TileKind[] }> = {};
+  readonly #tensors: Map<string, TensorEntry>;
+
+  constructor(readonly spec: ModelSpec, tensors: readonly TensorEntry[]) {
+    this.#tensors = new Map(tensors.map((t) => [t.name, t]));
+  }
+
+  tensor(name: string): TensorEntry {
+    const t = this.#tensors.get(name);
+    if (!t) throw new OatmillError("invalid_artifact", `Cannot build the plan: tensor "${name}" is missing`);
+    return t;
+  }
+  optional(name: string): string | null {
+    return this.#tensors.has(name) ? name : null;
+  }
+  norm(name: string): NormRef {
+    this.tensor(name);
+    return { weight: name, bias: this.optional(`${name}.bias`) };
+  }
+  buffer(name: string, cols: number): void {
+    this.buffers[name] = Math.max(this.buffers[name] ?? 0, cols);
+  }
+  /** Declares what a tile holds; a tile name is reused by all blocks. */
+  tile(name: string, cols: number, kinds: readonly TileKind[]): void {
+    const t = this.tiles[name] ??= { cols: 0, kinds: [] };
+    t.cols = Math.max(t.cols, cols);
+    for (const k of kinds) if (!t.kinds.includes(k)) t.kinds.push(k);
+  }
+  parts(layer: string): LayerParts {
+    const main = this.#tensors.get(`${layer}.w`) ?? this.#tensors.get(`${layer}.s`) ?? null;
+    const v = this.#tensors.get(`${layer}.v`) ?? null;
+    const u = this.#tensors.get(`${layer}.u`) ?? null;
+    if (!main || (v === null) !== (u === null)) {
+      throw new OatmillError("invalid_artifact", `Cannot build the plan: layer "${layer}" is incomplete`);
+    }
+    return { main, v, u, bias: this.optional(`${layer}.bias`) };
+  }
+
+  /**
+   * All linear layers of one input: prepare it once, then every main part and every V; the low-rank products are
+   * prepared in turn and added by U.
+   */
+  linears(block: number, input: InputName, names: readonly LinearName[], norm: NormRef | null): void {
+    const prefix = `block.${block}`;
+    const layers = names.map((n) => ({ name: n, ...this.parts(`${prefix}.${n}`) }));
+    const kinds = [...new Set(layers.flatMap((l) => [kindOf(l.main), ...(l.v ? [kindOf(l.v)] : [])]))];
+    const cols = layers[0].main.shape[1];
+    this.tile(input, cols, kinds);
+    this.body.push({
+      op: "prepare",
+      input: INPUT_BUFFER[input],
+      norm,
+      scale: this.optional(`${prefix}.${input}.scale`),
+      cols,
+      tile: input,
+      kinds,
+    }, { op: "sync" });
+    for (const l of layers) {
+      const out = OUTPUT[l.name];
+      this.buffer(out, l.main.shape[0]);
+      this.body.push({
+        op: "linear",
+        weight: l.main.name,
+        bias: l.bias,
+        tile: input,
+        out,
+        accumulate: out === "hidden",
+      });
+      if (l.v) {
+        this.buffer(`low.${l.name}`, l.v.shape[0]);
+        this.body.push({
+          op: "linear",
+          weight: l.v.name,
+          bias: null,
+          tile: input,
+          out: `low.${l.name}`,
+          accumulate: false,
+        });
+      }
+    }
+    this.body.push({ op: "sync" });
+    const ranked = layers.filter((l) => l.u !== null);
+    if (ranked.length === 0) return;
+    for (const l of ranked) {
+      const kinds = [kindOf(l.u!)];
+      this.tile(`low.${l.name}`, l.u!.shape[1], kinds);
+      this.body.push({
+        op: "prepare",
+        input: `low.${l.name}`,
+        norm: null,
+        scale: null,
+        cols: l.u!.shape[1],
+        tile: `low.${l.name}`,
+        kinds,
+      });
+    }
+    this.body.push({ op: "sync" });
+    for (const l of ranked) {
+      this.body.push({
+        op: "linear",
+        weight: l.u!.name,
+        bias: null,
+        tile: `low.${l.name}`,
+        out: OUTPUT[l.name],
+        accumulate: true,
+      });
+    }
+    this.body.push({ op: "sync" });
+  }
+}
+
+/**
+ * Builds the plan of a decoder.
+ * @throws {OatmillError} invalid_artifact when a tensor is missing
+ */
+export function buildPlan(model: PackedModel): Plan {
+  const { spec } = model;
+  const b = new Builder(spec, model.tensors);
+  const { heads, kvHeads, headDim } = spec.attention;
+  b.buffer("hidden", spec.hiddenSize);
+  b.buffer("attnOut", heads * headDim);
+  b.buffer("act", spec.mlp.intermediateSize);
+  b.body.push({ op: "embed", table: b.tensor("embedding").name, out: "hidden" });
+  for (let i = 0; i < spec.blocks; i++) {
+    const p = `block.${i}`;
+    const by = (input: InputName) =>
+      (Object.keys(LINEAR_INPUT) as LinearName[])
+        .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
+    b.linears(i, "attn", by("attn"), b.norm(`${p}.attnNorm`));
+    if (spec.attention.rope) {
+      b.body.push({ op: "rope", buffer: "q", heads }, { op: "rope", buffer: "k", heads: kvHeads });
+    }
+    b.body.push({ op: "kv_write", block: i, k: "k", v: "v" }, { op: "sync" });
+    b.body.push({ op: "attention", block: i, q: "q", out: "attnOut" }, { op: "sync" });
+    b.linears(i, "o", by("o"), null);
+    b.linears(i, "mlp", by("mlp"), b.norm(`${p}.mlpNorm`));
+    b.body.push({
+      op: "activate",
+      activation: spec.mlp.activation,
+      gate: spec.mlp.gated ? "gate" : null,
+      up: "up",
+      out: "act",
+    });
+    b.linears(i, "down", by("down"), null);
+  }
+  const head = b.tensor(b.optional("head") ?? "embedding");
+  b.buffer("headIn", spec.hiddenSize);
+  b.buffer("logits", head.shape[0]);
+  b.tile("head", spec.hiddenSize, [kindOf(head)]);
+  b.head.push(
+    {
+      op: "prepare",
+      input: "headIn",
+      norm: b.norm("finalNorm"),
+      scale: b.optional("head.scale"),
+      cols: spec.hiddenSize,
+      tile: "head",
+      kinds: [kindOf(head)],
+    },
+    { op: "sync" },
+    {
+      op: "linear",
+      weight: head.name,
+      bias: b.optional("head.bias"),
+      tile: "head",
+      out: "logits",
+      accumulate: false,
+    },
+    { op: "sync" },
+  );
+  const modules = new Set(
+    model.tensors.flatMap((t) => t.format.kind === "vector" ? [] : [formatName(t.format)]),
+  );
+  return { body: b.body, head: b.head, buffers: b.buffers, tiles: b.tiles, modules: [...modules] };
+}
