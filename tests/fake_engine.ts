@@ -1,0 +1,127 @@
+/**
+ * A deterministic engine and tokenizer for route tests: one token per UTF-8 byte, and the "model" answers with a script
+ * (or repeats the alphabet). Nothing outside tests may import it.
+ */
+import { OatmillError } from "../errors.ts";
+import type { Engine, EngineStats, GenerateEvent, GenerateRequest, TokenLogprobs } from "../engine/types.ts";
+import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
+
+export const BOS = 256;
+export const EOS = 257;
+const VOCAB = 258;
+const encoder = new TextEncoder();
+
+export interface FakeEngineOptions {
+  /** What is generated, as bytes; then EOS. Default: the alphabet, for ever. */
+  readonly script?: string;
+  readonly contextLength?: number;
+  readonly tokenDelayMs?: number;
+  /** Thrown after so many tokens. */
+  readonly failAfter?: number;
+  readonly maxRunning?: number;
+}
+
+export class FakeEngine implements Engine {
+  readonly vocabSize = VOCAB;
+  readonly contextLength: number;
+  readonly requests: GenerateRequest[] = [];
+  running = 0;
+  finished = 0;
+  closed = false;
+  constructor(readonly options: FakeEngineOptions = {}) {
+    this.contextLength = options.contextLength ?? 512;
+  }
+
+  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent, void, void> {
+    if (this.closed) throw new OatmillError("unavailable", "The engine is closed");
+    if (this.running >= (this.options.maxRunning ?? Infinity)) {
+      throw new OatmillError("rate_limit_exceeded", "The queue is full");
+    }
+    this.requests.push(request);
+    this.running++;
+    try {
+      yield* this.#run(request, signal);
+      this.finished++;
+    } finally {
+      this.running--;
+    }
+  }
+  async *#run(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent, void, void> {
+    const { script, tokenDelayMs, failAfter } = this.options;
+    const promptTokens = request.promptIds.length;
+    const logprobs = request.promptLogprobs
+      ? request.promptIds.map((id, i) => i === 0 ? null : this.#logprobs(id))
+      : null;
+    yield { type: "prompt", promptTokens, cachedTokens: 1, logprobs };
+    const bytes = script === undefined ? null : encoder.encode(script);
+    let n = 0;
+    let reason: "stop" | "length" = "length";
+    for (; n < request.maxTokens; n++) {
+      if (tokenDelayMs !== undefined) await new Promise((done) => setTimeout(done, tokenDelayMs));
+      signal?.throwIfAborted();
+      if (n === failAfter) throw new OatmillError("unavailable", "The engine is closed");
+      const token = bytes ? bytes[n] ?? EOS : 97 + (n + request.sampling.seed) % 26;
+      if (request.stopIds.includes(token)) {
+        reason = "stop";
+        break;
+      }
+      yield {
+        type: "token",
+        token,
+        logprobs: request.logprobs === null ? null : this.#logprobs(token, request.logprobs),
+      };
+    }
+    const timings = { queueMs: 1, prefillMs: 2, decodeMs: 3, promptTokens, completionTokens: n };
+    yield { type: "end", reason, timings };
+  }
+  #logprobs(token: number, top = 0): TokenLogprobs {
+    return {
+      logprob: -0.5,
+      top: Array.from({ length: top }, (_, i) => [(token + i) % 256, -0.5 - i] as const),
+    };
+  }
+
+  score(ids: readonly number[]): Promise<Float32Array> {
+    return Promise.resolve(new Float32Array(ids.length - 1).fill(1));
+  }
+  logits(ids: readonly number[], options: { all?: boolean } = {}): Promise<Float32Array> {
+    return Promise.resolve(new Float32Array(VOCAB * (options.all ? ids.length : 1)));
+  }
+  stats(): EngineStats {
+    return {
+      running: this.running,
+      waiting: 0,
+      kvBlocksUsed: this.running,
+      kvBlocksTotal: 8,
+      threads: 1,
+      memoryBytes: 1024,
+      stepsTotal: 0,
+      batchTokens: 0,
+    };
+  }
+  close(): Promise<void> {
+    this.closed = true;
+    return Promise.resolve();
+  }
+}
+
+/** Bytes are tokens; BOS first. */
+export const byteTokenizer: Tokenizer = {
+  vocabSize: VOCAB,
+  hasChatTemplate: true,
+  eosIds: [EOS],
+  encode: (text, o) => [...o?.addSpecialTokens === false ? [] : [BOS], ...encoder.encode(text)],
+  decode: (ids) => new TextDecoder().decode(Uint8Array.from(ids.filter((id) => id < 256))),
+  stream() {
+    const decoder = new TextDecoder();
+    return {
+      push: (id) => id < 256 ? decoder.decode(Uint8Array.of(id), { stream: true }) : "",
+      end: () => decoder.decode(),
+    };
+  },
+  tokenText: (id) => id < 256 ? String.fromCharCode(id) : id === BOS ? "<s>" : "</s>",
+  tokenBytes: (id) => id < 256 ? Uint8Array.of(id) : encoder.encode(id === BOS ? "<s>" : "</s>"),
+  tokenId: (text) => text.length === 1 ? text.charCodeAt(0) : null,
+  renderChat: (messages: ChatMessage[]) =>
+    messages.map((m) => `${m.role}: ${m.content}\n`).join("") + "assistant:",
+};
