@@ -1,0 +1,187 @@
+import assert from "node:assert/strict";
+import { OatmillError } from "../errors.ts";
+import { openCheckpoint } from "../models/open.ts";
+import { packDense } from "../models/pack_dense.ts";
+import { loadEngine } from "./engine.ts";
+import {
+  type Engine,
+  type GenerateEvent,
+  type GenerateRequest,
+  GREEDY,
+  type SamplingOptions,
+} from "./types.ts";
+
+const DEFAULT_MODEL = new URL("../models/default/", import.meta.url).pathname;
+const LOGITS_TOLERANCE = 1e-3; // f32 kernels against transformers in f32
+
+const checkpoint = await openCheckpoint(DEFAULT_MODEL);
+const load = (o: Parameters<typeof loadEngine>[1] = {}): Promise<Engine> =>
+  loadEngine(packDense(checkpoint, { values: "f32" }), { threads: 2, ...o });
+
+const request = (o: Partial<GenerateRequest> = {}): GenerateRequest => ({
+  promptIds: [1, 431, 454, 261, 417],
+  maxTokens: 24,
+  stopIds: [],
+  sampling: GREEDY,
+  logprobs: null,
+  ...o,
+});
+const sampling = (o: Partial<SamplingOptions>): SamplingOptions => ({ ...GREEDY, temperature: 1, ...o });
+
+async function run(engine: Engine, r: GenerateRequest, signal?: AbortSignal): Promise<GenerateEvent[]> {
+  const events: GenerateEvent[] = [];
+  for await (const e of engine.generate(r, signal)) events.push(e);
+  return events;
+}
+const tokens = (events: readonly GenerateEvent[]) =>
+  events.flatMap((e) => e.type === "token" ? [e.token] : []);
+
+/** Polls until `condition` holds: stats arrive with the next message of the leader. */
+async function until(condition: () => boolean): Promise<void> {
+  const end = performance.now() + 5000;
+  while (!condition()) {
+    assert.ok(performance.now() < end, "the condition holds in time");
+    await new Promise((r) => setTimeout(r, 5));
+  }
+}
+
+function test(
+  name: string,
+  options: Parameters<typeof loadEngine>[1],
+  fn: (engine: Engine) => Promise<void>,
+): void {
+  Deno.test({
+    name,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => {
+      const engine = await load(options);
+      try {
+        await fn(engine);
+      } finally {
+        await engine.close();
+      }
+    },
+  });
+}
+
+test("the bundled model equals its expected.json", {}, async (engine) => {
+  const expected = JSON.parse(await Deno.readTextFile(`${DEFAULT_MODEL}expected.json`));
+  for (const c of expected.cases) {
+    const logits = await engine.logits(c.ids);
+    const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
+    assert.deepEqual(order.slice(0, 10), c.top10_ids);
+    c.top10_ids.forEach((id: number, i: number) =>
+      assert.ok(Math.abs(logits[id] - c.top10_logits[i]) < LOGITS_TOLERANCE)
+    );
+    assert.deepEqual(tokens(await run(engine, request({ promptIds: c.ids, maxTokens: 48 }))), c.greedy_ids);
+  }
+});
+
+test("generate() yields prompt, tokens, end, in this order and with the right counts", {}, async (engine) => {
+  const events = await run(engine, request());
+  assert.equal(events[0].type, "prompt");
+  assert.equal(events.at(-1)!.type, "end");
+  assert.equal(tokens(events).length, 24);
+  const end = events.at(-1) as GenerateEvent & { type: "end" };
+  assert.equal(end.reason, "length");
+  assert.equal(end.timings.completionTokens, 24);
+  assert.equal(end.timings.promptTokens, 5);
+});
+
+test("generate() ends at a stop id without emitting it", {}, async (engine) => {
+  const all = tokens(await run(engine, request()));
+  const stop = all[10];
+  const events = await run(engine, request({ stopIds: [stop] }));
+  assert.deepEqual(tokens(events), all.slice(0, all.indexOf(stop)));
+  assert.equal((events.at(-1) as { reason: string }).reason, "stop");
+});
+
+test("seeded sampling gives the same tokens alone and beside others", {}, async (engine) => {
+  const r = request({ sampling: sampling({ seed: 5, topP: 0.95 }), maxTokens: 40 });
+  const alone = tokens(await run(engine, r));
+  const others = [1, 2, 3, 4, 6, 7].map((seed) =>
+    run(engine, request({ sampling: sampling({ seed }), maxTokens: 60 }))
+  );
+  assert.deepEqual(tokens(await run(engine, r)), alone);
+  const different = await Promise.all(others);
+  assert.ok(different.some((e) => tokens(e).slice(0, 40).join() !== alone.join()));
+});
+
+test("preemption does not change a token", { kvTokens: 160, contextLength: 128 }, async (engine) => {
+  const r = request({ maxTokens: 100 });
+  const alone = tokens(await run(engine, r));
+  const together = await Promise.all([1, 2, 3].map(() => run(engine, r)));
+  for (const events of together) assert.deepEqual(tokens(events), alone);
+});
+
+test("score() is the log-softmax of logits(), and echo reports the same", {}, async (engine) => {
+  const ids = [1, 431, 454, 261, 417, 14, 407, 284];
+  const nll = await engine.score(ids);
+  const all = await engine.logits(ids, { all: true });
+  const vocab = engine.vocabSize;
+  for (let i = 0; i + 1 < ids.length; i++) {
+    const row = all.subarray(i * vocab, (i + 1) * vocab);
+    const max = row.reduce((a, b) => Math.max(a, b));
+    const lse = max + Math.log(row.reduce((s, l) => s + Math.exp(l - max), 0));
+    assert.ok(Math.abs(nll[i] - (lse - row[ids[i + 1]])) < 1e-4);
+  }
+  const [prompt] = await run(
+    engine,
+    request({ promptIds: ids, maxTokens: 0, logprobs: 2, promptLogprobs: true }),
+  );
+  assert.equal(prompt.type, "prompt");
+  const reported = (prompt as GenerateEvent & { type: "prompt" }).logprobs!;
+  assert.equal(reported[0], null);
+  for (let i = 1; i < ids.length; i++) {
+    assert.ok(Math.abs(reported[i]!.logprob + nll[i - 1]) < 1e-4);
+    assert.equal(reported[i]!.top.length, 2);
+  }
+});
+
+test("aborting frees every KV block", {}, async (engine) => {
+  const abort = new AbortController();
+  const running = run(engine, request({ maxTokens: 400 }), abort.signal);
+  await until(() => engine.stats().running === 1);
+  abort.abort();
+  await assert.rejects(running, (e) => e instanceof OatmillError && e.code === "cancelled");
+  await until(() => engine.stats().running === 0 && engine.stats().kvBlocksUsed === 0);
+});
+
+test("leaving the loop frees every KV block", {}, async (engine) => {
+  for await (const e of engine.generate(request({ maxTokens: 400 }))) if (e.type === "token") break;
+  await until(() => engine.stats().kvBlocksUsed === 0 && engine.stats().running === 0);
+});
+
+test("what cannot run is refused with its reason", { maxWaiting: 1, maxSequences: 1 }, async (engine) => {
+  const code = (code: string) => (e: unknown) => e instanceof OatmillError && e.code === code;
+  await assert.rejects(
+    run(engine, request({ promptIds: new Array(512).fill(5) })),
+    code("context_length_exceeded"),
+  );
+  await assert.rejects(run(engine, request({ promptIds: [4000] })), code("invalid_request"));
+  await assert.rejects(run(engine, request({ promptIds: [] })), code("invalid_request"));
+  const many = await Promise.allSettled(
+    Array.from({ length: 8 }, () => run(engine, request({ maxTokens: 50 }))),
+  );
+  assert.ok(many.some((r) => r.status === "fulfilled"));
+  const refused = many.flatMap((r) => r.status === "rejected" ? [r.reason] : []);
+  assert.ok(refused.length > 0 && refused.every(code("rate_limit_exceeded")));
+});
+
+test("generation ends at the context window", { contextLength: 32 }, async (engine) => {
+  const events = await run(engine, request({ maxTokens: 100 }));
+  assert.equal(tokens(events).length, 32 - 5);
+  assert.equal((events.at(-1) as { reason: string }).reason, "length");
+});
+
+test("close() ends running requests with an error", {}, async (engine) => {
+  const running = assert.rejects(
+    run(engine, request({ maxTokens: 400 })),
+    (e) => e instanceof OatmillError && e.code === "unavailable",
+  );
+  await until(() => engine.stats().running === 1);
+  await engine.close();
+  await running;
+  await assert.rejects(engine.score([1, 2]), (e) => e instanceof OatmillError && e.code === "unavailable");
+});
