@@ -234,9 +234,9 @@ class EngineHandle implements Engine {
     for (const w of this.#workers) w.terminate();
   }
 
-  #values(kind: WorkKind, promptIds: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+  async #values(kind: WorkKind, promptIds: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     this.#check(promptIds, 0);
-    return new Promise((resolve, reject) => {
+    return await new Promise((resolve, reject) => {
       const done = (act: () => void) => {
         signal?.removeEventListener("abort", onAbort);
         this.#listeners.delete(id);
