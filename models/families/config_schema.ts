@@ -1,0 +1,82 @@
+/** The fields of config.json that matter, with limits that keep a hostile file from costing memory or time. */
+import { z } from "@hono/zod-openapi";
+import { OatmillError } from "../../errors.ts";
+
+/** Several times the largest public models; beyond lies a mistake or an attack. */
+const LIMITS = {
+  width: 1 << 18,
+  blocks: 1024,
+  heads: 4096,
+  headDim: 4096,
+  vocab: 1 << 23,
+  positions: 2 ** 30,
+} as const;
+
+const count = (max: number) => z.int().min(1).max(max);
+const tokenId = z.int();
+const record = z.record(z.string(), z.unknown());
+
+/** Names of activations in transformers -> ours. "gelu_new" and "gelu_fast" are the tanh form. */
+export const ACTIVATIONS = {
+  silu: "silu",
+  swish: "silu",
+  gelu: "gelu",
+  gelu_new: "gelu_tanh",
+  gelu_fast: "gelu_tanh",
+  gelu_pytorch_tanh: "gelu_tanh",
+  relu: "relu",
+} as const;
+
+// Unknown fields are dropped, so a "__proto__" field never reaches an object of ours.
+const configSchema = z.object({
+  hidden_size: count(LIMITS.width),
+  intermediate_size: count(LIMITS.width * 4),
+  num_hidden_layers: count(LIMITS.blocks),
+  num_attention_heads: count(LIMITS.heads),
+  num_key_value_heads: count(LIMITS.heads).nullish(),
+  head_dim: count(LIMITS.headDim).nullish(),
+  vocab_size: count(LIMITS.vocab),
+  max_position_embeddings: count(LIMITS.positions).nullish(),
+  max_sequence_length: count(LIMITS.positions).nullish(),
+  hidden_act: z.enum(Object.keys(ACTIVATIONS) as (keyof typeof ACTIVATIONS)[]).nullish(),
+  rms_norm_eps: z.number().positive().max(1).nullish(),
+  rope_theta: z.number().min(1).max(1e12).nullish(),
+  rope_scaling: record.nullish(),
+  rope_parameters: record.nullish(),
+  partial_rotary_factor: z.number().positive().max(1).nullish(),
+  sliding_window: count(LIMITS.positions).nullish(),
+  use_sliding_window: z.boolean().nullish(),
+  max_window_layers: z.int().min(0).nullish(),
+  attention_bias: z.boolean().nullish(),
+  mlp_bias: z.boolean().nullish(),
+  tie_word_embeddings: z.boolean().nullish(),
+  bos_token_id: tokenId.nullish(),
+  eos_token_id: z.union([tokenId, z.array(tokenId).max(64)]).nullish(),
+  quantization_config: record.nullish(),
+});
+export type ModelConfig = z.infer<typeof configSchema>;
+
+/**
+ * @param source how messages call it: "config.json", a GGUF file's name
+ * @throws {OatmillError} invalid_config naming the field and its value, unsupported_format (quantised weights)
+ */
+export function parseConfig(config: Readonly<Record<string, unknown>>, source: string): ModelConfig {
+  const parsed = configSchema.safeParse(config);
+  if (!parsed.success) {
+    const { path, message } = parsed.error.issues[0];
+    const field = String(path[0]);
+    const value = Object.hasOwn(config, field) ? JSON.stringify(config[field])?.slice(0, 80) : "missing";
+    throw new OatmillError("invalid_config", `Cannot use ${source}: ${field} is ${value}: ${message}`, field);
+  }
+  const quantization = parsed.data.quantization_config;
+  if (quantization) {
+    const method = JSON.stringify(quantization.quant_method) ?? "an unnamed method";
+    throw new OatmillError(
+      "unsupported_format",
+      `Cannot read weights of ${source}: quantization_config says ${
+        method.slice(0, 80)
+      }, wanted are plain float weights`,
+    );
+  }
+  return parsed.data;
+}

@@ -1,0 +1,40 @@
+/** Tensor names that several families share. */
+import type { TensorNames } from "./family.ts";
+
+/** Hugging Face names of the llama line. */
+export const LLAMA_NAMES: TensorNames = {
+  embedding: "model.embed_tokens",
+  finalNorm: "model.norm",
+  head: "lm_head",
+  block: "model.layers.{block}.",
+  attnNorm: "input_layernorm",
+  mlpNorm: "post_attention_layernorm",
+  linear: {
+    q: "self_attn.q_proj",
+    k: "self_attn.k_proj",
+    v: "self_attn.v_proj",
+    o: "self_attn.o_proj",
+    gate: "mlp.gate_proj",
+    up: "mlp.up_proj",
+    down: "mlp.down_proj",
+  },
+};
+
+/** GGUF has one set of names for all families (llama.cpp, gguf-py/gguf/constants.py). */
+export const GGUF_NAMES: TensorNames = {
+  embedding: "token_embd",
+  finalNorm: "output_norm",
+  head: "output",
+  block: "blk.{block}.",
+  attnNorm: "attn_norm",
+  mlpNorm: "ffn_norm",
+  linear: {
+    q: "attn_q",
+    k: "attn_k",
+    v: "attn_v",
+    o: "attn_output",
+    gate: "ffn_gate",
+    up: "ffn_up",
+    down: "ffn_down",
+  },
+};

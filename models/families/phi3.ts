@@ -1,0 +1,27 @@
+/** Phi-3 and Phi-4: llama with fused q, k, v and fused gate, up. */
+import type { Family } from "./family.ts";
+import { LLAMA_NAMES } from "./names.ts";
+
+export const phi3: Family = {
+  name: "phi3",
+  modelTypes: ["phi3"],
+  architectures: ["Phi3ForCausalLM"],
+  norm: "rmsnorm",
+  gated: true,
+  window: "always",
+  biases: {},
+  tiedByDefault: false,
+  names: {
+    ...LLAMA_NAMES,
+    linear: {
+      q: { tensor: "self_attn.qkv_proj", parts: ["q", "k", "v"] },
+      k: { tensor: "self_attn.qkv_proj", parts: ["q", "k", "v"] },
+      v: { tensor: "self_attn.qkv_proj", parts: ["q", "k", "v"] },
+      o: "self_attn.o_proj",
+      gate: { tensor: "mlp.gate_up_proj", parts: ["gate", "up"] },
+      up: { tensor: "mlp.gate_up_proj", parts: ["gate", "up"] },
+      down: "mlp.down_proj",
+    },
+  },
+  gguf: null,
+};

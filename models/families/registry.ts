@@ -1,0 +1,42 @@
+/** All families, and which one a checkpoint names. */
+import { OatmillError } from "../../errors.ts";
+import type { Family } from "./family.ts";
+import { llama } from "./llama.ts";
+import { mistral } from "./mistral.ts";
+import { phi3 } from "./phi3.ts";
+import { qwen2 } from "./qwen2.ts";
+
+export const FAMILIES: readonly Family[] = [llama, mistral, qwen2, phi3];
+
+/**
+ * The family of a config.json.
+ * @throws {OatmillError} invalid_config (names none), unsupported_architecture
+ */
+export function familyOfConfig(config: Readonly<Record<string, unknown>>): Family {
+  const { model_type: modelType, architectures } = config;
+  const architecture = Array.isArray(architectures) ? architectures[0] : undefined;
+  const named = modelType ?? architecture;
+  if (typeof named !== "string") {
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot read config.json: model_type is ${JSON.stringify(named) ?? "missing"}, must be a string`,
+    );
+  }
+  const family = FAMILIES.find((f) =>
+    f.modelTypes.includes(named) || (!modelType && f.architectures.includes(named))
+  );
+  if (!family) throw unsupported(`model_type "${named.slice(0, 80)}"`);
+  return family;
+}
+
+/** The family of a GGUF file's `general.architecture`. */
+export function familyOfGguf(architecture: string): Family {
+  const family = FAMILIES.find((f) => f.gguf?.architecture === architecture);
+  if (!family) throw unsupported(`architecture "${architecture.slice(0, 80)}"`);
+  return family;
+}
+
+function unsupported(what: string): OatmillError {
+  const known = FAMILIES.map((f) => f.name).join(", ");
+  return new OatmillError("unsupported_architecture", `Cannot run ${what}: unsupported, known are ${known}`);
+}

@@ -1,0 +1,52 @@
+/** Opens a source model, whatever its format. Anyone may call it, on any thread; weights are read later, one by one. */
+import { join } from "node:path";
+import { OatmillError } from "../errors.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { familyOfConfig } from "./families/registry.ts";
+import { specFromConfig } from "./families/spec_from_config.ts";
+import { weightLocations } from "./families/weight_names.ts";
+import { readJsonFile } from "./formats/json_file.ts";
+import { SafetensorsFolder } from "./formats/safetensors.ts";
+import { SourceCheckpoint } from "./source_checkpoint.ts";
+import { readTokenizerFiles } from "./tokenizer_files.ts";
+
+/** Configs are a few kB; some carry label tables. */
+const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
+
+/**
+ * @param path a Hugging Face folder (config.json + safetensors) or a .gguf file
+ * @throws {OatmillError} invalid_config, invalid_checkpoint, unsupported_architecture, unsupported_format, invalid_tokenizer, invalid_chat_template
+ */
+export async function openCheckpoint(path: string): Promise<Checkpoint> {
+  const info = await Deno.stat(path).catch((cause) => {
+    throw new OatmillError("invalid_checkpoint", `Cannot open "${path}": no such file or folder`, null, {
+      cause,
+    });
+  });
+  if (info.isDirectory) return await openFolder(path);
+  throw new OatmillError(
+    "unsupported_format",
+    `Cannot open "${path}": unsupported format, wanted are a folder with config.json and safetensors, or a .gguf file (pickles are never read)`,
+  );
+}
+
+async function openFolder(path: string): Promise<Checkpoint> {
+  const config = await readJsonFile(join(path, "config.json"), "invalid_config", MAX_CONFIG_BYTES);
+  if (!config) throw new OatmillError("invalid_config", `Cannot open "${path}": config.json is missing`);
+  const generation = await readJsonFile(
+    join(path, "generation_config.json"),
+    "invalid_config",
+    MAX_CONFIG_BYTES,
+  );
+  const family = familyOfConfig(config);
+  const spec = specFromConfig(config, { generation, family });
+  const tokenizerFiles = await readTokenizerFiles(path);
+  const source = await SafetensorsFolder.open(path);
+  try {
+    const locations = weightLocations(spec, family.names);
+    return new SourceCheckpoint({ path, spec, source, locations, tokenizerFiles });
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}

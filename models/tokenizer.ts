@@ -1,0 +1,180 @@
+/** Text to token ids and back, and chat templates. The only file that knows @huggingface/tokenizers. */
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { OatmillError } from "../errors.ts";
+import { ChatTemplate } from "./chat_template.ts";
+import type { TokenizerFiles } from "./checkpoint.ts";
+import { isJsonObject } from "./formats/json_file.ts";
+import { type Assembler, type Piece, tokenDecoder } from "./token_decoder.ts";
+import { checkTokenizerJson } from "./tokenizer_check.ts";
+
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string | null;
+  readonly [field: string]: unknown;
+}
+
+/** Incremental decode: the pushes and the end joined equal `decode()` of all ids. */
+export interface TokenStream {
+  /** Text that is whole now; "" while a character is incomplete. */
+  push(id: number): string;
+  /** What was held back. */
+  end(): string;
+}
+
+export interface Tokenizer {
+  /** Highest id + 1, added tokens included. */
+  readonly vocabSize: number;
+  readonly hasChatTemplate: boolean;
+  readonly eosIds: number[];
+  /** Special tokens (BOS) are added unless `addSpecialTokens` is false; special-token text in `text` is matched. */
+  encode(text: string, o?: { readonly addSpecialTokens?: boolean }): number[];
+  decode(ids: readonly number[], o?: { readonly skipSpecialTokens?: boolean }): string;
+  stream(o?: { readonly skipSpecialTokens?: boolean }): TokenStream;
+  /** The token as its vocabulary writes it ("Ġthe", "▁the", "<0x0A>"). */
+  tokenText(id: number): string;
+  /** The bytes the token stands for; may be a part of a character. */
+  tokenBytes(id: number): Uint8Array;
+  tokenId(text: string): number | null;
+  /** @throws {OatmillError} invalid_chat_template (none, fails, or costs too much) */
+  renderChat(
+    messages: ChatMessage[],
+    o?: {
+      readonly addGenerationPrompt?: boolean;
+      readonly tools?: unknown[];
+      readonly extra?: Record<string, unknown>;
+    },
+  ): string;
+}
+
+/** @throws {OatmillError} invalid_tokenizer, invalid_chat_template */
+export function loadTokenizer(files: TokenizerFiles): Tokenizer {
+  checkTokenizerJson(files.tokenizer);
+  return new HubBackedTokenizer(files);
+}
+
+/** Encodes with @huggingface/tokenizers; decodes by {@linkcode tokenDecoder}, which can be asked token by token. */
+class HubBackedTokenizer implements Tokenizer {
+  readonly vocabSize: number;
+  readonly eosIds: number[];
+  readonly #hub: HubTokenizer;
+  readonly #tokens: readonly (string | undefined)[];
+  readonly #specialIds: ReadonlySet<number>;
+  readonly #decoder: ReturnType<typeof tokenDecoder>;
+  readonly #pieces = new Map<number, Piece>();
+  readonly #template: ChatTemplate | null;
+  readonly #templateTokens: Readonly<Record<string, string>>;
+
+  constructor({ tokenizer, config, chatTemplate }: TokenizerFiles) {
+    this.#decoder = tokenDecoder(tokenizer.decoder);
+    this.#hub = createHubTokenizer(tokenizer);
+    const vocab = this.#hub.get_vocab();
+    this.#tokens = idsToTokens(vocab);
+    this.vocabSize = this.#tokens.length;
+    const added = [...this.#hub.get_added_tokens_decoder()];
+    this.#specialIds = new Set(added.filter(([, token]) => token.special).map(([id]) => id));
+    this.#templateTokens = namedTokens(config);
+    const eos = this.tokenId(this.#templateTokens.eos_token ?? "");
+    this.eosIds = eos === null ? [] : [eos];
+    this.#template = chatTemplate === null ? null : new ChatTemplate(chatTemplate);
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.#template !== null;
+  }
+
+  encode(text: string, { addSpecialTokens = true }: { readonly addSpecialTokens?: boolean } = {}): number[] {
+    return this.#hub.encode(text, { add_special_tokens: addSpecialTokens }).ids;
+  }
+
+  decode(ids: readonly number[], o: { readonly skipSpecialTokens?: boolean } = {}): string {
+    const stream = this.stream(o);
+    return ids.map((id) => stream.push(id)).join("") + stream.end();
+  }
+
+  stream({ skipSpecialTokens = false }: { readonly skipSpecialTokens?: boolean } = {}): TokenStream {
+    const assembler: Assembler = this.#decoder.assembler();
+    return {
+      push: (id) => {
+        const skip = this.#tokens[id] === undefined || (skipSpecialTokens && this.#specialIds.has(id));
+        return skip ? "" : assembler.push(this.#piece(id));
+      },
+      end: () => assembler.end(),
+    };
+  }
+
+  tokenText(id: number): string {
+    return this.#tokens[id] ?? "";
+  }
+
+  tokenBytes(id: number): Uint8Array {
+    return this.#tokens[id] === undefined ? new Uint8Array() : this.#piece(id).bytes;
+  }
+
+  tokenId(text: string): number | null {
+    return this.#hub.token_to_id(text) ?? null;
+  }
+
+  renderChat(messages: ChatMessage[], o: Parameters<Tokenizer["renderChat"]>[1] = {}): string {
+    if (!this.#template) {
+      throw new OatmillError(
+        "invalid_chat_template",
+        "The model has no chat template; use a completion instead",
+      );
+    }
+    return this.#template.render({
+      ...this.#templateTokens,
+      ...o.extra,
+      messages,
+      tools: o.tools ?? null,
+      documents: null,
+      add_generation_prompt: o.addGenerationPrompt ?? false,
+    });
+  }
+
+  #piece(id: number): Piece {
+    let piece = this.#pieces.get(id);
+    if (!piece) this.#pieces.set(id, piece = this.#decoder.piece(this.#tokens[id] ?? ""));
+    return piece;
+  }
+}
+
+function createHubTokenizer(json: Readonly<Record<string, unknown>>): HubTokenizer {
+  try {
+    // Own decoding needs no decoder of the library; its config only feeds decoding and very old vocabularies.
+    return new HubTokenizer(
+      {
+        normalizer: null,
+        pre_tokenizer: null,
+        post_processor: null,
+        ...json,
+        added_tokens: json.added_tokens ?? [],
+        decoder: null,
+      },
+      {},
+    );
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new OatmillError("invalid_tokenizer", `Cannot use tokenizer.json: ${why.slice(0, 300)}`, null, {
+      cause,
+    });
+  }
+}
+
+function idsToTokens(vocab: ReadonlyMap<string, number>): (string | undefined)[] {
+  const tokens: (string | undefined)[] = [];
+  for (const [token, id] of vocab) tokens[id] = token;
+  return tokens;
+}
+
+/** `bos_token`, `eos_token`, ... of tokenizer_config.json: templates use them as variables. */
+function namedTokens(config: Readonly<Record<string, unknown>>): Record<string, string> {
+  const tokens: Record<string, string> = {};
+  for (
+    const name of ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"]
+  ) {
+    const value = config[name];
+    const text = isJsonObject(value) ? value.content : value;
+    if (typeof text === "string") tokens[name] = text;
+  }
+  return tokens;
+}
