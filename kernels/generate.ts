@@ -13,7 +13,8 @@ const COMMAND = "deno task kernels";
 const NOTE = "Auto-generated file. Do not edit!";
 /** Flags of asc; the memory is shared and imported, so a module must not bring data of its own. */
 const FLAGS = [
-  ..."--runtime stub --importMemory --sharedMemory --initialMemory 1 --maximumMemory 65536".split(" "),
+  ..."--runtime stub --importMemory --noExportMemory --sharedMemory --initialMemory 1 --maximumMemory 65536"
+    .split(" "),
   ..."--enable simd,relaxed-simd,threads -O3 --noAssert --disableWarning 201".split(" "),
 ];
 const GEN = new URL("./gen/", import.meta.url);
@@ -30,7 +31,8 @@ interface Sidecar {
   readonly kernels: readonly string[];
 }
 
-const templateNames = (entry: ModuleEntry): readonly string[] => entry.kind === "plain" ? entry.parts : ["linear.ts"];
+const templateNames = (entry: ModuleEntry): readonly string[] =>
+  entry.kind === "plain" ? entry.parts : ["linear.ts"];
 
 /** AssemblyScript source of a module. `*.as.ts` parts are text, the others functions that return text. */
 async function moduleSource(entry: ModuleEntry): Promise<string> {
@@ -107,7 +109,8 @@ async function readOrEmpty(url: URL): Promise<Uint8Array> {
   }
 }
 
-const equal = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((v, i) => v === b[i]);
+const equal = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((v, i) => v === b[i]);
 
 /** Writes every module into `folder` and drops what no entry names. */
 async function generate(folder: URL, only: readonly string[]): Promise<Set<string>> {
@@ -130,7 +133,9 @@ async function check(): Promise<number> {
     const built = await generate(folder, []);
     const differing: string[] = [];
     for (const name of new Set([...built, ...filesOf(GEN)])) {
-      if (!equal(await readOrEmpty(new URL(name, GEN)), await readOrEmpty(new URL(name, folder)))) differing.push(name);
+      if (!equal(await readOrEmpty(new URL(name, GEN)), await readOrEmpty(new URL(name, folder)))) {
+        differing.push(name);
+      }
     }
     for (const name of differing.sort()) console.error(`kernels/gen/${name} differs from its template`);
     if (differing.length) console.error(`Run: ${COMMAND}`);

@@ -33,7 +33,9 @@ const MAX_PAGES = 65536;
 /** Shared memory of at least `bytes`, able to grow to 4 GiB. */
 export function createMemory(bytes: number): WebAssembly.Memory {
   const initial = Math.max(1, Math.ceil(bytes / PAGE));
-  if (initial > MAX_PAGES) throw new RangeError(`Cannot create a memory of ${bytes} bytes: at most ${MAX_PAGES * PAGE}`);
+  if (initial > MAX_PAGES) {
+    throw new RangeError(`Cannot create a memory of ${bytes} bytes: at most ${MAX_PAGES * PAGE}`);
+  }
   return new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
 }
 
@@ -54,13 +56,22 @@ function bindBase(module: WebAssembly.Module, memory: WebAssembly.Memory): Bound
   const exports = instantiate(module, memory);
   const bySize = (name: string) => Object.fromEntries(TILE_SIZES.map((b) => [b, exports[`${name}_b${b}`]]));
   // Cast: names and signatures are those of templates/, see above.
-  return { ...exports, quantize: bySize("quantize"), interleave: bySize("interleave") } as unknown as BoundBaseKernels;
+  return {
+    ...exports,
+    quantize: bySize("quantize"),
+    interleave: bySize("interleave"),
+  } as unknown as BoundBaseKernels;
 }
 
 /** Instances of the loaded modules on one memory; `modules` must hold "base". Any thread. */
-export function bindKernels(modules: ReadonlyMap<string, WebAssembly.Module>, memory: WebAssembly.Memory): Kernels {
+export function bindKernels(
+  modules: ReadonlyMap<string, WebAssembly.Module>,
+  memory: WebAssembly.Memory,
+): Kernels {
   const baseModule = modules.get("base");
-  if (!baseModule) throw new RangeError(`Cannot bind kernels: module "base" is not among ${[...modules.keys()]}`);
+  if (!baseModule) {
+    throw new RangeError(`Cannot bind kernels: module "base" is not among ${[...modules.keys()]}`);
+  }
   const linear = new Map<string, LinearKernel>();
   for (const { name } of LINEAR_MODULES) {
     const module = modules.get(name);
@@ -72,7 +83,9 @@ export function bindKernels(modules: ReadonlyMap<string, WebAssembly.Module>, me
     base: bindBase(baseModule, memory),
     linear(name, tileSize) {
       const kernel = linear.get(`${name} ${tileSize}`);
-      if (!kernel) throw new RangeError(`Cannot find linear kernel "${name}" for ${tileSize} rows: not loaded`);
+      if (!kernel) {
+        throw new RangeError(`Cannot find linear kernel "${name}" for ${tileSize} rows: not loaded`);
+      }
       return kernel;
     },
   };
@@ -88,7 +101,10 @@ export const ENCODINGS = {
 type Probe = (w: number, x: number, out: number) => void;
 
 /** Weight and activation bytes whose products tell unsigned from signed; the first stays in range in i16 pairs. */
-const PROBES: readonly (readonly [number, number])[] = [[-63, 255], [63, 255], [-8, 128], [7, 200], [-1, 129]];
+const PROBES: readonly (readonly [number, number])[] = [[-63, 255], [63, 255], [-8, 128], [7, 200], [
+  -1,
+  129,
+]];
 
 /**
  * How this machine reads activation bytes in both relaxed dot products: unsigned (x64), signed (ARM), or neither

@@ -59,7 +59,14 @@ export const MODULES: readonly ModuleEntry[] = [
   {
     kind: "plain",
     name: "base",
-    parts: ["math.as.ts", "quantize.as.ts", "norm.as.ts", "attention.ts", "elementwise.as.ts", "logits.as.ts"],
+    parts: [
+      "math.as.ts",
+      "quantize.as.ts",
+      "norm.as.ts",
+      "attention.ts",
+      "elementwise.as.ts",
+      "logits.as.ts",
+    ],
   },
   { kind: "plain", name: "probe", parts: ["probe.as.ts"] },
   ...LINEAR_MODULES,

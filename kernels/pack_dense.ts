@@ -1,0 +1,109 @@
+/** Packers of the dense formats of layout.ts: `f32`, `q8`, `q4`. */
+
+import { quantizeRow } from "./_quantize_row.ts";
+import {
+  CHUNK,
+  chunkCount,
+  groupBytes,
+  groupCount,
+  HEADER_BYTES,
+  packedBytes,
+  ROWS,
+  type Shape2,
+  type WeightFormat,
+} from "./layout.ts";
+
+export interface PackOptions {
+  /** Where to write; exactly `packedBytes()` long. A new array when absent. */
+  readonly destination?: Uint8Array;
+  /** `[dIn]` weights of the squared errors in the search for scales, such as the inputs' mean squares. */
+  readonly columnImportance?: Float32Array;
+}
+
+/** The destination of a packer, zeroed. @throws {RangeError} when lengths and shape disagree */
+export function destinationOf(
+  format: WeightFormat,
+  W: Float32Array,
+  shape: Shape2,
+  options: PackOptions,
+): Uint8Array {
+  const bytes = packedBytes(format, shape);
+  const destination = options.destination ?? new Uint8Array(bytes);
+  const { columnImportance } = options;
+  if (W.length !== shape[0] * shape[1]) {
+    throw new RangeError(`Cannot pack ${W.length} weights as [${shape}]: must be ${shape[0] * shape[1]}`);
+  }
+  if (destination.length !== bytes) {
+    throw new RangeError(`Cannot pack [${shape}] into ${destination.length} bytes: must be ${bytes}`);
+  }
+  if (columnImportance && columnImportance.length !== shape[1]) {
+    throw new RangeError(`Cannot weigh ${shape[1]} columns by ${columnImportance.length} values`);
+  }
+  return destination.fill(0);
+}
+
+/** @param W `[dOut, dIn]` @returns the `f32` layout */
+export function packF32(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
+  const [dOut, dIn] = shape;
+  const out = destinationOf({ kind: "f32" }, W, shape, options);
+  const group = new Float32Array(dIn * ROWS);
+  for (let g = 0; g < groupCount(dOut); g++) {
+    group.fill(0);
+    for (let r = 0; r < ROWS && 4 * g + r < dOut; r++) {
+      const row = (4 * g + r) * dIn;
+      for (let c = 0; c < dIn; c++) group[c * ROWS + r] = W[row + c];
+    }
+    out.set(new Uint8Array(group.buffer), g * group.byteLength);
+  }
+  return out;
+}
+
+/** Writes row `r` of a chunk: its part of the header, and its codes by `place` (byte offset of a column, shift). */
+function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOptions): Uint8Array {
+  const [dOut, dIn] = shape;
+  const format: WeightFormat = { kind: bits === 8 ? "q8" : "q4" };
+  const out = destinationOf(format, W, shape, options);
+  const view = new DataView(out.buffer, out.byteOffset, out.byteLength);
+  const chunkBytes = HEADER_BYTES + CHUNK * ROWS * bits / 8;
+  const importance = options.columnImportance ?? null;
+  const values = new Float32Array(CHUNK);
+  const codes = new Int8Array(CHUNK);
+  if (bits === 4) fillNibbles(out, chunkBytes);
+  for (let row = 0; row < dOut; row++) {
+    const r = row % ROWS;
+    const group = (row - r) / ROWS * groupBytes(format, dIn);
+    for (let q = 0; q < chunkCount(dIn); q++) {
+      const from = q * CHUNK;
+      const count = Math.min(CHUNK, dIn - from);
+      values.set(W.subarray(row * dIn + from, row * dIn + from + count));
+      const weights = importance ? importance.subarray(from, from + count) : null;
+      const scale = quantizeRow(values, weights, count, bits, codes);
+      const at = group + q * chunkBytes;
+      let sum = 0;
+      for (let c = 0; c < count; c++) {
+        sum += codes[c];
+        if (bits === 8) out[at + HEADER_BYTES + (c >> 2) * 16 + 4 * r + (c & 3)] = codes[c];
+        else {
+          const byte = at + HEADER_BYTES + (c >> 3) * 16 + 4 * r + (c & 3);
+          out[byte] = c & 4 ? out[byte] & 15 | (codes[c] + 8) << 4 : out[byte] & 240 | codes[c] + 8;
+        }
+      }
+      view.setInt16(at + 2 * r, sum, true);
+      view.setUint16(at + 8 + 2 * r, scale, true);
+    }
+  }
+  return out;
+}
+
+/** Code 0 is nibble 8: padding rows and columns of `q4`. */
+function fillNibbles(out: Uint8Array, chunkBytes: number): void {
+  for (let at = 0; at < out.length; at += chunkBytes) out.fill(0x88, at + HEADER_BYTES, at + chunkBytes);
+}
+
+/** @param W `[dOut, dIn]` @returns the `q8` layout: codes of 7 bits, one scale per row and 64 columns */
+export const packQ8 = (W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array =>
+  packDense(8, W, shape, options);
+
+/** @param W `[dOut, dIn]` @returns the `q4` layout: codes of 4 bits, one signed scale per row and 64 columns */
+export const packQ4 = (W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array =>
+  packDense(4, W, shape, options);

@@ -1,0 +1,6 @@
+/** From dense weights to the layouts of layout.ts and back. Pure functions, any thread. */
+
+export { packF32, type PackOptions, packQ4, packQ8 } from "./pack_dense.ts";
+export { packWindows, type PackWindowsOptions } from "./pack_windows.ts";
+export { unpack } from "./unpack.ts";
+export { assignWindows, type WindowOptions, windowsNeeded } from "./window_matching.ts";

@@ -1,0 +1,100 @@
+/** Dense values of a packed layer, as its kernel sees them: code x scale. */
+
+import { fromBf16 } from "./_quantize_row.ts";
+import {
+  CHUNK,
+  groupBytes,
+  HEADER_BYTES,
+  packedBytes,
+  ROWS,
+  type Shape2,
+  type WeightFormat,
+  windowSlots,
+} from "./layout.ts";
+import { slotBytes, windowsChunkBytes } from "./pack_windows.ts";
+import { blocksOf } from "./window_matching.ts";
+
+/** One weight of a packed layer; `header` numbers the runs of columns that share a scale. */
+export type VisitWeight = (row: number, column: number, code: number, scale: number) => void;
+
+/** Calls `visit` for every stored place inside the shape (free places of windows too: code 0). */
+export function visitWeights(
+  format: WeightFormat,
+  bytes: Uint8Array,
+  shape: Shape2,
+  visit: VisitWeight,
+): void {
+  if (bytes.length !== packedBytes(format, shape)) {
+    throw new RangeError(
+      `Cannot unpack ${bytes.length} bytes as [${shape}]: must be ${packedBytes(format, shape)}`,
+    );
+  }
+  const [dOut, dIn] = shape;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let row = 0; row < dOut; row++) {
+    const lane = row % ROWS;
+    const at = (row - lane) / ROWS * groupBytes(format, dIn);
+    const inside: VisitWeight = (_, column, code, scale) => {
+      if (column < dIn) visit(row, column, code, scale);
+    };
+    if (format.kind === "f32") {
+      for (let c = 0; c < dIn; c++) visit(row, c, view.getFloat32(at + 4 * (ROWS * c + lane), true), 1);
+    } else if (format.kind === "windows") visitWindows(format, view, { at, lane, dIn }, inside);
+    else visitDense(format.kind === "q8" ? 8 : 4, view, { at, lane, dIn }, inside);
+  }
+}
+
+interface Row {
+  readonly at: number;
+  readonly lane: number;
+  readonly dIn: number;
+}
+
+function visitDense(bits: 4 | 8, view: DataView, { at, lane, dIn }: Row, visit: VisitWeight): void {
+  for (let from = 0; from < dIn; from += CHUNK) {
+    const scale = fromBf16(view.getUint16(at + 8 + 2 * lane, true));
+    const row = at + HEADER_BYTES + 4 * lane;
+    for (let c = 0; c < CHUNK; c++) {
+      const code = bits === 8
+        ? view.getInt8(row + (c >> 2) * 16 + (c & 3))
+        : (view.getUint8(row + (c >> 3) * 16 + (c & 3)) >> (c & 4) & 15) - 8;
+      visit(0, from + c, code, scale);
+    }
+    at += HEADER_BYTES + CHUNK * ROWS * bits / 8;
+  }
+}
+
+function visitWindows(
+  { windows, bits, blockChunks }: WeightFormat & { kind: "windows" },
+  view: DataView,
+  { at, lane, dIn }: Row,
+  visit: VisitWeight,
+): void {
+  const slots = windowSlots(windows);
+  const chunkBytes = windowsChunkBytes(windows, bits);
+  for (const { from, chunks } of blocksOf(dIn, blockChunks)) {
+    const width = 4 * chunks;
+    const scale = fromBf16(view.getUint16(at + 8 + 2 * lane, true));
+    at += HEADER_BYTES;
+    for (let q = 0; q < chunks; q++, at += chunkBytes) {
+      slots.forEach((slot, s) => {
+        const { values, indices, shift } = slotBytes(bits, s);
+        const window = slot.window + 4 * q;
+        for (let e = at + 4 * lane; e < at + 4 * lane + 4; e++) {
+          const code = bits === 8 ? view.getInt8(e + values) : (view.getUint8(e + values) & 15) - 8;
+          const index = view.getUint8(e + indices) >> shift & 15;
+          visit(0, from + (slot.view === "A" ? 16 * window + index : window + index * width), code, scale);
+        }
+      });
+    }
+  }
+}
+
+/** @returns `[dOut, dIn]` */
+export function unpack(format: WeightFormat, bytes: Uint8Array, shape: Shape2): Float32Array {
+  const W = new Float32Array(shape[0] * shape[1]);
+  visitWeights(format, bytes, shape, (row, column, code, scale) => {
+    if (code !== 0) W[row * shape[1] + column] += code * scale;
+  });
+  return W;
+}
