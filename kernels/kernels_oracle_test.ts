@@ -1,0 +1,596 @@
+/**
+ * The one oracle suite for all kernels: every linear module of the manifest at every batch size against reference.ts
+ * on the packed bytes, every base function against double precision.
+ */
+
+import assert from "node:assert/strict";
+import { Arena } from "./_arena.ts";
+import { type ActivationEncoding, CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES, type TileSize } from "./abi.ts";
+import { chunkCount, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
+import { bindKernels, ENCODINGS, loadKernelModules, probeEncoding, writeConstants } from "./load.ts";
+import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "./manifest.ts";
+import { assignWindows, packF32, packQ4, packQ8, packWindows } from "./packers.ts";
+import {
+  type LinearResult,
+  REFERENCE_ACTIVATIONS,
+  referenceAttention,
+  referenceLayernorm,
+  referenceLinear,
+  referenceLinearF32,
+  referenceLogSumExp,
+  referenceQuantize,
+  referenceRmsnorm,
+  referenceRope,
+  type Tile,
+} from "./reference.ts";
+
+/** Of a linear layer relative to the sum of its terms' magnitudes: the integer part is exact, f32 sums round. */
+const LINEAR_TOLERANCE = 2e-6;
+/** Of functions in f32: a few roundings of 6e-8 each. */
+const F32_TOLERANCE = 1e-6;
+
+const arena = new Arena(64 << 20);
+const modules = await loadKernelModules(["base", ...LINEAR_MODULES.map(({ name }) => name)]);
+const kernels = bindKernels(modules, arena.memory);
+const { base } = kernels;
+const machine = await probeEncoding();
+
+/** Deterministic numbers, about normal. */
+function generator(seed: number): () => number {
+  let state = seed >>> 0;
+  const uniform = () => {
+    state = state + 0x6d2b79f5 >>> 0;
+    let t = Math.imul(state ^ state >>> 15, state | 1);
+    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
+    return ((t ^ t >>> 14) >>> 0) / 2 ** 32;
+  };
+  return () => uniform() + uniform() + uniform() + uniform() - 2;
+}
+
+const normals = (count: number, seed: number): Float32Array =>
+  Float32Array.from({ length: count }, generator(seed));
+
+function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what = "",
+): void {
+  assert.equal(actual.length, expected.length);
+  for (let i = 0; i < actual.length; i++) {
+    const error = Math.abs(actual[i] - expected[i]);
+    assert.ok(
+      error <= tolerance * Math.max(1e-30, Math.abs(expected[i])),
+      `${what}[${i}]: is ${actual[i]}, must be ${expected[i]} within ${tolerance} relative`,
+    );
+  }
+}
+
+/** Dense weights and their packed bytes. */
+function pack(module: LinearModule, format: WeightFormat, W: Float32Array, shape: Shape2): Uint8Array {
+  switch (format.kind) {
+    case "f32":
+      return packF32(W, shape);
+    case "q8":
+      return packQ8(W, shape);
+    case "q4":
+      return packQ4(W, shape);
+    case "windows": {
+      const mask = assignWindows(W.map(Math.abs), shape, format);
+      assert.equal(module.format.kind, "windows");
+      return packWindows(W.map((w, i) => mask[i] ? w : 0), shape, format);
+    }
+  }
+}
+
+interface LinearCase {
+  readonly what: string;
+  readonly shape: Shape2;
+  readonly blockChunks: number;
+  /** Weight by flat index and a random value. */
+  readonly weight?: (random: number, index: number) => number;
+  readonly activation?: (random: number, index: number) => number;
+  readonly accumulate?: boolean;
+}
+
+const LINEAR_CASES: readonly LinearCase[] = [
+  { what: "whole tiles", shape: [8, 512], blockChunks: 2 },
+  { what: "remainders of rows and columns", shape: [7, 203], blockChunks: 2 },
+  { what: "one row", shape: [1, 64], blockChunks: 1 },
+  { what: "blocks of one chunk", shape: [4, 192], blockChunks: 1 },
+  { what: "a last short block", shape: [5, 320], blockChunks: 4 },
+  { what: "an odd block", shape: [4, 448], blockChunks: 3 },
+  {
+    what: "empty rows and slots",
+    shape: [8, 256],
+    blockChunks: 2,
+    weight: (w, i) => i % 512 < 256 || i % 3 ? 0 : w,
+  },
+  {
+    what: "extreme codes",
+    shape: [4, 256],
+    blockChunks: 2,
+    weight: (_, i) => i >> 8 & 1 ? -1 : 1,
+    activation: (_, i) => i >> 8 & 1 ? -5 : 5,
+  },
+  {
+    what: "extreme codes of both signs",
+    shape: [4, 256],
+    blockChunks: 4,
+    weight: (w) => Math.sign(w),
+    activation: (x) => Math.sign(x),
+  },
+  { what: "accumulation", shape: [6, 128], blockChunks: 2, accumulate: true },
+];
+
+/** Runs a kernel on packed weights; y `[batch][dOut]`. */
+function runLinear(
+  module: LinearModule,
+  batch: TileSize,
+  bytes: Uint8Array,
+  shape: Shape2,
+  tile: { xa: Float32Array | Uint8Array; xb?: Uint8Array; xs?: Float32Array; encoding: ActivationEncoding },
+  options: { blockChunks: number; start: Float32Array | null },
+): Float32Array {
+  arena.reset();
+  const [dOut, dIn] = shape;
+  const groups = groupCount(dOut);
+  const yStride = groups * 4 + 4;
+  const consts = arena.allocate(CONSTS_BYTES);
+  writeConstants(arena.memory, consts, tile.encoding);
+  const [w, xa] = [arena.store(bytes), arena.store(tile.xa)];
+  const xb = tile.xb ? arena.store(tile.xb) : 0;
+  const xs = tile.xs ? arena.store(tile.xs) : 0;
+  const y = arena.allocate(batch * yStride * 4);
+  const out = arena.floats(y, batch * yStride).fill(99);
+  if (options.start) {
+    for (let t = 0; t < batch; t++) out.fill(options.start[t], t * yStride, t * yStride + dOut);
+  }
+  const chunks = module.name === "f32" ? dIn : chunkCount(dIn);
+  const accumulate = options.start ? 1 : 0;
+  kernels.linear(module.name, batch)(
+    w,
+    xa,
+    xb,
+    xs,
+    y,
+    yStride,
+    groups,
+    chunks,
+    options.blockChunks,
+    accumulate,
+    consts,
+  );
+  for (let t = 0; t < batch; t++) {
+    assert.ok(
+      out.subarray(t * yStride + groups * 4, (t + 1) * yStride).every((v) => v === 99),
+      "writes past its rows",
+    );
+  }
+  return Float32Array.from(
+    { length: batch * dOut },
+    (_, i) => out[Math.floor(i / dOut) * yStride + i % dOut],
+  );
+}
+
+function assertLinear(
+  actual: Float32Array,
+  expected: LinearResult,
+  start: Float32Array | null,
+  what: string,
+): void {
+  const dOut = actual.length / (start?.length ?? 1);
+  for (let i = 0; i < actual.length; i++) {
+    const begin = start ? start[Math.floor(i / dOut)] : 0;
+    const error = Math.abs(actual[i] - begin - expected.y[i]);
+    const allowed = LINEAR_TOLERANCE * (expected.magnitude[i] + Math.abs(begin));
+    assert.ok(
+      error <= allowed,
+      `${what}: y[${i}] is ${actual[i]}, must be ${begin + expected.y[i]} within ${allowed}`,
+    );
+  }
+}
+
+/** Encodings a kernel can be run in here: the machine's own, 7 bits, and signed bytes where both readings agree. */
+function tilesOf(
+  x: Float32Array,
+  shape: Shape2,
+  batch: number,
+  blockChunks: number,
+): { tile: Tile; what: string }[] {
+  const options = { cols: shape[1], batch, stride: shape[1], blockChunks, columnScale: null };
+  const tile = (values: Float32Array, encoding: ActivationEncoding) =>
+    referenceQuantize(values, { ...options, encoding });
+  return [
+    { what: "machine", tile: tile(x, machine) },
+    { what: "7 bits", tile: tile(x, ENCODINGS[64]) },
+    { what: "signed, no sign used", tile: tile(x.map(Math.abs), ENCODINGS[0]) },
+  ];
+}
+
+for (const module of LINEAR_MODULES) {
+  for (const batch of TILE_SIZES) {
+    Deno.test(`${kernelName(module, batch)} equals its reference`, () => {
+      LINEAR_CASES.forEach((linearCase, seed) => {
+        const { what, shape, blockChunks, weight, activation, accumulate } = linearCase;
+        const W = normals(shape[0] * shape[1], seed + 1).map((w, i) => weight ? weight(w, i) : w);
+        const x = normals(batch * shape[1], seed + 100).map((v, i) => activation ? activation(v, i) : v);
+        const format = weightFormat(module, blockChunks);
+        const bytes = pack(module, format, W, shape);
+        const start = accumulate ? normals(batch, seed + 7) : null;
+        if (format.kind === "f32") {
+          const tile = { xa: x, encoding: machine };
+          const actual = runLinear(module, batch, bytes, shape, tile, { blockChunks, start });
+          assertLinear(actual, referenceLinearF32(bytes, shape, x, batch), start, what);
+          return;
+        }
+        for (
+          const { tile, what: encoding } of tilesOf(
+            x,
+            shape,
+            batch,
+            format.kind === "windows" ? blockChunks : 1,
+          )
+        ) {
+          const actual = runLinear(module, batch, bytes, shape, tile, { blockChunks, start });
+          assertLinear(actual, referenceLinear(format, bytes, shape, tile), start, `${what}, ${encoding}`);
+        }
+      });
+    });
+  }
+}
+
+Deno.test("referenceLinear() gives the same result in all encodings of the same codes", () => {
+  const shape: Shape2 = [5, 200];
+  const format: WeightFormat = { kind: "windows", windows: 7, bits: 8, blockChunks: 2 };
+  const W = normals(1000, 3);
+  const mask = assignWindows(W.map(Math.abs), shape, format);
+  const bytes = packWindows(W.map((w, i) => mask[i] ? w : 0), shape, format);
+  const options = { cols: 200, batch: 1, stride: 200, blockChunks: 2, columnScale: null };
+  const results = ([128, 0, 64] as const).map((offset) =>
+    referenceLinear(
+      format,
+      bytes,
+      shape,
+      referenceQuantize(normals(200, 4), { ...options, encoding: { offset, maxCode: 63 } }),
+    )
+  );
+  assert.deepEqual(results[0].y, results[1].y);
+  assert.deepEqual(results[0].y, results[2].y);
+});
+
+for (const batch of TILE_SIZES) {
+  Deno.test(`quantize_b${batch} writes exactly the tile of its reference`, () => {
+    for (
+      const [cols, blockChunks] of [[64, 1], [128, 2], [576, 2], [203, 2], [1, 1], [320, 4], [512, 4], [
+        448,
+        3,
+      ]]
+    ) {
+      for (const encoding of Object.values(ENCODINGS)) {
+        for (const scaled of [false, true]) {
+          arena.reset();
+          const stride = cols + 5;
+          const x = normals(batch * stride, cols);
+          if (cols >= 128) x.fill(0, 0, 128); // a block of zeros
+          x[cols - 1] = 1e-32;
+          const columnScale = scaled ? normals(cols, 5) : null;
+          const expected = referenceQuantize(x, { cols, batch, stride, blockChunks, columnScale, encoding });
+          const consts = arena.allocate(CONSTS_BYTES);
+          writeConstants(arena.memory, consts, encoding);
+          const chunks = chunkCount(cols);
+          const [xa, xb] = [arena.allocate(expected.xa.length), arena.allocate(expected.xb.length)];
+          const xs = arena.allocate(expected.xs.byteLength);
+          const scale = columnScale ? arena.store(columnScale) : 0;
+          base.quantize[batch](arena.store(x), stride, cols, chunks, blockChunks, scale, xa, xb, xs, consts);
+          const what = `cols ${cols}, blocks of ${blockChunks}, offset ${encoding.offset}`;
+          assert.deepEqual(arena.floats(xs, expected.xs.length).slice(), expected.xs, what);
+          assert.deepEqual(arena.bytes(xa, expected.xa.length).slice(), expected.xa, what);
+          assert.deepEqual(arena.bytes(xb, expected.xb.length).slice(), expected.xb, what);
+        }
+      }
+    }
+  });
+
+  Deno.test(`interleave_b${batch} transposes its rows`, () => {
+    arena.reset();
+    const [cols, stride] = [37, 40];
+    const x = normals(batch * stride, 9);
+    const columnScale = normals(cols, 10);
+    const out = arena.allocate(cols * batch * 4);
+    base.interleave[batch](arena.store(x), stride, cols, arena.store(columnScale), out);
+    const expected = Float32Array.from(
+      { length: cols * batch },
+      (_, i) => x[i % batch * stride + Math.floor(i / batch)] * columnScale[Math.floor(i / batch)],
+    );
+    assert.deepEqual(arena.floats(out, cols * batch).slice(), expected);
+  });
+}
+
+/** Columns around the vector widths. */
+const WIDTHS = [1, 3, 4, 10, 64, 203];
+
+Deno.test("rmsnorm equals its reference", () => {
+  for (const cols of WIDTHS) {
+    arena.reset();
+    const [rows, stride] = [3, cols + 3];
+    const [x, weight] = [normals(rows * stride, cols), normals(cols, 2)];
+    const out = arena.allocate(rows * cols * 4);
+    base.rmsnorm(arena.store(x), stride, arena.store(weight), out, cols, cols, rows, 1e-5);
+    for (let r = 0; r < rows; r++) {
+      const expected = referenceRmsnorm(x.subarray(r * stride, r * stride + cols), weight, 1e-5);
+      assertClose(arena.floats(out + r * cols * 4, cols), expected, F32_TOLERANCE);
+    }
+  }
+});
+
+Deno.test("layernorm equals its reference, with and without bias, far from zero too", () => {
+  for (const cols of WIDTHS) {
+    for (const withBias of [false, true]) {
+      arena.reset();
+      const [rows, stride] = [2, cols + 1];
+      const x = normals(rows * stride, cols).map((v) => v + 3);
+      const [weight, bias] = [normals(cols, 2), normals(cols, 3)];
+      const out = arena.allocate(rows * cols * 4);
+      const biasAt = withBias ? arena.store(bias) : 0;
+      base.layernorm(arena.store(x), stride, arena.store(weight), biasAt, out, cols, cols, rows, 1e-5);
+      for (let r = 0; r < rows; r++) {
+        const row = x.subarray(r * stride, r * stride + cols);
+        const expected = referenceLayernorm(row, weight, withBias ? bias : null, 1e-5);
+        // Absolute: differences from a mean of 3 carry its rounding, 3 x 6e-8, times 1 / deviation.
+        arena.floats(out + r * cols * 4, cols).forEach((v, i) => assert.ok(Math.abs(v - expected[i]) < 5e-6));
+      }
+    }
+  }
+});
+
+Deno.test("rope equals its reference, for parts of a head and odd sizes", () => {
+  for (const [headDim, dims] of [[64, 64], [10, 10], [16, 6], [80, 32]]) {
+    arena.reset();
+    const [rows, heads, half] = [3, 2, dims / 2];
+    const stride = heads * headDim + 4;
+    const x = normals(rows * stride, dims);
+    const angles = normals(8 * half, 2);
+    const [cos, sin] = [angles.map(Math.cos), angles.map(Math.sin)];
+    const positions = Int32Array.of(0, 7, 3);
+    const at = arena.store(x);
+    const tables = [arena.store(positions), arena.store(cos), arena.store(sin)] as const;
+    base.rope(at, stride, rows, heads, headDim, dims, ...tables);
+    for (let r = 0; r < rows; r++) {
+      const from = positions[r] * half;
+      for (let h = 0; h < heads; h++) {
+        const o = r * stride + h * headDim;
+        const expected = referenceRope(
+          x.subarray(o, o + headDim),
+          dims,
+          cos.subarray(from, from + half),
+          sin.subarray(from, from + half),
+        );
+        arena.floats(at + o * 4, headDim).forEach((v, i) => assert.ok(Math.abs(v - expected[i]) < 5e-7));
+      }
+    }
+  }
+});
+
+interface AttentionCase {
+  readonly headDim: number;
+  readonly kvHeads: number;
+  readonly groupSize: number;
+  readonly contexts: readonly number[];
+  readonly window: number;
+}
+
+const ATTENTION_CASES: readonly AttentionCase[] = [
+  { headDim: 64, kvHeads: 3, groupSize: 3, contexts: [1, 16, 17, 100], window: 0 },
+  { headDim: 10, kvHeads: 2, groupSize: 1, contexts: [5, 33], window: 0 },
+  { headDim: 7, kvHeads: 1, groupSize: 7, contexts: [20], window: 0 },
+  { headDim: 20, kvHeads: 2, groupSize: 2, contexts: [50, 31], window: 0 },
+  { headDim: 32, kvHeads: 1, groupSize: 4, contexts: [3, 40, 64, 90], window: 37 },
+  { headDim: 16, kvHeads: 2, groupSize: 5, contexts: [70, 2], window: 1 },
+];
+
+/** Pools with shuffled KV blocks, filled by kv_write; every other place holds NaN, which must not leak. */
+function fillPools(attentionCase: AttentionCase, keys: Float32Array[], values: Float32Array[]) {
+  const { headDim, kvHeads, contexts } = attentionCase;
+  const counts = contexts.map((n) => Math.ceil(n / KV_BLOCK_TOKENS));
+  const blocks = counts.reduce((a, b) => a + b, 0);
+  const vStride = headDim + 3 & ~3;
+  const kBytes = blocks * kvHeads * headDim * 64;
+  const vBytes = blocks * kvHeads * KV_BLOCK_TOKENS * vStride * 4;
+  const [kPool, vPool] = [arena.allocate(kBytes), arena.allocate(vBytes)];
+  arena.floats(kPool, kBytes / 4).fill(NaN);
+  arena.floats(vPool, vBytes / 4).fill(NaN);
+  let next = blocks;
+  const tables = contexts.map((context, row) => {
+    const table = Int32Array.from({ length: counts[row] }, () => --next);
+    const slots = Int32Array.from({ length: context }, (_, j) => table[j >> 4] * KV_BLOCK_TOKENS + (j & 15));
+    const stride = kvHeads * headDim;
+    const [k, v] = [arena.store(keys[row]), arena.store(values[row])];
+    base.kv_write(k, stride, v, stride, context, kvHeads, headDim, arena.store(slots), kPool, vPool);
+    return arena.store(table);
+  });
+  return { kPool, vPool, tables: arena.store(Int32Array.from(tables)) };
+}
+
+for (const attentionCase of ATTENTION_CASES) {
+  const { headDim, kvHeads, groupSize, contexts, window } = attentionCase;
+  Deno.test(`attention equals its reference: ${JSON.stringify(attentionCase)}`, () => {
+    arena.reset();
+    const width = kvHeads * headDim;
+    const keys = contexts.map((n, row) => normals(n * width, row + 1));
+    const values = contexts.map((n, row) => normals(n * width, row + 50));
+    const { kPool, vPool, tables } = fillPools(attentionCase, keys, values);
+    const rows = contexts.length;
+    const stride = width * groupSize + 4;
+    const q = normals(rows * stride, 77).map((v) => v * 3);
+    const out = arena.allocate(rows * stride * 4);
+    const scratch = arena.allocate(groupSize * (Math.max(...contexts) + 16) * 4);
+    const scale = 1 / Math.sqrt(headDim);
+    const [qAt, contextsAt] = [arena.store(q), arena.store(Int32Array.from(contexts))];
+    const run = (from: number, to: number) =>
+      base.attention(
+        qAt,
+        stride,
+        out,
+        stride,
+        from,
+        to,
+        contextsAt,
+        tables,
+        kPool,
+        vPool,
+        kvHeads,
+        groupSize,
+        headDim,
+        scale,
+        window,
+        scratch,
+      );
+    run(0, 1);
+    run(1, rows * kvHeads);
+    for (let row = 0; row < rows; row++) {
+      for (let head = 0; head < kvHeads * groupSize; head++) {
+        const kv = Math.floor(head / groupSize);
+        const heads = (all: Float32Array[]) =>
+          Array.from(
+            { length: contexts[row] },
+            (_, j) => all[row].subarray(j * width + kv * headDim, j * width + (kv + 1) * headDim),
+          );
+        const at = row * stride + head * headDim;
+        const expected = referenceAttention(q.subarray(at, at + headDim), heads(keys), heads(values), {
+          scale,
+          window,
+        });
+        // Absolute: outputs are means of values near 1.
+        arena.floats(out + at * 4, headDim).forEach((v, d) =>
+          assert.ok(
+            Math.abs(v - expected[d]) < 3e-6,
+            `row ${row} head ${head} dim ${d}: ${v}, must be ${expected[d]}`,
+          )
+        );
+      }
+      const end = row * stride + kvHeads * groupSize * headDim;
+      assert.deepEqual([...arena.floats(out + end * 4, 4)], [0, 0, 0, 0]);
+    }
+  });
+}
+
+Deno.test("activate equals its reference from -60 to 60, with and without gate", () => {
+  const cols = 4803;
+  const gate = Float32Array.from({ length: 2 * cols }, (_, i) => (i % cols - 2401) / 40);
+  const up = normals(2 * cols, 4);
+  REFERENCE_ACTIVATIONS.forEach((activation, kind) => {
+    for (const gated of [true, false]) {
+      arena.reset();
+      const out = arena.allocate(2 * cols * 4);
+      const upAt = arena.store(gated ? up : gate);
+      base.activate(kind, gated ? arena.store(gate) : 0, cols, upAt, cols, out, cols, cols, 2);
+      arena.floats(out, 2 * cols).forEach((v, i) => {
+        const expected = activation(gate[i]) * (gated ? up[i] : 1);
+        // Exponentials of arguments rounded in f32: up to |argument| x 6e-8 relative; f32 cannot hold below 1e-36.
+        const tolerance = F32_TOLERANCE * (1 + Math.abs(gate[i]) ** (kind === 0 ? 1 : 3) / 8);
+        const error = Math.abs(v - expected);
+        assert.ok(
+          error <= Math.max(1e-34, tolerance * Math.abs(expected)),
+          `kind ${kind} at ${gate[i]}: ${v}, must be ${expected}`,
+        );
+      });
+    }
+  });
+});
+
+Deno.test("activate passes NaN on", () => {
+  arena.reset();
+  const out = arena.allocate(16);
+  for (const kind of [0, 1, 2, 3]) {
+    base.activate(kind, 0, 0, arena.store(Float32Array.of(NaN, 1, NaN)), 3, out, 3, 3, 1);
+    assert.deepEqual([...arena.floats(out, 3)].map(Number.isNaN), [true, false, true]);
+  }
+});
+
+Deno.test("add and add_vector add, or set", () => {
+  for (const cols of WIDTHS) {
+    arena.reset();
+    const [x, y] = [normals(2 * cols, 1), normals(2 * cols, 2)];
+    const at = arena.store(x);
+    base.add(at, arena.store(y), 2 * cols);
+    assert.deepEqual(arena.floats(at, 2 * cols).slice(), x.map((v, i) => v + y[i]));
+    const rows = arena.store(x);
+    base.add_vector(rows, cols, arena.store(y), cols, 2, 0);
+    assert.deepEqual(arena.floats(rows, 2 * cols).slice(), x.map((v, i) => v + y[i % cols]));
+    base.add_vector(rows, cols, arena.store(y), cols, 2, 1);
+    assert.deepEqual(arena.floats(rows, 2 * cols).slice(), x.map((_, i) => y[i % cols]));
+  }
+});
+
+Deno.test("embed_f32 and embed_q8 read rows of packed tables", () => {
+  for (const cols of [64, 203, 6]) {
+    arena.reset();
+    const shape: Shape2 = [7, cols];
+    const W = normals(7 * cols, cols);
+    const ids = Int32Array.of(6, 0, 3, 6);
+    const stride = cols + 1;
+    for (
+      const [bytes, embed, tolerance] of [
+        [packF32(W, shape), base.embed_f32, 0],
+        [packQ8(W, shape), base.embed_q8, 2 / 63],
+      ] as const
+    ) {
+      const out = arena.allocate(4 * stride * 4);
+      embed(arena.store(bytes), arena.store(ids), 4, cols, out, stride);
+      ids.forEach((id, r) =>
+        arena.floats(out + r * stride * 4, cols).forEach((v, c) =>
+          assert.ok(Math.abs(v - W[id * cols + c]) <= tolerance, `row ${id} column ${c}`)
+        )
+      );
+    }
+  }
+});
+
+Deno.test("argmax and max find the maximum, ties to the lowest index, never NaN", () => {
+  for (const n of [1, 2, 5, 16, 17, 1003]) {
+    for (let seed = 0; seed < 20; seed++) {
+      arena.reset();
+      const x = normals(n, seed).map((v) => Math.round(v * 8));
+      if (seed % 2 && n > 1) x[seed % n] = NaN;
+      const top = Math.max(...[...x].filter((v) => !Number.isNaN(v)));
+      const at = arena.store(x);
+      assert.equal(base.max(at, n), top);
+      assert.equal(base.argmax(at, n), x.indexOf(top));
+    }
+  }
+  arena.reset();
+  assert.equal(base.argmax(arena.store(new Float32Array(9).fill(NaN)), 9), 0);
+  assert.equal(base.argmax(arena.store(new Float32Array(9).fill(-Infinity)), 9), 0);
+});
+
+Deno.test("log_sum_exp equals its reference and is stable", () => {
+  for (const n of [1, 3, 64, 1003, 49152]) {
+    for (const [scale, shift, inverse] of [[1, 0, 1], [20, 500, 0.7], [0.01, -900, 2]]) {
+      arena.reset();
+      const x = normals(n, n).map((v) => v * scale + shift);
+      const expected = referenceLogSumExp(x, inverse);
+      const actual = base.log_sum_exp(arena.store(x), n, inverse);
+      assert.ok(
+        Math.abs(actual - expected) <= 1e-6 * Math.max(1, Math.abs(expected)),
+        `${n}: ${actual}, must be ${expected}`,
+      );
+    }
+  }
+});
+
+Deno.test("select_at_least lists indices in order, counts all, writes at most the limit", () => {
+  for (const n of [1, 7, 64, 203]) {
+    arena.reset();
+    const x = normals(n, n);
+    x[0] = 0.25;
+    const expected = [...x.keys()].filter((i) => x[i] >= 0.25);
+    const out = arena.allocate(4 * (n + 1));
+    const at = arena.store(x);
+    assert.equal(base.select_at_least(at, n, 0.25, out, n), expected.length);
+    assert.deepEqual([...arena.ints(out, expected.length)], expected);
+    arena.ints(out, n).fill(-1);
+    assert.equal(base.select_at_least(at, n, 0.25, out, 2), expected.length);
+    assert.deepEqual([...arena.ints(out, n)].filter((i) => i >= 0), expected.slice(0, 2));
+  }
+});
