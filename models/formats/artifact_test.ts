@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { OatmillError } from "../../errors.ts";
+import { openCheckpoint } from "../open.ts";
+import { packDense, packDenseTensor } from "../pack_dense.ts";
+import { recipeSchema } from "../recipe.ts";
+import { ArtifactWriter, HEADER_FILE, isArtifact, openArtifact, WEIGHTS_FILE } from "./artifact.ts";
+
+const DEFAULT_MODEL = new URL("../default/", import.meta.url).pathname;
+
+/** Writes the bundled model, dense int8, as an artifact. */
+async function write(dir: string): Promise<void> {
+  const checkpoint = await openCheckpoint(DEFAULT_MODEL);
+  const model = packDense(checkpoint, { values: "int8" });
+  const writer = await ArtifactWriter.create(dir, { maxTensors: model.tensors.length });
+  for (const t of model.tensors) {
+    const { data } = await checkpoint.read(
+      t.name.replace(/\.w$/, "") as Parameters<typeof checkpoint.read>[0],
+    );
+    await writer.add(t.name, t.format, t.shape, packDenseTensor(data, t.shape, t.format));
+  }
+  await writer.finish({
+    oatmill: "test",
+    created: "2026-01-01T00:00:00Z",
+    name: "test",
+    spec: checkpoint.spec,
+    recipe: recipeSchema.parse({ method: "none" }),
+    source: { file: "default", format: checkpoint.format, tensorBytes: checkpoint.tensorBytes },
+    blockChunks: model.blockChunks,
+    layers: [],
+    perplexity: null,
+    denseBytes: 0,
+  }, checkpoint.tokenizerFiles);
+  checkpoint.close();
+}
+
+/** Loads all tensors into fresh arrays. */
+async function load(dir: string): Promise<Map<string, Uint8Array>> {
+  const tensors = new Map<string, Uint8Array>();
+  await (await openArtifact(dir)).load((t) => {
+    const bytes = new Uint8Array(t.bytes);
+    tensors.set(t.name, bytes);
+    return bytes;
+  });
+  return tensors;
+}
+
+const invalid = (pattern: RegExp) => (e: unknown) =>
+  e instanceof OatmillError && e.code === "invalid_artifact" && pattern.test(e.message);
+
+Deno.test("an artifact loads what was written, byte for byte, with its tokenizer", async () => {
+  const parent = await Deno.makeTempDir();
+  const dir = join(parent, "a");
+  await write(dir);
+  assert.ok(await isArtifact(dir));
+  const artifact = await openArtifact(dir);
+  assert.ok(artifact.tokenizerFiles);
+  const checkpoint = await openCheckpoint(DEFAULT_MODEL);
+  const expected = packDense(checkpoint, { values: "int8" });
+  const packed = new Map<string, Uint8Array>();
+  await expected.load((t) => {
+    const bytes = new Uint8Array(t.bytes);
+    packed.set(t.name, bytes);
+    return bytes;
+  });
+  assert.deepEqual(await load(dir), packed);
+  checkpoint.close();
+  await Deno.remove(parent, { recursive: true });
+});
+
+Deno.test("a damaged artifact is refused with the reason", async () => {
+  const parent = await Deno.makeTempDir();
+  const dir = join(parent, "a");
+  await write(dir);
+  const weights = join(dir, WEIGHTS_FILE);
+  const bytes = await Deno.readFile(weights);
+
+  const flipped = bytes.slice();
+  flipped[flipped.length - 1000] ^= 1;
+  await Deno.writeFile(weights, flipped);
+  await assert.rejects(load(dir), invalid(/SHA-256/));
+
+  await Deno.writeFile(weights, bytes.subarray(0, bytes.length - 64));
+  await assert.rejects(load(dir), invalid(/bytes, must have/));
+
+  await Deno.remove(weights);
+  await assert.rejects(load(dir), invalid(/cannot be opened/));
+
+  const header = JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
+  header.tensors[3].offset = 0;
+  await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(header));
+  await assert.rejects(openArtifact(dir), invalid(/wrong offsets/));
+
+  await Deno.writeTextFile(join(dir, HEADER_FILE), "{");
+  await assert.rejects(openArtifact(dir), invalid(/cannot be read/));
+  await Deno.remove(parent, { recursive: true });
+});
+
+Deno.test("an artifact that is not finished leaves nothing, and a taken name is refused", async () => {
+  const parent = await Deno.makeTempDir();
+  const dir = join(parent, "a");
+  const writer = await ArtifactWriter.create(dir, { maxTensors: 4 });
+  await writer.add("finalNorm", { kind: "vector" }, [8], new Uint8Array(32));
+  await assert.rejects(writer.add("x", { kind: "vector" }, [8], new Uint8Array(31)), RangeError);
+  await writer.abort();
+  assert.deepEqual([...Deno.readDirSync(parent)], []);
+  await Deno.mkdir(dir);
+  await assert.rejects(
+    ArtifactWriter.create(dir, { maxTensors: 4 }),
+    (e) => e instanceof OatmillError && e.code === "conflict",
+  );
+  await Deno.remove(parent, { recursive: true });
+});
