@@ -37,6 +37,11 @@ export function transpose(A: Matrix): Matrix {
   return { rows: cols, cols: rows, data: out };
 }
 
+/** 1 / d; 0 where d is 0, so that dead columns vanish instead of dividing. */
+export function reciprocals(d: Float32Array): Float32Array {
+  return d.map((x) => x > 0 ? 1 / x : 0);
+}
+
 /** Sum of squares, in f64. */
 export function energy(A: Matrix): number {
   let sum = 0;

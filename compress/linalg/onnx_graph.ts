@@ -74,7 +74,7 @@ class ProtoWriter {
 export class OnnxGraph {
   readonly #nodes: ((w: ProtoWriter) => void)[] = [];
   readonly #initializers: ((w: ProtoWriter) => void)[] = [];
-  readonly #inputs: ((w: ProtoWriter) => void)[] = [];
+  readonly #inputs = new Map<string, (w: ProtoWriter) => void>();
   readonly #outputs: ((w: ProtoWriter) => void)[] = [];
   #values = 0;
 
@@ -93,8 +93,13 @@ export class OnnxGraph {
   }
 
   input(name: string, shape: readonly Dimension[], type: ElementType = "f32"): string {
-    this.#inputs.push(this.#valueInfo(name, type, shape));
+    this.#inputs.set(name, this.#valueInfo(name, type, shape));
     return name;
+  }
+
+  /** Whether there is an input of that name. */
+  has(name: string): boolean {
+    return this.#inputs.has(name);
   }
 
   /** Names `value` as an output of the graph. */
@@ -145,7 +150,7 @@ export class OnnxGraph {
         for (const write of this.#nodes) graph.message(1, write);
         graph.string(2, "oatmill");
         for (const write of this.#initializers) graph.message(5, write);
-        for (const write of this.#inputs) graph.message(11, write);
+        for (const write of this.#inputs.values()) graph.message(11, write);
         for (const write of this.#outputs) graph.message(12, write);
       })
       .finish();

@@ -1,0 +1,81 @@
+/** Perplexity of a model as the engine serves it, and sampling from one: the two uses of the engine in this room. */
+import { loadEngine } from "../engine/engine.ts";
+import { type Engine, GREEDY } from "../engine/types.ts";
+import type { PackedModel } from "../models/packed.ts";
+
+export interface EngineUse {
+  readonly threads?: number;
+  readonly signal?: AbortSignal;
+  readonly onStep?: (done: number, total: number) => void;
+}
+
+/** exp of the mean negative log-likelihood of every token but the first of each sequence. */
+export async function servedPerplexity(
+  model: PackedModel,
+  sequences: readonly Int32Array[],
+  { threads, signal, onStep }: EngineUse,
+): Promise<number> {
+  const engine = await loadEngine(model, { threads, maxSequences: 8 });
+  try {
+    let nll = 0, tokens = 0;
+    for (const [i, ids] of sequences.entries()) {
+      for (const x of await engine.score([...ids], signal)) nll += x;
+      tokens += ids.length - 1;
+      onStep?.(i + 1, sequences.length);
+    }
+    return Math.exp(nll / tokens);
+  } finally {
+    await engine.close();
+  }
+}
+
+/** Sequences that the engine decodes together while it samples. */
+const SAMPLE_BATCH = 32;
+
+/**
+ * Sequences drawn at temperature 1, each from BOS (or the end token where there is no BOS). An end token does not stop
+ * a sequence: the model goes on with the next text, as it was trained to.
+ */
+export async function sampleSequences(
+  model: PackedModel,
+  request: { readonly sequences: number; readonly length: number; readonly seed: number },
+  { threads, signal, onStep }: EngineUse,
+): Promise<Int32Array[]> {
+  const { sequences, length, seed } = request;
+  const start = model.spec.bosId ?? model.spec.eosIds[0] ?? 0;
+  const engine = await loadEngine(model, {
+    threads,
+    maxSequences: SAMPLE_BATCH,
+    maxWaiting: sequences,
+    contextLength: Math.min(length, model.spec.contextLength),
+  });
+  try {
+    let done = 0;
+    return await Promise.all(Array.from({ length: sequences }, async (_, i) => {
+      const ids = await sampleOne(engine, { start, length, seed: seed * 1_000_003 + i }, signal);
+      onStep?.(++done, sequences);
+      return ids;
+    }));
+  } finally {
+    await engine.close();
+  }
+}
+
+async function sampleOne(
+  engine: Engine,
+  { start, length, seed }: { readonly start: number; readonly length: number; readonly seed: number },
+  signal?: AbortSignal,
+): Promise<Int32Array> {
+  const ids = [start];
+  const request = {
+    promptIds: [start],
+    maxTokens: length - 1,
+    stopIds: [],
+    sampling: { ...GREEDY, temperature: 1, seed },
+    logprobs: null,
+  };
+  for await (const event of engine.generate(request, signal)) {
+    if (event.type === "token") ids.push(event.token);
+  }
+  return Int32Array.from(ids);
+}

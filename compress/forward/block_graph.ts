@@ -1,0 +1,176 @@
+/**
+ * One transformer block as an ONNX graph over whole sequences, with its weights as inputs: built once for a model's
+ * block shape and run for every block. It also answers the statistics of the four inputs that linear layers read.
+ */
+import { OnnxGraph } from "../linalg/onnx_graph.ts";
+import { type InputName, type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+
+/** What is gathered about the inputs: nothing, the sum of squares of each column, or X'X as well. */
+export type Collect = "nothing" | "squares" | "moments";
+
+export const INPUT_NAMES: readonly InputName[] = ["attn", "o", "mlp", "down"];
+
+/** Columns of each of the four inputs. */
+export function inputWidths(spec: ModelSpec): Readonly<Record<InputName, number>> {
+  const shapes = linearShapes(spec);
+  return { attn: shapes.q![1], o: shapes.o![1], mlp: shapes.up![1], down: shapes.down![1] };
+}
+
+/** Names and shapes of a block's weights, as graph inputs and as checkpoint roles under `block.I.`. */
+export function blockWeights(
+  spec: ModelSpec,
+  has: (name: string) => boolean,
+): Readonly<Record<string, readonly number[]>> {
+  const weights: Record<string, readonly number[]> = {};
+  for (const norm of ["attnNorm", "mlpNorm"]) {
+    weights[norm] = [spec.hiddenSize];
+    if (has(`${norm}.bias`)) weights[`${norm}.bias`] = [spec.hiddenSize];
+  }
+  for (const [name, shape] of Object.entries(linearShapes(spec))) {
+    weights[name] = shape;
+    if (has(`${name}.bias`)) weights[`${name}.bias`] = [shape[0]];
+  }
+  return weights;
+}
+
+export interface BlockGraphOptions {
+  readonly spec: ModelSpec;
+  readonly weights: Readonly<Record<string, readonly number[]>>;
+  readonly sequences: number;
+  readonly length: number;
+  readonly collect: Collect;
+}
+
+/**
+ * Inputs: `x` [sequences x length, hidden], the weights, `mask` [length, length] and, with rope, `cos` and `sin`
+ * [length, 1, dims / 2]. Outputs: `y` like x; `INPUT.squares` [dIn], `attn.first` [sequences, hidden] (position 0) when
+ * squares are collected; `INPUT.moments` [dIn, dIn] too for moments.
+ */
+export function blockGraph(options: BlockGraphOptions): OnnxGraph {
+  const g = new OnnxGraph();
+  const { spec, weights, sequences, length, collect } = options;
+  const tokens = sequences * length;
+  const x = g.input("x", [tokens, spec.hiddenSize]);
+  for (const [name, shape] of Object.entries(weights)) g.input(name, shape);
+  g.input("mask", [length, length]);
+  const linear = (name: LinearName, input: string) =>
+    g.node("Gemm", [input, name, ...(`${name}.bias` in weights ? [`${name}.bias`] : [])], {
+      transB: { int: 1 },
+    });
+  const tap = (name: InputName, value: string) => {
+    if (collect === "nothing") return value;
+    g.output(
+      `${name}.squares`,
+      g.node("ReduceSumSquare", [value], { axes: { ints: [0] }, keepdims: { int: 0 } }),
+    );
+    if (collect === "moments") {
+      g.output(`${name}.moments`, g.node("Gemm", [value, value], { transA: { int: 1 } }));
+    }
+    return value;
+  };
+
+  const attnIn = tap("attn", normalise(g, x, "attnNorm", options));
+  if (collect !== "nothing") {
+    const rows = g.node("Reshape", [attnIn, g.integers([sequences, length, spec.hiddenSize])]);
+    const first = g.node("Slice", [rows, g.integers([0]), g.integers([1]), g.integers([1])]);
+    g.output("attn.first", g.node("Reshape", [first, g.integers([sequences, spec.hiddenSize])]));
+  }
+  const attended = attention(g, options, linear("q", attnIn), linear("k", attnIn), linear("v", attnIn));
+  const middle = g.node("Add", [x, linear("o", tap("o", attended))]);
+  const mlpIn = tap("mlp", normalise(g, middle, "mlpNorm", options));
+  const up = linear("up", mlpIn);
+  const activated = spec.mlp.gated
+    ? g.node("Mul", [activate(g, spec.mlp.activation, linear("gate", mlpIn)), up])
+    : activate(g, spec.mlp.activation, up);
+  g.output("y", g.node("Add", [middle, linear("down", tap("down", activated))]));
+  return g;
+}
+
+function normalise(g: OnnxGraph, x: string, name: string, { spec, weights }: BlockGraphOptions): string {
+  const bias = `${name}.bias` in weights ? `${name}.bias` : null;
+  if (spec.norm.kind === "layernorm") {
+    return g.node("LayerNormalization", [x, name, ...(bias ? [bias] : [])], {
+      axis: { int: -1 },
+      epsilon: { float: spec.norm.eps },
+    });
+  }
+  return rmsNorm(g, x, name, spec.norm.eps);
+}
+
+/** x / sqrt(mean(x²) + eps) * weight */
+export function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): string {
+  const mean = g.node("ReduceMean", [g.node("Mul", [x, x])], { axes: { ints: [-1] } });
+  const root = g.node("Sqrt", [g.node("Add", [mean, g.scalar(eps)])]);
+  return g.node("Mul", [g.node("Div", [x, root]), weight]);
+}
+
+/** q [tokens, heads x headDim], k and v [tokens, kvHeads x headDim] -> [tokens, heads x headDim] */
+function attention(
+  g: OnnxGraph,
+  { spec, sequences: n, length: t }: BlockGraphOptions,
+  q: string,
+  k: string,
+  v: string,
+): string {
+  const { heads, kvHeads, headDim, scale } = spec.attention;
+  const groups = heads / kvHeads;
+  const reshape = (x: string, ...shape: number[]) => g.node("Reshape", [x, g.integers(shape)]);
+  const permute = (x: string, ...perm: number[]) => g.node("Transpose", [x], { perm: { ints: perm } });
+  const scaled = g.node("Mul", [rotate(g, spec, reshape(q, n, t, heads, headDim)), g.scalar(scale)]);
+  const queries = reshape(
+    permute(reshape(scaled, n, t, kvHeads, groups, headDim), 0, 2, 3, 1, 4),
+    n,
+    kvHeads,
+    groups * t,
+    headDim,
+  );
+  const keys = permute(rotate(g, spec, reshape(k, n, t, kvHeads, headDim)), 0, 2, 3, 1);
+  const values = permute(reshape(v, n, t, kvHeads, headDim), 0, 2, 1, 3);
+  const scores = reshape(g.node("MatMul", [queries, keys]), n, kvHeads, groups, t, t);
+  const weights = g.node("Softmax", [g.node("Add", [scores, "mask"])], { axis: { int: -1 } });
+  const out = g.node("MatMul", [reshape(weights, n, kvHeads, groups * t, t), values]);
+  return reshape(
+    permute(reshape(out, n, kvHeads, groups, t, headDim), 0, 3, 1, 2, 4),
+    n * t,
+    heads * headDim,
+  );
+}
+
+/** Rotary embedding of [n, t, heads, headDim]: pairs (i, i + dims / 2), the dimensions behind `dims` unchanged. */
+function rotate(g: OnnxGraph, spec: ModelSpec, x: string): string {
+  const { rope, headDim } = spec.attention;
+  if (!rope) return x;
+  if (!g.has("cos")) {
+    g.input("cos", ["length", 1, rope.dims / 2]);
+    g.input("sin", ["length", 1, rope.dims / 2]);
+  }
+  const part = (from: number, to: number) =>
+    g.node("Slice", [x, g.integers([from]), g.integers([to]), g.integers([3])]);
+  const a = part(0, rope.dims / 2), b = part(rope.dims / 2, rope.dims);
+  const times = (value: string, by: string) => g.node("Mul", [value, by]);
+  const parts = [
+    g.node("Sub", [times(a, "cos"), times(b, "sin")]),
+    g.node("Add", [times(b, "cos"), times(a, "sin")]),
+  ];
+  if (rope.dims < headDim) parts.push(part(rope.dims, headDim));
+  return g.node("Concat", parts, { axis: { int: 3 } });
+}
+
+function activate(g: OnnxGraph, kind: ModelSpec["mlp"]["activation"], x: string): string {
+  switch (kind) {
+    case "relu":
+      return g.node("Relu", [x]);
+    case "silu":
+      return g.node("Mul", [x, g.node("Sigmoid", [x])]);
+    case "gelu": { // x / 2 (1 + erf(x / √2))
+      const erf = g.node("Erf", [g.node("Mul", [x, g.scalar(Math.SQRT1_2)])]);
+      return g.node("Mul", [g.node("Mul", [x, g.scalar(0.5)]), g.node("Add", [erf, g.scalar(1)])]);
+    }
+    case "gelu_tanh": { // x sigmoid(2 √(2/π) (x + 0.044715 x³)), the same function without the tanh
+      const cube = g.node("Mul", [g.node("Mul", [x, x]), x]);
+      const inner = g.node("Add", [x, g.node("Mul", [cube, g.scalar(0.044715)])]);
+      const gate = g.node("Sigmoid", [g.node("Mul", [inner, g.scalar(2 * Math.sqrt(2 / Math.PI))])]);
+      return g.node("Mul", [x, gate]);
+    }
+  }
+}

@@ -1,0 +1,146 @@
+/** Worker side of the calibration forward: one block over a range of sequences, statistics reduced on the spot. */
+import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
+import type { InputName, ModelSpec } from "../../models/spec.ts";
+import { blockGraph, type Collect, INPUT_NAMES, inputWidths } from "./block_graph.ts";
+
+/** About this many tokens pass through the graph at once: [2048, n] products run at full speed. */
+const CHUNK_TOKENS = 2048;
+
+export interface SharedTensor {
+  readonly data: Float32Array<SharedArrayBuffer>;
+  readonly shape: readonly number[];
+}
+
+export interface BlockJob {
+  readonly kind: "block";
+  readonly spec: ModelSpec;
+  readonly weights: Readonly<Record<string, SharedTensor>>;
+  /** `[sequences, length, hidden]`; this job's range is replaced by the block's output when `write` is set. */
+  readonly x: Float32Array<SharedArrayBuffer>;
+  readonly length: number;
+  readonly from: number;
+  readonly to: number;
+  /** The first sequences of the range collect moments, the next ones squares. */
+  readonly momentSequences: number;
+  readonly squareSequences: number;
+  readonly write: boolean;
+}
+
+/** Sums over a job's sequences. */
+export interface BlockSums {
+  /** Tokens behind `squares`, and behind `moments`. */
+  readonly tokens: number;
+  readonly momentTokens: number;
+  readonly squares: Readonly<Record<InputName, Float64Array<ArrayBuffer>>>;
+  /** X'X `[dIn, dIn]`; empty when no sequence collected moments. */
+  readonly moments: Readonly<Record<InputName, Float32Array<ArrayBuffer>>>;
+  /** Position 0's input of q, k, v: `[sequences, hidden]`. */
+  readonly first: Float32Array<ArrayBuffer>;
+}
+
+export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<BlockSums> {
+  const { spec, length, x } = job, width = spec.hiddenSize;
+  const constants: Record<string, Tensor> = positionInputs(spec, length);
+  for (const [name, { data, shape }] of Object.entries(job.weights)) {
+    constants[name] = { data: new Float32Array(data), shape };
+  }
+  const sums = emptySums(job);
+  const firstRows: Float32Array[] = [];
+  const chunk = Math.max(1, Math.floor(CHUNK_TOKENS / length));
+  const momentEnd = job.from + job.momentSequences, squareEnd = momentEnd + job.squareSequences;
+  for (let from = job.from, to; from < job.to; from = to) {
+    const collect: Collect = from < momentEnd ? "moments" : from < squareEnd ? "squares" : "nothing";
+    if (collect === "nothing" && !job.write) break;
+    const end = collect === "moments" ? momentEnd : collect === "squares" ? squareEnd : job.to;
+    to = Math.min(from + chunk, end);
+    const tokens = (to - from) * length, range = x.subarray(from * length * width, to * length * width);
+    const input: Tensor = { data: new Float32Array(range), shape: [tokens, width] };
+    const outputs = graphOutputs(spec, to - from, tokens, collect);
+    const weights = Object.fromEntries(Object.entries(job.weights).map(([name, w]) => [name, w.shape]));
+    await linalg.run(
+      `block ${to - from} x ${length} ${collect}`,
+      () => blockGraph({ spec, weights, sequences: to - from, length, collect }),
+      { x: input, ...constants },
+      outputs,
+    );
+    if (job.write) range.set(outputs.y.data as Float32Array);
+    if (collect === "nothing") continue;
+    sums.tokens += tokens;
+    if (collect === "moments") sums.momentTokens += tokens;
+    firstRows.push(outputs["attn.first"].data as Float32Array);
+    for (const name of INPUT_NAMES) {
+      add(sums.squares[name], outputs[`${name}.squares`].data as Float32Array);
+      if (collect === "moments") add(sums.moments[name], outputs[`${name}.moments`].data as Float32Array);
+    }
+  }
+  return { ...sums, first: concat(firstRows) };
+}
+
+function emptySums({ spec, momentSequences }: BlockJob) {
+  const widths = inputWidths(spec);
+  const each = <T>(make: (n: number) => T) =>
+    Object.fromEntries(INPUT_NAMES.map((name) => [name, make(widths[name])])) as Record<InputName, T>;
+  return {
+    tokens: 0,
+    momentTokens: 0,
+    squares: each((n) => new Float64Array(n)),
+    moments: each((n) => new Float32Array(momentSequences > 0 ? n * n : 0)),
+  };
+}
+
+function graphOutputs(
+  spec: ModelSpec,
+  sequences: number,
+  tokens: number,
+  collect: Collect,
+): Record<string, Tensor> {
+  const tensor = (...shape: number[]): Tensor => ({
+    data: new Float32Array(shape.reduce((a, b) => a * b, 1)),
+    shape,
+  });
+  const outputs: Record<string, Tensor> = { y: tensor(tokens, spec.hiddenSize) };
+  if (collect === "nothing") return outputs;
+  outputs["attn.first"] = tensor(sequences, spec.hiddenSize);
+  for (const [name, n] of Object.entries(inputWidths(spec))) {
+    outputs[`${name}.squares`] = tensor(n);
+    if (collect === "moments") outputs[`${name}.moments`] = tensor(n, n);
+  }
+  return outputs;
+}
+
+/** The causal (and windowed) mask, and the rotations of every position. */
+export function positionInputs(spec: ModelSpec, length: number): Record<string, Tensor> {
+  const { window, rope } = spec.attention;
+  const mask = new Float32Array(length * length);
+  for (let i = 0; i < length; i++) {
+    for (let j = 0; j < length; j++) {
+      if (j > i || (window !== null && i - j >= window)) mask[i * length + j] = -1e9;
+    }
+  }
+  const inputs: Record<string, Tensor> = { mask: { data: mask, shape: [length, length] } };
+  if (rope) {
+    const half = rope.dims / 2, shape = [length, 1, half];
+    const table = (f: (angle: number) => number) =>
+      Float32Array.from(
+        { length: length * half },
+        (_, at) => rope.attentionFactor * f(Math.floor(at / half) * rope.inverseFrequencies[at % half]),
+      );
+    inputs.cos = { data: table(Math.cos), shape };
+    inputs.sin = { data: table(Math.sin), shape };
+  }
+  return inputs;
+}
+
+function add(sum: Float64Array | Float32Array, values: Float32Array): void {
+  for (let i = 0; i < values.length; i++) sum[i] += values[i];
+}
+
+function concat(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
+  let at = 0;
+  for (const p of parts) {
+    out.set(p, at);
+    at += p.length;
+  }
+  return out;
+}

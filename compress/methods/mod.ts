@@ -1,0 +1,13 @@
+import type { CompressionMethod } from "./method.ts";
+import { magnitude } from "./magnitude.ts";
+import { oats } from "./oats.ts";
+import { wanda } from "./wanda.ts";
+
+/** Every method by its recipe name; `none` compresses nothing and has no entry. */
+export const METHODS: Readonly<Record<CompressionMethod["name"], CompressionMethod>> = {
+  magnitude,
+  wanda,
+  oats,
+};
+
+export type { CompressionMethod, Decomposition, Layer, MethodOptions } from "./method.ts";

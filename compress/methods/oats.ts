@@ -1,0 +1,154 @@
+/**
+ * OATS, Outlier-Aware pruning through Sparse and low-rank decomposition (arXiv 2409.13652): with A = W diag(d),
+ * alternate L = best rank-r approximation of A - S and S = the largest entries of A - L in every row; then
+ * W ~ (S + L) diag(1 / d).
+ */
+import { orthonormalise, symmetricEigen } from "../linalg/factor.ts";
+import { energy, type Matrix, matrix, reciprocals, scaleColumns, subtract } from "../linalg/matrix.ts";
+import type { Linalg } from "../linalg/runtime.ts";
+import { seededRandom } from "../random.ts";
+import { RowThreshold } from "../row_threshold.ts";
+import type { CompressionMethod, MethodOptions } from "./method.ts";
+
+/**
+ * How far L is extrapolated along its last step before S is chosen. Measured on SmolLM2 (rate 0.5): 13-17 fast
+ * iterations with 0.9 reach the error of 80 plain exact ones; 0 needs 80.
+ */
+const EXTRAPOLATION = 0.9;
+
+export const oats: CompressionMethod = {
+  name: "oats",
+  lowRank: true,
+  async compress({ W, d }, options) {
+    const A = scaleColumns(W, d); // [dOut, dIn]
+    const { kept, rank: wanted } = options.budget;
+    const rank = Math.min(wanted, A.rows, A.cols);
+    const { U, V } = rank === 0
+      ? { U: matrix(A.rows, 0), V: matrix(0, A.cols) }
+      : kept === 0
+      ? await truncatedSvd(A, rank, options.linalg)
+      : await (options.decomposition === "exact" ? alternateExactly : alternateFast)(A, { ...options, rank });
+    const scores = subtract(A, await options.linalg.multiply(U, V)); // |A - L|
+    for (let i = 0; i < scores.data.length; i++) scores.data[i] = Math.abs(scores.data[i]);
+    return { U, V: scaleColumns(V, reciprocals(d)), scores };
+  },
+};
+
+interface Factors {
+  readonly U: Matrix;
+  readonly V: Matrix;
+}
+type AlternateOptions = MethodOptions & { readonly rank: number };
+
+/** The paper's iteration: a full factorisation in every step. */
+async function alternateExactly(
+  A: Matrix,
+  { rank, budget, iterations, linalg }: AlternateOptions,
+): Promise<Factors> {
+  const choice = new SparseChoice(A, budget.kept);
+  let factors!: Factors;
+  for (let i = 0; i < iterations; i++) {
+    factors = await truncatedSvd(choice.rest(), rank, linalg);
+    choice.take(await linalg.multiply(factors.U, factors.V));
+  }
+  return factors;
+}
+
+/**
+ * The same iteration with one step of subspace iteration, warm-started from the last basis, in place of the
+ * factorisation, and L extrapolated. An extrapolated choice of S that raises the error is taken back.
+ */
+async function alternateFast(
+  A: Matrix,
+  { rank, budget, iterations, seed, linalg }: AlternateOptions,
+): Promise<Factors> {
+  const random = seededRandom(seed);
+  const choice = new SparseChoice(A, budget.kept);
+  const start = matrix(A.cols, rank, Float32Array.from({ length: A.cols * rank }, () => random.normal()));
+  let U = await orthonormalise(await linalg.multiply(A, start), linalg);
+  let V = await linalg.multiply(U, A, { transA: true });
+  let last: Matrix | null = null, error = Infinity;
+  for (let i = 0; i < iterations; i++) {
+    const rest = choice.rest(); // A - S
+    U = await orthonormalise(await linalg.multiply(rest, V, { transB: true }), linalg);
+    V = await linalg.multiply(U, rest, { transA: true });
+    const L = await linalg.multiply(U, V);
+    let next = Infinity;
+    if (last && i < iterations - 1) next = choice.take(L, last);
+    if (next > error) next = choice.take(L);
+    error = next;
+    last = L;
+  }
+  return { U, V };
+}
+
+/** Best rank-r approximation U V of M, U or V' orthonormal, through the eigenvectors of the smaller Gram matrix. */
+async function truncatedSvd(M: Matrix, rank: number, linalg: Linalg): Promise<Factors> {
+  const wide = M.rows < M.cols, n = Math.min(M.rows, M.cols);
+  const gram = await linalg.multiply(M, M, wide ? { transB: true } : { transA: true });
+  const { vectors } = symmetricEigen(gram.data, n); // ascending, as rows
+  const top = matrix(rank, n, Float32Array.from(vectors.subarray((n - rank) * n)));
+  if (!wide) return { U: await linalg.multiply(M, top, { transB: true }), V: top };
+  const V = await linalg.multiply(top, M);
+  const U = matrix(n, rank);
+  for (let i = 0; i < n; i++) for (let j = 0; j < rank; j++) U.data[i * rank + j] = top.data[j * n + i];
+  return { U, V };
+}
+
+/** S as it changes: the `kept` largest entries of A - L in every row. */
+class SparseChoice {
+  readonly #S: Float32Array;
+  readonly #thresholds: Int32Array;
+  readonly #row: Float32Array;
+  readonly #search: RowThreshold;
+
+  constructor(readonly A: Matrix, readonly kept: number) {
+    this.#S = new Float32Array(A.data.length);
+    this.#thresholds = new Int32Array(A.rows);
+    this.#search = new RowThreshold(A.cols);
+    this.#row = new Float32Array(A.cols);
+  }
+
+  /** A - S */
+  rest(): Matrix {
+    return subtract(this.A, { ...this.A, data: this.#S as Float32Array<ArrayBuffer> });
+  }
+
+  /**
+   * Takes S from A - L, or from A - L - β (L - last) when `last` is given.
+   *
+   * @returns ||A - L - S||²
+   */
+  take(L: Matrix, last: Matrix | null = null): number {
+    const { rows, cols } = this.A, row = this.#row, a = this.A.data, l = L.data, S = this.#S;
+    const before = last?.data ?? l, beta = last ? EXTRAPOLATION : 0;
+    const rowBits = new Int32Array(row.buffer), { bits } = this.#search;
+    let error = 0;
+    for (let i = 0; i < rows; i++) {
+      const at = i * cols;
+      for (let j = 0; j < cols; j++) {
+        const x = l[at + j];
+        row[j] = a[at + j] - x - beta * (x - before[at + j]);
+        bits[j] = rowBits[j] & 0x7fffffff;
+      }
+      const bound = this.kept >= cols ? -1 : this.#search.find(this.kept, this.#thresholds[i]);
+      this.#thresholds[i] = Math.max(0, bound);
+      for (let j = 0; j < cols; j++) {
+        const r = a[at + j] - l[at + j];
+        if (bits[j] > bound) {
+          S[at + j] = row[j];
+          error += (r - row[j]) * (r - row[j]);
+        } else {
+          S[at + j] = 0;
+          error += r * r;
+        }
+      }
+    }
+    return error;
+  }
+}
+
+/** ||A - S - L||² / ||A||², for tests and reports. */
+export function relativeError(A: Matrix, approximation: Matrix): number {
+  return energy(subtract(A, approximation)) / energy(A);
+}

@@ -1,0 +1,409 @@
+/**
+ * One compression from source model to artifact: calibration text, one pass over the blocks (statistics, then all of
+ * the block's layers in parallel), artifact, perplexity. Call it from any thread; the heavy work runs in workers.
+ */
+import { OatmillError } from "../errors.ts";
+import { CHUNK } from "../kernels/layout.ts";
+import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
+import { ArtifactWriter, openArtifact, updateHeader } from "../models/formats/artifact.ts";
+import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
+import { openCheckpoint } from "../models/open.ts";
+import { packDense } from "../models/pack_dense.ts";
+import { type Recipe, recipeSchema } from "../models/recipe.ts";
+import {
+  type InputName,
+  LINEAR_INPUT,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+} from "../models/spec.ts";
+import { loadTokenizer } from "../models/tokenizer.ts";
+import { owlRates } from "./allocation/owl.ts";
+import { uniformRates } from "./allocation/uniform.ts";
+import { evaluationSequences, type Sampler, textSequences } from "./calibration.ts";
+import { sampleSequences, servedPerplexity } from "./evaluation.ts";
+import { blockWeights, INPUT_NAMES } from "./forward/block_graph.ts";
+import {
+  type BlockWeights,
+  densePerplexity,
+  embed,
+  readBlock,
+  type Residual,
+  runBlockOver,
+} from "./forward/dense_forward.ts";
+import type { LayerResult } from "./layer.ts";
+import { LinalgPool } from "./linalg/pool.ts";
+import { ProgressReporter } from "./progress.ts";
+import { inputScale } from "./quantize.ts";
+import { type BlockStatistics, toShared } from "./statistics.ts";
+import type { CompressOptions, CompressResult } from "./types.ts";
+
+const VERSION = "0.1.0";
+
+/**
+ * Sequences (of 512 tokens; fewer when longer) behind each H: X'X of SmolLM2 costs as much as its forward pass, and
+ * 64 sequences measured the same as 128.
+ */
+const MOMENT_TOKENS = 32_768;
+/** Sequences behind OWL's outlier ratios, which take a pass of their own: 1/8 of the default calibration. */
+const OWL_SEQUENCES = 16;
+
+/**
+ * @throws {OatmillError} invalid_recipe, conflict (`out` exists), cancelled, storage_failed, and what reading the
+ * source throws. Nothing is left at `out` after an error.
+ */
+export async function compress(options: CompressOptions): Promise<CompressResult> {
+  const start = performance.now();
+  const recipe = parseRecipe(options.recipe);
+  using progress = new ProgressReporter(options);
+  const checkpoint = await progress.time("read", () => openCheckpoint(options.source));
+  try {
+    using pool = new LinalgPool(options.threads);
+    const writer = await ArtifactWriter.create(options.out, { maxTensors: maxTensors(checkpoint.spec) });
+    try {
+      const run = new Compression({ options, recipe, progress, checkpoint, pool, writer });
+      const header = await run.run();
+      return {
+        artifact: options.out,
+        header,
+        seconds: (performance.now() - start) / 1000,
+        peakRssBytes: progress.peakRssBytes,
+        phases: progress.phases,
+      };
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+  } finally {
+    checkpoint.close();
+  }
+}
+
+function parseRecipe(input: unknown): Recipe {
+  const parsed = recipeSchema.safeParse(input);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new OatmillError(
+    "invalid_recipe",
+    `Recipe field "${issue.path.join(".")}": ${issue.message}`,
+    issue.path.join("."),
+  );
+}
+
+/** Embedding, final norm, head; a block: two norms, four scales, seven layers of three parts, each perhaps with a bias. */
+const maxTensors = ({ blocks }: ModelSpec): number => 6 + blocks * (4 + 4 + 7 * 4);
+
+/** Activation block in chunks: the largest of 4, 3, 2 that divides the model's widths, so that no block is cut short. */
+export function chooseBlockChunks(spec: ModelSpec): number {
+  const widths = Object.values(linearShapes(spec)).map((shape) => Math.ceil(shape![1] / CHUNK));
+  return [4, 3, 2].find((n) => widths.every((w) => w % n === 0)) ?? 4;
+}
+
+interface Context {
+  readonly options: CompressOptions;
+  readonly recipe: Recipe;
+  readonly progress: ProgressReporter;
+  readonly checkpoint: Checkpoint;
+  readonly pool: LinalgPool;
+  readonly writer: ArtifactWriter;
+}
+
+/** The text a compression works on. */
+interface Texts {
+  /** Empty with method `none`. */
+  readonly calibration: readonly Int32Array[];
+  readonly heldOut: readonly Int32Array[];
+  readonly heldOutName: string;
+}
+
+class Compression {
+  readonly #layers: LayerReport[] = [];
+  readonly #blockChunks: number;
+
+  constructor(readonly context: Context) {
+    this.#blockChunks = chooseBlockChunks(context.checkpoint.spec);
+  }
+
+  async run(): Promise<ArtifactHeader> {
+    const { progress, checkpoint, writer, options, recipe } = this.context;
+    const texts = await progress.time("sample", () => this.#texts());
+    const { calibration, heldOut } = await this.#embed(texts);
+    const rates = await this.#rates(texts.calibration);
+    for (let i = 0; i < checkpoint.spec.blocks; i++) {
+      await this.#block(i, rates[i], { calibration, heldOut });
+      progress.report("compress", i + 1, checkpoint.spec.blocks, `block ${i}`);
+    }
+    const dense = await progress.time(
+      "evaluate",
+      () => densePerplexity(heldOut, texts.heldOut, this.context),
+    );
+    const header = await progress.time("write", async () => {
+      await this.#addNorm("finalNorm");
+      if (!checkpoint.spec.tiedEmbeddings) await this.#addTable("head", (await checkpoint.read("head")).data);
+      return await writer.finish({
+        oatmill: VERSION,
+        created: new Date().toISOString(),
+        name: options.name ?? options.out.split(/[\\/]/).findLast((part) => part !== "") ?? "model",
+        spec: checkpoint.spec,
+        recipe,
+        source: {
+          file: checkpoint.path.split(/[\\/]/).findLast((part) => part !== "") ?? checkpoint.path,
+          format: checkpoint.format,
+          tensorBytes: checkpoint.tensorBytes,
+        },
+        blockChunks: this.#blockChunks,
+        layers: this.#layers,
+        perplexity: null,
+        denseBytes: denseHalfBytes(checkpoint),
+      }, checkpoint.tokenizerFiles);
+    });
+    return await this.#evaluate(header, texts, dense);
+  }
+
+  /** Calibration and held-out sequences; the default held-out text is a part of the calibration source held back. */
+  async #texts(): Promise<Texts> {
+    const { recipe, checkpoint, progress } = this.context;
+    const { calibration: wanted, evaluate } = recipe;
+    const length = Math.min(wanted.length, checkpoint.spec.contextLength);
+    const heldBack = evaluate.text === null ? Math.max(1, Math.floor(evaluate.tokens / length)) : 0;
+    const needed = recipe.method === "none" ? 0 : wanted.sequences;
+    const request = { sequences: needed + heldBack, length, seed: wanted.seed };
+    const found = request.sequences === 0
+      ? []
+      : wanted.text === "self"
+      ? await this.#sampler(request.sequences, length, wanted.seed)
+      : await textSequences(wanted.text, this.#tokenizer(), request);
+    // A short text is shared in the same proportion, with at least one sequence each.
+    const back = Math.min(
+      heldBack,
+      Math.max(+(heldBack > 0), Math.round(found.length * heldBack / request.sequences)),
+    );
+    const calibration = found.slice(0, found.length - back);
+    progress.report("sample", found.length, request.sequences);
+    if (needed > 0 && calibration.length === 0) {
+      throw new OatmillError(
+        "invalid_recipe",
+        `Cannot calibrate on "${wanted.text}": it has ${found.length} sequences of ${length} tokens, must have 2`,
+        "calibration.text",
+      );
+    }
+    const heldOut = evaluate.text === null
+      ? found.slice(found.length - back)
+      : await evaluationSequences(evaluate.text, this.#tokenizer(), { tokens: evaluate.tokens, length });
+    return { calibration, heldOut, heldOutName: evaluate.text ?? `held back from ${wanted.text}` };
+  }
+
+  #tokenizer() {
+    const { checkpoint } = this.context;
+    if (!checkpoint.tokenizerFiles) {
+      throw new OatmillError(
+        "invalid_tokenizer",
+        `Cannot read calibration text: "${checkpoint.path}" has no tokenizer, use calibration text "self"`,
+      );
+    }
+    return loadTokenizer(checkpoint.tokenizerFiles);
+  }
+
+  readonly #sampler: Sampler = (sequences, length, seed) => {
+    const { checkpoint, options, progress } = this.context;
+    return sampleSequences(packDense(checkpoint, { values: "int8" }), { sequences, length, seed }, {
+      threads: options.threads,
+      signal: options.signal,
+      onStep: (done, total) => progress.report("sample", done, total),
+    });
+  };
+
+  async #embed({ calibration, heldOut }: Texts): Promise<{ calibration: Residual; heldOut: Residual }> {
+    const { progress, checkpoint } = this.context, width = checkpoint.spec.hiddenSize;
+    const table = await progress.time("read", async () => (await checkpoint.read("embedding")).data);
+    await progress.time("write", () => this.#addTable("embedding", table));
+    return { calibration: embed(table, calibration, width), heldOut: embed(table, heldOut, width) };
+  }
+
+  /** Rates of the blocks. OWL takes its outlier ratios from a dense pass of its own over a few sequences. */
+  async #rates(calibration: readonly Int32Array[]): Promise<number[]> {
+    const { recipe, checkpoint, progress, pool } = this.context;
+    const { blocks, hiddenSize } = checkpoint.spec;
+    if (recipe.allocation.kind === "uniform" || recipe.method === "none") {
+      return uniformRates(blocks, recipe.rate);
+    }
+    return await progress.time("allocate", async () => {
+      const table = (await checkpoint.read("embedding")).data;
+      const residual = embed(table, calibration.slice(0, OWL_SEQUENCES), hiddenSize);
+      const ratios: number[] = [];
+      for (let i = 0; i < blocks; i++) {
+        progress.checkCancelled();
+        const weights = await readBlock(checkpoint, i);
+        const statistics = await runBlockOver(residual, weights, {
+          checkpoint,
+          pool,
+          momentSequences: 0,
+          squareSequences: residual.sequences,
+          write: true,
+          sink: false,
+        });
+        const layers = linearNames(checkpoint.spec).map((name) => ({
+          W: weights[name].data,
+          d: statistics![LINEAR_INPUT[name]].d,
+        }));
+        ratios.push(await pool.run<"outliers">({ kind: "outliers", layers, m: recipe.allocation.m }));
+        progress.report("allocate", i + 1, blocks);
+      }
+      return owlRates(ratios, { rate: recipe.rate, lambda: recipe.allocation.lambda });
+    });
+  }
+
+  async #block(
+    index: number,
+    rate: number,
+    { calibration, heldOut }: { readonly calibration: Residual; readonly heldOut: Residual },
+  ): Promise<void> {
+    const { recipe, checkpoint, progress, pool } = this.context;
+    const weights = await progress.time("read", () => readBlock(checkpoint, index));
+    const sequential = recipe.calibration.statistics === "sequential";
+    const plain = { checkpoint, pool, momentSequences: 0, squareSequences: 0, write: true, sink: false };
+    const statistics = await progress.time("calibrate", async () => {
+      await runBlockOver(heldOut, weights, plain);
+      return await runBlockOver(calibration, weights, {
+        checkpoint,
+        pool,
+        momentSequences: recipe.refine ? this.#momentSequences(calibration) : 0,
+        squareSequences: calibration.sequences,
+        write: !sequential,
+        sink: recipe.refine,
+      });
+    });
+    progress.report("calibrate", index + 1, checkpoint.spec.blocks);
+    const results = await progress.time(
+      "compress",
+      () => this.#layersOf(index, weights, { statistics, rate }),
+    );
+    await progress.time("write", () => this.#writeBlock(index, weights, { statistics, results }));
+    if (sequential && statistics) {
+      await progress.time("calibrate", () => runBlockOver(calibration, weights, plain)); // S + L stand in `weights` now
+    }
+  }
+
+  #momentSequences({ sequences, length }: Residual): number {
+    return Math.min(sequences, Math.max(1, Math.floor(MOMENT_TOKENS / length)));
+  }
+
+  /** All layers of a block at once, the largest first: the pool's workers then end together. */
+  async #layersOf(
+    index: number,
+    weights: BlockWeights,
+    { statistics, rate }: { readonly statistics: BlockStatistics | null; readonly rate: number },
+  ): Promise<Map<LinearName, LayerResult>> {
+    const { recipe, checkpoint, pool, progress } = this.context;
+    const cost = ([dOut, dIn]: readonly number[]) => dOut * dIn * dIn;
+    const names = linearNames(checkpoint.spec)
+      .sort((a, b) => cost(weights[b].shape) - cost(weights[a].shape));
+    const results = new Map<LinearName, LayerResult>();
+    await Promise.all(names.map(async (name) => {
+      const input = statistics?.[LINEAR_INPUT[name]];
+      const { data, shape } = weights[name];
+      const result = await pool.run<"layer">({
+        kind: "layer",
+        name: `block.${index}.${name}`,
+        W: data,
+        shape: [shape[0], shape[1]],
+        d: input?.d ?? null,
+        H: input?.H ?? null,
+        rate,
+        recipe,
+        blockChunks: this.#blockChunks,
+        replace: recipe.calibration.statistics === "sequential",
+      });
+      results.set(name, result);
+      progress.addLayerError(result.report.error);
+    }));
+    return results;
+  }
+
+  async #writeBlock(
+    index: number,
+    weights: BlockWeights,
+    { statistics, results }: {
+      readonly statistics: BlockStatistics | null;
+      readonly results: ReadonlyMap<LinearName, LayerResult>;
+    },
+  ): Promise<void> {
+    const { writer, recipe, checkpoint } = this.context;
+    const prefix = `block.${index}`;
+    for (const [name, { data }] of Object.entries(weights)) {
+      if (!isLinear(name)) await this.#addVector(`${prefix}.${name}`, data); // norms and biases
+    }
+    if (statistics && recipe.values !== "f32") {
+      for (const input of INPUT_NAMES) {
+        await this.#addVector(scaleName(index, input), inputScale(statistics[input].d));
+      }
+    }
+    for (const name of linearNames(checkpoint.spec)) {
+      const { tensors, report } = results.get(name)!;
+      for (const t of tensors) await writer.add(`${prefix}.${name}.${t.part}`, t.format, t.shape, t.bytes);
+      this.#layers.push(report);
+    }
+  }
+
+  async #addVector(name: string, values: Float32Array): Promise<void> {
+    const bytes = new Uint8Array(new Float32Array(values).buffer);
+    await this.context.writer.add(name, { kind: "vector" }, [values.length], bytes);
+  }
+
+  async #addNorm(role: WeightRole): Promise<void> {
+    const { checkpoint } = this.context;
+    for (const name of [role, `${role}.bias` as WeightRole]) {
+      if (checkpoint.has(name)) await this.#addVector(name, (await checkpoint.read(name)).data);
+    }
+  }
+
+  /** Embedding or head, `[vocab, hidden]`: int8 also where the blocks have 4 bits. */
+  async #addTable(name: "embedding" | "head", values: Float32Array): Promise<void> {
+    const { recipe, checkpoint, pool, writer } = this.context;
+    const kind = recipe.values === "f32" ? "f32" : "q8";
+    const shape = [checkpoint.spec.vocabSize, checkpoint.spec.hiddenSize] as const;
+    const bytes = await pool.run<"table">({ kind: "table", values: toShared(values), shape, format: kind });
+    await writer.add(name, { kind }, shape, bytes);
+  }
+
+  /** Scores the artifact as it will be served and stores both perplexities in it. */
+  async #evaluate(
+    header: ArtifactHeader,
+    { heldOut, heldOutName }: Texts,
+    dense: { readonly perplexity: number; readonly tokens: number },
+  ): Promise<ArtifactHeader> {
+    const { options, progress } = this.context;
+    try {
+      const compressed = await progress.time(
+        "evaluate",
+        async () =>
+          servedPerplexity(await openArtifact(options.out), heldOut, {
+            threads: options.threads,
+            signal: options.signal,
+            onStep: (done, total) => progress.report("evaluate", done, total),
+          }),
+      );
+      progress.checkCancelled();
+      const perplexity = { dense: dense.perplexity, compressed, tokens: dense.tokens, text: heldOutName };
+      const measured = { ...header, perplexity };
+      await updateHeader(options.out, measured);
+      return measured;
+    } catch (error) {
+      await Deno.remove(options.out, { recursive: true }).catch(() => {});
+      throw error;
+    }
+  }
+}
+
+const linearNames = (spec: ModelSpec): LinearName[] => Object.keys(linearShapes(spec)).filter(isLinear);
+const isLinear = (name: string): name is LinearName => name in LINEAR_INPUT;
+const scaleName = (block: number, input: InputName): string => `block.${block}.${input}.scale`;
+
+/** Bytes of the whole model in dense float16. */
+function denseHalfBytes(checkpoint: Checkpoint): number {
+  const { spec } = checkpoint;
+  const table = spec.vocabSize * spec.hiddenSize * (spec.tiedEmbeddings ? 1 : 2);
+  const weights = blockWeights(spec, (name) => checkpoint.has(`block.0.${name}` as WeightRole));
+  const block = Object.values(weights).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  return 2 * (table + spec.blocks * block + spec.hiddenSize);
+}

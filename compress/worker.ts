@@ -1,0 +1,68 @@
+/** The worker of linalg/pool.ts: what each kind of job does. Runs in a Web Worker only. */
+/// <reference lib="deno.worker" />
+import { packF32, packQ8 } from "../kernels/packers.ts";
+import type { Shape2 } from "../kernels/layout.ts";
+import { outlierRatio, type ScoredLayer } from "./allocation/owl.ts";
+import { type BlockJob, type BlockSums, runBlock } from "./forward/block_job.ts";
+import { type HeadJob, runHead } from "./forward/head_job.ts";
+import { compressLayer, type LayerJob, type LayerResult } from "./layer.ts";
+import { LinalgRuntime } from "./linalg/runtime.ts";
+
+/** Packs the embedding or the head. */
+interface TableJob {
+  readonly kind: "table";
+  readonly values: Float32Array<SharedArrayBuffer>;
+  readonly shape: Shape2;
+  readonly format: "f32" | "q8";
+}
+
+/** OWL's outlier ratio of one block. */
+interface OutliersJob {
+  readonly kind: "outliers";
+  readonly layers: readonly ScoredLayer[];
+  readonly m: number;
+}
+
+interface Jobs {
+  block: { job: BlockJob; result: BlockSums };
+  head: { job: HeadJob; result: Float64Array<ArrayBuffer> };
+  layer: { job: LayerJob; result: LayerResult };
+  table: { job: TableJob; result: Uint8Array };
+  outliers: { job: OutliersJob; result: number };
+}
+export type JobKind = keyof Jobs;
+export type JobOf<K extends JobKind> = Jobs[K]["job"];
+export type ResultOf<K extends JobKind> = Jobs[K]["result"];
+
+export interface JobRequest {
+  readonly job: JobOf<JobKind>;
+}
+export type JobResponse = { readonly result: ResultOf<JobKind> } | { readonly error: unknown };
+
+let runtime: Promise<LinalgRuntime> | null = null;
+
+async function run(job: JobOf<JobKind>): Promise<ResultOf<JobKind>> {
+  const linalg = await (runtime ??= LinalgRuntime.create());
+  switch (job.kind) {
+    case "block":
+      return await runBlock(job, linalg);
+    case "head":
+      return await runHead(job, linalg);
+    case "layer":
+      return await compressLayer(job, linalg);
+    case "table":
+      return (job.format === "f32" ? packF32 : packQ8)(job.values, job.shape);
+    case "outliers":
+      return outlierRatio(job.layers, job.m);
+  }
+}
+
+self.onmessage = async ({ data }: MessageEvent<JobRequest>) => {
+  let response: JobResponse;
+  try {
+    response = { result: await run(data.job) };
+  } catch (error) {
+    response = { error };
+  }
+  self.postMessage(response);
+};
