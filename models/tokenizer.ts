@@ -21,6 +21,15 @@ export interface TokenStream {
   end(): string;
 }
 
+export interface StreamOptions {
+  readonly skipSpecialTokens?: boolean;
+  /**
+   * Ids that stand before, such as the prompt: their text is not emitted, but the first token after them keeps its space
+   * (SentencePiece drops it at the start of a text only). decode(after + ids) = decode(after) + what the stream emits.
+   */
+  readonly after?: readonly number[];
+}
+
 export interface Tokenizer {
   /** Highest id + 1, added tokens included. */
   readonly vocabSize: number;
@@ -29,7 +38,7 @@ export interface Tokenizer {
   /** Special tokens (BOS) are added unless `addSpecialTokens` is false; special-token text in `text` is matched. */
   encode(text: string, o?: { readonly addSpecialTokens?: boolean }): number[];
   decode(ids: readonly number[], o?: { readonly skipSpecialTokens?: boolean }): string;
-  stream(o?: { readonly skipSpecialTokens?: boolean }): TokenStream;
+  stream(o?: StreamOptions): TokenStream;
   /** The token as its vocabulary writes it ("Ġthe", "▁the", "<0x0A>"). */
   tokenText(id: number): string;
   /** The bytes the token stands for; may be a part of a character. */
@@ -91,15 +100,14 @@ class HubBackedTokenizer implements Tokenizer {
     return ids.map((id) => stream.push(id)).join("") + stream.end();
   }
 
-  stream({ skipSpecialTokens = false }: { readonly skipSpecialTokens?: boolean } = {}): TokenStream {
+  stream({ skipSpecialTokens = false, after = [] }: StreamOptions = {}): TokenStream {
     const assembler: Assembler = this.#decoder.assembler();
-    return {
-      push: (id) => {
-        const skip = this.#tokens[id] === undefined || (skipSpecialTokens && this.#specialIds.has(id));
-        return skip ? "" : assembler.push(this.#piece(id));
-      },
-      end: () => assembler.end(),
+    const push = (id: number) => {
+      const skip = this.#tokens[id] === undefined || (skipSpecialTokens && this.#specialIds.has(id));
+      return skip ? "" : assembler.push(this.#piece(id));
     };
+    for (const id of after) push(id);
+    return { push, end: () => assembler.end() };
   }
 
   tokenText(id: number): string {

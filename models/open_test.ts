@@ -1,0 +1,103 @@
+import assert from "node:assert/strict";
+import { OatmillError } from "../errors.ts";
+import { openCheckpoint } from "./open.ts";
+import { ReferenceModel } from "./testing/reference_forward.ts";
+import { oracleTest, shared } from "./testing/shared.ts";
+
+/** float32 reference against float64: at most 1.1e-4; the least visible mistake tried moves logits by 0.019. */
+const LOGITS_TOLERANCE = 1e-3;
+
+interface Prompt {
+  readonly ids: number[];
+  readonly last_logits: number[];
+}
+
+export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  assert.equal(a.length, b.length);
+  let max = 0;
+  for (let i = 0; i < a.length; i++) max = Math.max(max, Math.abs(a[i] - b[i]));
+  return max;
+}
+
+async function checkPrompts(path: string, prompts: Record<string, Prompt>): Promise<void> {
+  const checkpoint = await openCheckpoint(path);
+  const model = await ReferenceModel.load(checkpoint);
+  checkpoint.close();
+  for (const [name, { ids, last_logits }] of Object.entries(prompts)) {
+    const difference = maxDifference(model.logits(ids)[0], last_logits);
+    assert.ok(difference < LOGITS_TOLERANCE, `${name}: logits differ by ${difference}`);
+  }
+}
+
+const FAMILY_ORACLES = [
+  "llama2",
+  "vicuna",
+  "vicuna_16k",
+  "llama3",
+  "llama3.2_tied",
+  "llama_bias",
+  "llama_odd",
+  "llama_yarn",
+  "mistral",
+  "qwen2",
+  "phi3",
+];
+for (const name of FAMILY_ORACLES) {
+  oracleTest(`openCheckpoint() reads ${name} so that its logits match`, "oracles", async () => {
+    const folder = shared(`oracles/${name}/`);
+    const { prompts } = JSON.parse(await Deno.readTextFile(new URL("expected.json", folder)));
+    await checkPrompts(folder.pathname, prompts);
+  });
+}
+
+oracleTest("openCheckpoint() reads rope_parameters as rope_scaling", "oracles", async () => {
+  const folder = shared("oracles/llama3/");
+  const [old, recent] = await Promise.all(["config.json", "config.v5.json"].map(async (name) => {
+    const config = JSON.parse(await Deno.readTextFile(new URL(name, folder)));
+    const { specFromConfig } = await import("./families/mod.ts");
+    return specFromConfig(config);
+  }));
+  assert.deepEqual(recent, old);
+});
+
+const DEFAULT_MODEL = new URL("default/", import.meta.url);
+/** expected.json gives five decimals, computed in float32. */
+const DEFAULT_TOLERANCE = 2e-4;
+
+Deno.test("the bundled model's tokens and logits match its record", async () => {
+  const { cases } = JSON.parse(await Deno.readTextFile(new URL("expected.json", DEFAULT_MODEL)));
+  const checkpoint = await openCheckpoint(DEFAULT_MODEL.pathname);
+  const { loadTokenizer } = await import("./tokenizer.ts");
+  const tokenizer = loadTokenizer(checkpoint.tokenizerFiles!);
+  const model = await ReferenceModel.load(checkpoint);
+  checkpoint.close();
+  assert.equal(checkpoint.tensorBytes, 9_902_592);
+  assert.deepEqual([checkpoint.spec.bosId, checkpoint.spec.eosIds], [1, [2]]);
+  for (const { prompt, ids, top10_ids, top10_logits, greedy_ids } of cases) {
+    assert.deepEqual(tokenizer.encode(prompt), ids);
+    const [logits] = model.logits(ids);
+    const best = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, 10);
+    assert.deepEqual(best, top10_ids);
+    assert.ok(maxDifference(best.map((id) => logits[id]), top10_logits) < DEFAULT_TOLERANCE);
+    assert.equal(best[0], greedy_ids[0]);
+  }
+});
+
+async function codeOf(path: string): Promise<string> {
+  try {
+    (await openCheckpoint(path)).close();
+    return "opened";
+  } catch (error) {
+    if (!(error instanceof OatmillError)) throw error;
+    return error.code;
+  }
+}
+
+Deno.test("openCheckpoint() says what a path is not", async () => {
+  const folder = await Deno.makeTempDir();
+  assert.equal(await codeOf(`${folder}/nothing`), "invalid_checkpoint");
+  assert.equal(await codeOf(folder), "invalid_config");
+  await Deno.writeTextFile(`${folder}/pytorch_model.bin`, "x");
+  assert.equal(await codeOf(`${folder}/pytorch_model.bin`), "unsupported_format");
+  await Deno.remove(folder, { recursive: true });
+});
