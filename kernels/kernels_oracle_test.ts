@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { Arena } from "./_arena.ts";
+import { Arena } from "./arena.ts";
 import { type ActivationEncoding, CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES, type TileSize } from "./abi.ts";
 import { chunkCount, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
 import { bindKernels, ENCODINGS, loadKernelModules, probeEncoding, writeConstants } from "./load.ts";
