@@ -3,7 +3,7 @@
  * posted to every worker.
  */
 import { OatmillError } from "../errors.ts";
-import { CONSTS_BYTES, KV_BLOCK_TOKENS } from "../kernels/abi.ts";
+import { CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES } from "../kernels/abi.ts";
 import { CHUNK, chunkCount } from "../kernels/layout.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
@@ -26,6 +26,11 @@ export interface TilePlace {
   readonly xs: number;
   readonly f32: number;
 }
+/** What a thread prepares for itself when the step is one tile (see Executor). */
+export interface PrivatePlaces {
+  readonly buffers: Readonly<Record<string, BufferPlace>>;
+  readonly tiles: Readonly<Record<string, TilePlace>>;
+}
 export interface MemoryMap {
   readonly bytes: number;
   readonly control: number;
@@ -33,6 +38,8 @@ export interface MemoryMap {
   readonly tensors: Readonly<Record<string, { readonly address: number; readonly entry: TensorEntry }>>;
   readonly buffers: Readonly<Record<string, BufferPlace>>;
   readonly tiles: Readonly<Record<string, TilePlace>>;
+  /** By thread. */
+  readonly own: readonly PrivatePlaces[];
   readonly rope: { readonly cos: number; readonly sin: number } | null;
   readonly kv: {
     readonly k: number;
@@ -68,6 +75,13 @@ export interface MapOptions {
 
 const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
 
+function mapValues<T, U>(
+  record: Readonly<Record<string, T>>,
+  f: (name: string, value: T) => U,
+): Record<string, U> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, f(name, value)]));
+}
+
 /** KV bytes of one block of {@linkcode KV_BLOCK_TOKENS} tokens in one layer. */
 export function kvBlockBytes(kvHeads: number, headDim: number): { k: number; v: number } {
   const per = kvHeads * KV_BLOCK_TOKENS * 4;
@@ -93,28 +107,32 @@ export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): Memory
   const tensors: Record<string, { address: number; entry: TensorEntry }> = {};
   for (const entry of model.tensors) tensors[entry.name] = { address: take(entry.bytes), entry };
 
-  const buffers: Record<string, BufferPlace> = {};
-  const buffer = (name: string, cols: number, rows: number): void => {
+  const buffer = (cols: number, rows: number): BufferPlace => {
     const stride = roundUp(cols, 16);
-    buffers[name] = { address: take(rows * stride * 4), stride };
+    return { address: take(rows * stride * 4), stride };
   };
-  for (const [name, cols] of Object.entries(plan.buffers)) {
-    buffer(name, cols, name === "logits" || name === "headIn" ? HEAD_ROWS : o.maxRows);
-  }
-  buffer("normed", spec.hiddenSize, Math.max(o.maxRows, HEAD_ROWS));
-
-  const tiles: Record<string, TilePlace> = {};
-  for (const [name, t] of Object.entries(plan.tiles)) {
-    const rows = name === "head" ? HEAD_ROWS : o.maxRows;
+  const tile = (t: Plan["tiles"][string], rows: number): TilePlace => {
     const padded = chunkCount(t.cols) * CHUNK;
     const q8 = t.kinds.includes("q8");
-    tiles[name] = {
+    return {
       xa: q8 ? take(rows * padded) : 0,
       xb: q8 ? take(rows * padded) : 0,
       xs: q8 ? take(rows * (padded / CHUNK) * 4) : 0,
       f32: t.kinds.includes("f32") ? take(rows * t.cols * 4) : 0,
     };
-  }
+  };
+  const headNames = new Set(["logits", "headIn", "head"]);
+  const rowsOf = (name: string) => headNames.has(name) ? HEAD_ROWS : o.maxRows;
+  const buffers = mapValues(plan.buffers, (name, cols) => buffer(cols, rowsOf(name)));
+  buffers.normed = buffer(spec.hiddenSize, Math.max(o.maxRows, HEAD_ROWS));
+  const tiles = mapValues(plan.tiles, (name, t) => tile(t, rowsOf(name)));
+  const own = Array.from({ length: o.threads }, () => ({
+    buffers: {
+      normed: buffer(spec.hiddenSize, TILE_SIZES[0]),
+      act: buffer(spec.mlp.intermediateSize, TILE_SIZES[0]),
+    },
+    tiles: mapValues(plan.tiles, (_, t) => tile(t, TILE_SIZES[0])),
+  }));
   const ropeBytes = rope ? o.contextLength * (rope.dims / 2) * 4 : 0;
   const ropePlace = rope ? { cos: take(ropeBytes), sin: take(ropeBytes) } : null;
   const i32 = (n: number) => take(n * 4);
@@ -157,6 +175,7 @@ export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): Memory
     tensors,
     buffers,
     tiles,
+    own,
     rope: ropePlace,
     kv,
     step,

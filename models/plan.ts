@@ -49,7 +49,8 @@ export type PlanOp =
     readonly up: string;
     readonly out: string;
   }
-  | { readonly op: "sync" };
+  /** `prepared`: all that the other threads wait for is a tile, so threads that made their own need not. */
+  | { readonly op: "sync"; readonly prepared?: boolean };
 
 export interface Plan {
   /** From token ids to the hidden state of every row. */
@@ -150,7 +151,7 @@ class Builder {
       cols,
       tile: input,
       kinds,
-    }, { op: "sync" });
+    }, { op: "sync", prepared: true });
     for (const l of layers) {
       const out = OUTPUT[l.name];
       this.buffer(out, l.main.shape[0]);
@@ -190,7 +191,7 @@ class Builder {
         kinds,
       });
     }
-    this.body.push({ op: "sync" });
+    this.body.push({ op: "sync", prepared: true });
     for (const l of ranked) {
       this.body.push({
         op: "linear",
@@ -216,7 +217,7 @@ export function buildPlan(model: PackedModel): Plan {
   b.buffer("hidden", spec.hiddenSize);
   b.buffer("attnOut", heads * headDim);
   b.buffer("act", spec.mlp.intermediateSize);
-  b.body.push({ op: "embed", table: b.tensor("embedding").name, out: "hidden" });
+  b.body.push({ op: "embed", table: b.tensor("embedding").name, out: "hidden" }, { op: "sync" });
   for (let i = 0; i < spec.blocks; i++) {
     const p = `block.${i}`;
     const by = (input: InputName) =>
@@ -253,7 +254,7 @@ export function buildPlan(model: PackedModel): Plan {
       tile: "head",
       kinds: [kindOf(head)],
     },
-    { op: "sync" },
+    { op: "sync", prepared: true },
     {
       op: "linear",
       weight: head.name,
