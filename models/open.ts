@@ -6,6 +6,7 @@ import { familyOfConfig } from "./families/registry.ts";
 import { specFromConfig } from "./families/spec_from_config.ts";
 import { weightLocations } from "./families/weight_names.ts";
 import { readJsonFile } from "./formats/json_file.ts";
+import { openGguf } from "./open_gguf.ts";
 import { SafetensorsFolder } from "./formats/safetensors.ts";
 import { SourceCheckpoint } from "./source_checkpoint.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";
@@ -24,6 +25,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
     });
   });
   if (info.isDirectory) return await openFolder(path);
+  if (path.toLowerCase().endsWith(".gguf")) return await openGguf(path);
   throw new OatmillError(
     "unsupported_format",
     `Cannot open "${path}": unsupported format, wanted are a folder with config.json and safetensors, or a .gguf file (pickles are never read)`,

@@ -50,6 +50,20 @@ for (const name of FAMILY_ORACLES) {
   });
 }
 
+const GGUF_ORACLES = [
+  "tiny_llama_f32",
+  "tiny_llama_q8_0_ropefreqs_tied",
+  "tiny_llama_q4_k_m",
+  "tiny_llama_q5_0_q4_0",
+  "tiny_qwen2_f16",
+];
+for (const name of GGUF_ORACLES) {
+  oracleTest(`openCheckpoint() reads ${name}.gguf so that its logits match`, "oracles/gguf", async () => {
+    const models = JSON.parse(await Deno.readTextFile(shared("oracles/gguf/models.json")));
+    await checkPrompts(shared(`oracles/gguf/${name}.gguf`).pathname, models[`${name}.gguf`].prompts);
+  });
+}
+
 oracleTest("openCheckpoint() reads rope_parameters as rope_scaling", "oracles", async () => {
   const folder = shared("oracles/llama3/");
   const [old, recent] = await Promise.all(["config.json", "config.v5.json"].map(async (name) => {

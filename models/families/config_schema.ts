@@ -58,15 +58,26 @@ export type ModelConfig = z.infer<typeof configSchema>;
 
 /**
  * @param source how messages call it: "config.json", a GGUF file's name
+ * @param fieldName how the source calls a field
  * @throws {OatmillError} invalid_config naming the field and its value, unsupported_format (quantised weights)
  */
-export function parseConfig(config: Readonly<Record<string, unknown>>, source: string): ModelConfig {
+export function parseConfig(
+  config: Readonly<Record<string, unknown>>,
+  source: string,
+  fieldName: (field: string) => string = (field) => field,
+): ModelConfig {
   const parsed = configSchema.safeParse(config);
   if (!parsed.success) {
     const { path, message } = parsed.error.issues[0];
     const field = String(path[0]);
-    const value = Object.hasOwn(config, field) ? JSON.stringify(config[field])?.slice(0, 80) : "missing";
-    throw new OatmillError("invalid_config", `Cannot use ${source}: ${field} is ${value}: ${message}`, field);
+    const value = Object.hasOwn(config, field) && config[field] !== undefined
+      ? JSON.stringify(config[field], (_, v) => typeof v === "bigint" ? String(v) : v).slice(0, 80)
+      : "missing";
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot use ${source}: ${fieldName(field)} is ${value}: ${message}`,
+      field,
+    );
   }
   const quantization = parsed.data.quantization_config;
   if (quantization) {

@@ -15,13 +15,15 @@ export interface SpecOptions {
   /** generation_config.json; its eos tokens end a generation too. */
   readonly generation?: Readonly<Record<string, unknown>> | null;
   readonly family?: Family;
+  /** How the source calls a field of config.json. */
+  readonly fieldName?: (field: string) => string;
 }
 
 /** @throws {OatmillError} invalid_config, unsupported_architecture, unsupported_format */
 export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: SpecOptions = {}): ModelSpec {
   const { source = "config.json", generation = null } = options;
   const family = options.family ?? familyOfConfig(raw);
-  const config = parseConfig(raw, source);
+  const config = parseConfig(raw, source, options.fieldName);
   const heads = config.num_attention_heads, kvHeads = config.num_key_value_heads ?? heads;
   const headDim = config.head_dim ?? config.hidden_size / heads;
   const contextLength = contextOf(config);

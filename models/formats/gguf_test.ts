@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { OatmillError } from "../../errors.ts";
+import { oracleTest, shared } from "../testing/shared.ts";
+import { GgufFile } from "./gguf.ts";
+import { NeedMoreBytes, parseGgufHeader } from "./gguf_header.ts";
+
+async function checkTypes(name: string, skip: readonly string[] = []): Promise<void> {
+  const { tensors } = JSON.parse(await Deno.readTextFile(shared(`oracles/gguf/${name}.json`)));
+  const reference = new Float32Array((await Deno.readFile(shared(`oracles/gguf/${name}.f32`))).buffer);
+  using file = await GgufFile.open(shared(`oracles/gguf/${name}.gguf`).pathname);
+  for (const [tensor, { type, offset_floats, count, shape_rows_cols }] of Object.entries<TypeCase>(tensors)) {
+    if (skip.includes(type)) continue;
+    assert.deepEqual(file.info(tensor)?.shape, shape_rows_cols);
+    const values = await file.readFloat32(tensor, 0, count);
+    assert.deepEqual(values, reference.slice(offset_floats, offset_floats + count), tensor);
+    const [row] = shape_rows_cols.slice(1);
+    assert.deepEqual(
+      await file.readFloat32(tensor, row, row),
+      values.slice(row, 2 * row),
+      `row 1 of ${tensor}`,
+    );
+  }
+}
+
+interface TypeCase {
+  readonly type: string;
+  readonly offset_floats: number;
+  readonly count: number;
+  readonly shape_rows_cols: number[];
+}
+
+oracleTest(
+  "readFloat32() gives the bits of the reference for every type",
+  "oracles/gguf",
+  () => checkTypes("types"),
+);
+
+oracleTest(
+  "readFloat32() gives the bits of the reference for IQ4",
+  "oracles/gguf",
+  () => checkTypes("types_optional", ["TQ1_0", "TQ2_0"]),
+);
+
+oracleTest("readFloat32() names a type it does not read", "oracles/gguf", async () => {
+  using file = await GgufFile.open(shared("oracles/gguf/types_optional.gguf").pathname);
+  await assert.rejects(file.readFloat32("TQ1_0.random", 0, 256), {
+    code: "unsupported_format",
+    message: /TQ1_0/,
+  });
+});
+
+oracleTest("metadata keeps types and precision", "oracles/gguf", async () => {
+  using file = await GgufFile.open(shared("oracles/gguf/types.gguf").pathname);
+  assert.deepEqual(file.metadata.get("test.array.str"), ["a", "é", ""]);
+  assert.deepEqual([...file.metadata.get("test.array.u32") as Uint32Array], [1, 2, 3]);
+  assert.equal(file.metadata.get("test.u64"), 9007199254740993n);
+  assert.equal(file.metadata.get("test.i64"), -5);
+  assert.equal(file.metadata.get("test.i8"), -1);
+  assert.equal(file.metadata.get("test.f64"), 0.1);
+  assert.equal(file.metadata.get("test.bool"), true);
+});
+
+/** Bytes of a small file: one metadata entry, one F32 tensor. */
+function smallFile(name: string, key: string, value: string, values: readonly number[]): Uint8Array {
+  const bytes: number[] = [];
+  const u32 = (n: number) => bytes.push(...new Uint8Array(new Uint32Array([n]).buffer));
+  const u64 = (n: number) => (u32(n), u32(0));
+  const string = (text: string) => {
+    const encoded = new TextEncoder().encode(text);
+    u64(encoded.length);
+    bytes.push(...encoded);
+  };
+  bytes.push(...new TextEncoder().encode("GGUF"));
+  u32(3), u64(1), u64(1);
+  string(key), u32(8), string(value);
+  string(name), u32(1), u64(values.length), u32(0), u64(0);
+  while (bytes.length % 32) bytes.push(0);
+  bytes.push(...new Uint8Array(new Float32Array(values).buffer));
+  return Uint8Array.from(bytes);
+}
+
+const wellFormed = fc.string({ unit: "grapheme", maxLength: 40 });
+
+Deno.test("parseGgufHeader() reads back what was written", () => {
+  fc.assert(
+    fc.property(
+      wellFormed,
+      wellFormed,
+      wellFormed,
+      fc.array(fc.float({ noNaN: true }), { minLength: 1 }),
+      (name, key, value, values) => {
+        const bytes = smallFile(name, key, value, values);
+        const { metadata, tensors } = parseGgufHeader(bytes, bytes.length, "test");
+        assert.equal(metadata.get(key), value);
+        assert.deepEqual(tensors.get(name)?.shape, [values.length]);
+      },
+    ),
+  );
+});
+
+Deno.test("parseGgufHeader() survives any damage with an OatmillError", () => {
+  const bytes = smallFile("token_embd.weight", "general.architecture", "llama", [1, 2, 3, 4]);
+  const damage = fc.array(fc.tuple(fc.nat(bytes.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 });
+  fc.assert(
+    fc.property(damage, fc.nat(bytes.length), (changes, cut) => {
+      const broken = bytes.slice(0, bytes.length - cut);
+      for (const [at, byte] of changes) broken[at] = byte;
+      try {
+        parseGgufHeader(broken, broken.length, "test");
+      } catch (error) {
+        assert.ok(error instanceof OatmillError, String(error));
+      }
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+Deno.test("parseGgufHeader() asks for more bytes when only the prefix ends", () => {
+  const bytes = smallFile("token_embd.weight", "general.architecture", "llama", [1, 2, 3, 4]);
+  for (let n = 0; n < 100; n++) {
+    assert.throws(() => parseGgufHeader(bytes.subarray(0, n), bytes.length, "test"), NeedMoreBytes);
+  }
+});
