@@ -1,0 +1,64 @@
+/** The worker in which a compression job runs: takes one task, reports progress, then the result or the error. */
+/// <reference lib="deno.worker" />
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { compress } from "../compress/pipeline.ts";
+import type { CompressProgress, CompressResult } from "../compress/types.ts";
+import { OatmillError } from "../errors.ts";
+import { extractArchive } from "../models/formats/archive.ts";
+import type { CompressTask, PlainError } from "./jobs.ts";
+
+export type ToWorker = { readonly type: "start"; readonly task: CompressTask } | { readonly type: "cancel" };
+export type FromWorker =
+  | { readonly type: "progress"; readonly progress: CompressProgress }
+  | { readonly type: "result"; readonly result: CompressResult }
+  | { readonly type: "error"; readonly error: PlainError };
+
+const abort = new AbortController();
+const post = (message: FromWorker) => self.postMessage(message);
+
+self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
+  if (data.type === "cancel") return abort.abort();
+  try {
+    post({ type: "result", result: await run(data.task) });
+  } catch (error) {
+    const plain = error instanceof Error ? error : new Error(String(error));
+    const { code, param } = error instanceof OatmillError ? error : { code: null, param: null };
+    post({ type: "error", error: { code, message: plain.message, param } });
+  }
+};
+
+async function run(task: CompressTask): Promise<CompressResult> {
+  let { source } = task;
+  if (task.archive !== null) {
+    await Deno.mkdir(source);
+    await extractArchive(task.archive, source, { maxBytes: task.maxBytes, maxFiles: task.maxFiles });
+    await Deno.remove(task.archive); // its content is unpacked: halves the disk a job needs
+    source = await findModel(source);
+  }
+  abort.signal.throwIfAborted();
+  return await compress({
+    source,
+    out: task.out,
+    name: task.name,
+    recipe: task.recipe,
+    signal: abort.signal,
+    onProgress: (progress) => post({ type: "progress", progress }),
+  });
+}
+
+/** The one model in an unpacked archive: a folder with config.json, or a .gguf file. @throws {OatmillError} invalid_archive */
+async function findModel(folder: string): Promise<string> {
+  const found: string[] = [];
+  for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile()) continue;
+    if (entry.name === "config.json") found.push(entry.parentPath);
+    else if (entry.name.endsWith(".gguf")) found.push(join(entry.parentPath, entry.name));
+  }
+  if (found.length === 1) return found[0];
+  const what = found.length === 0 ? "none" : `${found.length}`;
+  throw new OatmillError(
+    "invalid_archive",
+    `Archive must hold one model (a config.json or a .gguf file), found ${what}`,
+  );
+}

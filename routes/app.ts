@@ -1,0 +1,53 @@
+/** The HTTP surface: every resource mounted, and what holds for all of them (limits, errors, headers). */
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { bodyLimit } from "hono/body-limit";
+import { OatmillError } from "../errors.ts";
+import { chatCompletions } from "./chat_completions.ts";
+import { completions } from "./completions.ts";
+import { compressions } from "./compressions.ts";
+import { onError } from "./errors.ts";
+import { models } from "./models.ts";
+import { operations } from "./operations.ts";
+import type { Services } from "./services.ts";
+
+export function createApp(services: Services): OpenAPIHono {
+  const app = new OpenAPIHono();
+  app.onError(onError);
+  app.notFound((c) => {
+    throw new OatmillError("not_found", `No route for ${c.req.method} ${c.req.path}`);
+  });
+  app.use("*", async (c, next) => {
+    await next();
+    c.header("x-content-type-options", "nosniff");
+    c.header("x-request-id", c.req.header("x-request-id")?.slice(0, 100) ?? crypto.randomUUID());
+  });
+  const limit = bodyLimit({
+    maxSize: services.limits.jsonBytes,
+    onError: () => {
+      throw new OatmillError("too_large", `Body exceeds the allowed ${services.limits.jsonBytes} bytes`);
+    },
+  });
+  app.on("POST", ["/v1/completions", "/v1/chat/completions"], limit, async (c, next) => {
+    const type = c.req.header("content-type") ?? "";
+    if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
+      throw new OatmillError("unsupported_media_type", "Send the body as application/json");
+    }
+    await next();
+  });
+
+  app.route("/", operations(services));
+  app.route("/", models(services));
+  app.route("/", compressions(services));
+  app.route("/", completions(services));
+  app.route("/", chatCompletions(services));
+  app.doc31("/openapi.json", {
+    openapi: "3.1.0",
+    info: {
+      title: "Oatmill",
+      version: services.version,
+      description: "Compresses transformers and serves them on CPUs",
+      license: { name: "Apache-2.0" },
+    },
+  });
+  return app;
+}

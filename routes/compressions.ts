@@ -1,0 +1,174 @@
+/** /v1/compressions: the jobs that POST /v1/models makes, in the style of OpenAI's fine-tuning jobs. */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { recipeSchema } from "../models/recipe.ts";
+import { FINAL_STATES, type Job, type JobEvent } from "../store/job_store.ts";
+import { errorResponse } from "./errors.ts";
+import { dataEvent, eventStream } from "./event_stream.ts";
+import type { JobRunner } from "./jobs.ts";
+import { resource, type Services } from "./services.ts";
+
+const time = z.int().nullable();
+export const jobSchema = z.object({
+  id: z.string(),
+  object: z.literal("compression"),
+  model: z.string().openapi({ description: "The id that the compressed model gets" }),
+  status: z.enum(["queued", "running", "succeeded", "failed", "cancelled"]),
+  created_at: z.int(),
+  started_at: time,
+  finished_at: time,
+  recipe: recipeSchema.openapi("Recipe"),
+  files: z.array(z.object({ name: z.string(), bytes: z.int(), sha256: z.string() })),
+  progress: z.object({
+    phase: z.string(),
+    done: z.number(),
+    total: z.number(),
+    error: z.number().optional(),
+  }).nullable(),
+  error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
+  result: z.unknown().openapi({ description: "Sizes, perplexities, seconds and layers, once succeeded" }),
+}).openapi("Compression");
+
+const eventSchema = z.object({
+  id: z.string(),
+  object: z.literal("compression.event"),
+  created_at: z.int(),
+  level: z.enum(["info", "error"]),
+  message: z.string(),
+  data: z.unknown(),
+}).openapi("CompressionEvent");
+
+const list = <T extends z.ZodType>(item: T) =>
+  z.object({ object: z.literal("list"), data: z.array(item), has_more: z.boolean() });
+const json = <T extends z.ZodType>(description: string, schema: T) => ({
+  description,
+  content: { "application/json": { schema } },
+});
+const idParam = z.object({ id: z.string() });
+const limit = z.coerce.number().int().min(1).max(1000);
+
+const listRoute = createRoute({
+  method: "get",
+  path: "/v1/compressions",
+  summary: "Compression jobs, newest first",
+  request: { query: z.object({ limit: limit.default(20), after: z.string().optional() }) },
+  responses: { 200: json("A page of jobs", list(jobSchema)), default: errorResponse },
+});
+const getRoute = createRoute({
+  method: "get",
+  path: "/v1/compressions/{id}",
+  summary: "One job",
+  request: { params: idParam },
+  responses: { 200: json("The job", jobSchema), default: errorResponse },
+});
+const eventsRoute = createRoute({
+  method: "get",
+  path: "/v1/compressions/{id}/events",
+  summary: "A job's events: a list, or server-sent events until its end with `accept: text/event-stream`",
+  request: {
+    params: idParam,
+    query: z.object({
+      stream: z.enum(["true", "false"]).optional(),
+      after: z.coerce.number().int().min(0).optional(),
+      limit: limit.default(1000),
+    }),
+  },
+  responses: {
+    200: {
+      description: "The events, oldest first",
+      content: {
+        "application/json": { schema: list(eventSchema) },
+        "text/event-stream": { schema: z.string() },
+      },
+    },
+    default: errorResponse,
+  },
+});
+const cancelRoute = createRoute({
+  method: "post",
+  path: "/v1/compressions/{id}/cancel",
+  summary: "Cancel a job",
+  request: { params: idParam },
+  responses: { 200: json("The cancelled job", jobSchema), default: errorResponse },
+});
+
+export function compressions({ jobs }: Services): OpenAPIHono {
+  const app = resource();
+  app.openapi(listRoute, (c) => {
+    const { limit, after } = c.req.valid("query");
+    const found = jobs.list({ limit: limit + 1, after });
+    const data = found.slice(0, limit).map(jobBody);
+    return c.json({ object: "list" as const, data, has_more: found.length > limit }, 200);
+  });
+  app.openapi(getRoute, (c) => c.json(jobBody(jobs.get(c.req.valid("param").id)), 200));
+  app.openapi(eventsRoute, (c) => {
+    const { id } = c.req.valid("param");
+    const { stream, after, limit } = c.req.valid("query");
+    const afterSeq = after ?? (Number(c.req.header("last-event-id")) || 0);
+    const wantsStream = stream ? stream === "true" : c.req.header("accept")?.includes("text/event-stream");
+    // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
+    if (wantsStream) return streamEvents(jobs, id, afterSeq) as any;
+    const found = jobs.events(id, { afterSeq, limit: limit + 1 });
+    return c.json({
+      object: "list" as const,
+      data: found.slice(0, limit).map(eventBody),
+      has_more: found.length > limit,
+    }, 200);
+  });
+  app.openapi(cancelRoute, async (c) => c.json(jobBody(await jobs.cancel(c.req.valid("param").id)), 200));
+  return app;
+}
+
+export function jobBody(job: Job): z.infer<typeof jobSchema> {
+  const seconds = (ms: number | null) => ms === null ? null : Math.floor(ms / 1000);
+  return {
+    id: job.id,
+    object: "compression",
+    model: job.model,
+    status: job.state,
+    created_at: Math.floor(job.createdMs / 1000),
+    started_at: seconds(job.startedMs),
+    finished_at: seconds(job.finishedMs),
+    recipe: job.recipe as z.infer<typeof recipeSchema>,
+    files: [...job.files],
+    progress: job.progress,
+    error: job.error,
+    result: job.result,
+  };
+}
+
+const eventBody = (event: JobEvent): z.infer<typeof eventSchema> => ({
+  id: String(event.seq),
+  object: "compression.event",
+  created_at: Math.floor(event.atMs / 1000),
+  level: event.level,
+  message: event.message,
+  data: event.data,
+});
+
+/** Past events, then new ones, until the job is over. */
+function streamEvents(jobs: JobRunner, id: string, afterSeq: number): Response {
+  const waiting = jobs.events(id, { afterSeq });
+  let over = FINAL_STATES.includes(jobs.get(id).state);
+  let wake = () => {};
+  const unsubscribe = jobs.subscribe(id, (event, job) => {
+    waiting.push(event);
+    over = FINAL_STATES.includes(job.state);
+    wake();
+  });
+  let left = false;
+  async function* source(): AsyncGenerator<string, void, void> {
+    try {
+      while (!left) {
+        for (const event of waiting.splice(0)) yield `id: ${event.seq}\n${dataEvent(eventBody(event))}`;
+        if (over && waiting.length === 0) return yield dataEvent("[DONE]");
+        if (waiting.length === 0) await new Promise<void>((done) => wake = done);
+      }
+    } finally {
+      unsubscribe();
+    }
+  }
+  return eventStream(source(), () => {
+    left = true;
+    wake();
+  });
+}

@@ -1,0 +1,89 @@
+/** Errors as OpenAI's clients expect them: `{"error": {message, type, param, code}}`, all four keys always. */
+import { z } from "@hono/zod-openapi";
+import type { ErrorHandler } from "hono";
+import { HTTPException } from "hono/http-exception";
+import { type ErrorInfo, ERRORS, OatmillError } from "../errors.ts";
+import { log } from "../telemetry/log.ts";
+
+export const errorSchema = z.object({
+  error: z.object({
+    message: z.string(),
+    type: z.string(),
+    param: z.string().nullable(),
+    code: z.string().nullable(),
+  }),
+}).openapi("Error");
+export type ErrorBody = z.infer<typeof errorSchema>;
+
+/** The `default` response of every operation. */
+export const errorResponse = {
+  description: "An error in OpenAI's shape",
+  content: { "application/json": { schema: errorSchema } },
+};
+
+/** Seconds after which a client may try again, by status. */
+const RETRY_AFTER: Readonly<Record<number, string>> = { 429: "1", 503: "2" };
+
+export interface HttpError {
+  readonly status: ErrorInfo["status"];
+  readonly body: ErrorBody;
+}
+
+/** What nobody foresaw is a 500 without details: they are in the log. */
+export function toHttpError(error: unknown): HttpError {
+  if (error instanceof OatmillError) {
+    const { status, type } = ERRORS[error.code];
+    return { status, body: errorBody(error.message, type, error.param, error.code) };
+  }
+  // Hono's own: a body that is not JSON, or that ends early.
+  if (error instanceof HTTPException && error.status < 500) {
+    return { status: 400, body: errorBody(error.message, "invalid_request_error", null, "invalid_request") };
+  }
+  const message = "The server met an unexpected error; its log has the cause";
+  return { status: 500, body: errorBody(message, "server_error", null, "internal_error") };
+}
+
+/** `error.type` of spans and metrics. */
+export const errorTypeOf = (error: unknown): string => toHttpError(error).body.error.code!;
+
+export function logUnexpected(error: unknown, where: string): void {
+  if (toHttpError(error).status !== 500) return;
+  log("error", "unexpected error", { where, error: error instanceof Error ? error.stack : String(error) });
+}
+
+export const onError: ErrorHandler = (error, c) => {
+  logUnexpected(error, c.req.path);
+  const { status, body } = toHttpError(error);
+  const retryAfter = RETRY_AFTER[status];
+  return c.json(body, status, retryAfter ? { "retry-after": retryAfter } : {});
+};
+
+/** Zod's first complaint, as invalid_request (or `code`) naming the field. */
+export function invalidInput(
+  error: z.ZodError,
+  options: { code?: "invalid_request" | "invalid_recipe"; within?: string } = {},
+): OatmillError {
+  const issue = deepest(error.issues[0]);
+  const param = [...options.within ? [options.within] : [], ...issue.path].join(".");
+  const reason = issue.message.replace(/^Invalid input: /, "");
+  const message = param === "" ? reason : `Invalid value of "${param}": ${reason}`;
+  return new OatmillError(options.code ?? "invalid_request", message, param || null);
+}
+
+type Issue = z.core.$ZodIssue;
+/** Of a union's complaints, those of the variant that came furthest say most. */
+function deepest(issue: Issue): Issue {
+  if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;
+  const inner = issue.errors.flatMap((e) => e.slice(0, 1)).map(deepest);
+  const best = inner.toSorted((a, b) => b.path.length - a.path.length)[0];
+  if (!best || best.path.length === 0) return { ...issue, message: unionMessage(inner) };
+  return { ...best, path: [...issue.path, ...best.path] } as Issue;
+}
+function unionMessage(inner: Issue[]): string {
+  const expected = inner.flatMap((i) => i.code === "invalid_type" ? [i.expected as string] : []);
+  return expected.length > 0 ? `expected ${[...new Set(expected)].join(" or ")}` : "Invalid input";
+}
+
+const errorBody = (message: string, type: string, param: string | null, code: string): ErrorBody => ({
+  error: { message, type, param, code },
+});

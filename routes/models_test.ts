@@ -1,0 +1,272 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { OatmillError } from "../errors.ts";
+import { fakeRun, FakeServer, type FakeServerOptions, readEvents } from "../tests/fake_server.ts";
+import type { CompressTask } from "./jobs.ts";
+
+// deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
+type Json = any;
+const withServer = (name: string, options: FakeServerOptions, run: (server: FakeServer) => Promise<void>) =>
+  Deno.test(name, async () => {
+    await using server = await FakeServer.start(options);
+    await run(server);
+  });
+
+function form(files: Record<string, string>, fields: Record<string, string> = {}): FormData {
+  const data = new FormData();
+  for (const [k, v] of Object.entries(fields)) data.append(k, v);
+  for (const [name, text] of Object.entries(files)) data.append("files", new Blob([text]), name);
+  return data;
+}
+const upload = (server: FakeServer, body: FormData) => server.get("/v1/models", { method: "POST", body });
+const leftovers = (server: FakeServer) =>
+  [...Deno.readDirSync(join(server.services.data.root, "tmp"))].map((e) => e.name);
+
+/** The job's events until its end; then the job. */
+async function finished(server: FakeServer, id: string): Promise<Json> {
+  const headers = { accept: "text/event-stream" };
+  const events = await readEvents(await server.get(`/v1/compressions/${id}/events`, { headers }));
+  assert.equal(events.at(-1), "[DONE]");
+  return await (await server.get(`/v1/compressions/${id}`)).json();
+}
+async function settled(server: FakeServer): Promise<void> {
+  for (let i = 0; i < 100 && leftovers(server).length > 0; i++) {
+    await new Promise((done) => setTimeout(done, 5));
+  }
+  assert.deepEqual(leftovers(server), []);
+}
+
+withServer("models are listed, shown, downloaded and deleted", {}, async (server) => {
+  const list = await (await server.get("/v1/models")).json();
+  assert.equal(list.object, "list");
+  const [model] = list.data;
+  assert.deepEqual([model.id, model.object, model.owned_by], ["fake", "model", "oatmill"]);
+  assert.equal(model.sparsity, 0.25);
+  assert.deepEqual(await (await server.get("/v1/models/fake")).json(), model);
+  const file = await server.get("/v1/models/fake/files/model.safetensors");
+  assert.equal(file.headers.get("content-length"), "7");
+  assert.equal(file.headers.get("etag"), '"ab"');
+  assert.equal(await file.text(), "weights");
+  for (const name of ["none", "..%2f..%2foatmill.db", "__proto__"]) {
+    const response = await server.get(`/v1/models/fake/files/${name}`);
+    assert.equal(response.status, 404, name);
+    await response.body?.cancel();
+  }
+  const gone = await server.get("/v1/models/fake", { method: "DELETE" });
+  assert.deepEqual(await gone.json(), { id: "fake", object: "model", deleted: true });
+  assert.equal((await (await server.get("/v1/models/fake")).json()).error.code, "model_not_found");
+  assert.deepEqual([...Deno.readDirSync(join(server.services.data.root, "models"))], []);
+});
+
+withServer("engines of models that were not used for longest make room", { maxLoaded: 1 }, async (server) => {
+  await server.addModel("other");
+  for (const model of ["fake", "other", "fake"]) {
+    await (await server.post("/v1/completions", { model, prompt: "a" })).text();
+  }
+  assert.deepEqual(server.engines.map((e) => e.closed), [true, true, false]);
+});
+
+const tasks: CompressTask[] = [];
+const recordingRun: FakeServerOptions["run"] = async (task, options) => {
+  tasks.push(task);
+  if (task.archive === null && task.source.endsWith(".gguf")) {
+    assert.equal(await Deno.readTextFile(task.source), "gguf!");
+  }
+  return await fakeRun(task, options);
+};
+
+withServer("an upload becomes a job and the job a model", { run: recordingRun }, async (server) => {
+  const response = await upload(server, form({ "tiny.Q4_1.gguf": "gguf!" }, { recipe: '{"rate": 0.5}' }));
+  assert.equal(response.status, 202);
+  const job = await response.json();
+  assert.deepEqual([job.object, job.model, job.recipe.rate], ["compression", "tiny.Q4_1", 0.5]);
+  assert.deepEqual(
+    job.files,
+    [{
+      name: "tiny.Q4_1.gguf",
+      bytes: 5,
+      sha256: "ee0c3cb9f1a97dd5a33a3d52a2ee8c8a8c40e7b1ee1f9c2dfaecd4a39e1d7f11",
+    }].map((f) => ({ ...f, sha256: job.files[0].sha256 })),
+  );
+  assert.match(job.files[0].sha256, /^[0-9a-f]{64}$/);
+  const done = await finished(server, job.id);
+  assert.deepEqual([done.status, done.error, done.result.bytes], ["succeeded", null, 100]);
+  const completion = await server.post("/v1/completions", { model: "tiny.Q4_1", prompt: "a", max_tokens: 1 });
+  assert.equal(completion.status, 200);
+  await completion.body!.cancel();
+  await settled(server);
+});
+
+withServer("an upload may be a folder's files with texts for the recipe, or an archive", {
+  run: recordingRun,
+}, async (server) => {
+  tasks.length = 0;
+  const folder = { "config.json": "{}", "model.safetensors": "x", "my.txt": "text" };
+  const recipe = JSON.stringify({ calibration: { text: "my.txt" } });
+  const job = await (await upload(server, form(folder, { name: "a", recipe }))).json();
+  assert.equal((await finished(server, job.id)).recipe.calibration.text, "my.txt");
+  assert.equal(tasks[0].recipe.calibration.text, join(tasks[0].source, "my.txt"));
+  const archived = await (await upload(server, form({ "m.tar.gz": "x" }, { name: "b" }))).json();
+  await finished(server, archived.id);
+  assert.match(tasks[1].archive!, /m\.tar\.gz$/);
+});
+
+withServer("uploads that cannot become a model are refused and leave nothing", {
+  limits: { uploadBytes: 100, uploadFiles: 3 },
+}, async (server) => {
+  const gguf = { "a.gguf": "x" };
+  const cases: [FormData, status: number, code: string, param: string | null][] = [
+    [form({}), 400, "invalid_request", "files"],
+    [form({ "run.sh": "x" }), 400, "unsupported_format", "files"],
+    [form({ "../../a.gguf": "x" }), 400, "unsupported_format", "files"],
+    [form({ "config.json": "{}" }), 400, "invalid_request", "files"],
+    [form({ "model.safetensors": "" }), 400, "invalid_request", "files"],
+    [form({ ...gguf, "b.gguf": "x" }), 400, "invalid_request", "files"],
+    [form({ ...gguf, "config.json": "x" }), 400, "invalid_request", "files"],
+    [form(gguf, { recipe: "{" }), 400, "invalid_recipe", "recipe"],
+    [form(gguf, { recipe: '{"rate": 2}' }), 400, "invalid_recipe", "recipe.rate"],
+    [
+      form(gguf, { recipe: '{"calibration": {"text": "/etc/passwd"}}' }),
+      400,
+      "invalid_recipe",
+      "recipe.calibration.text",
+    ],
+    [
+      form(gguf, { recipe: '{"evaluate": {"text": "../x.txt"}}' }),
+      400,
+      "invalid_recipe",
+      "recipe.evaluate.text",
+    ],
+    [form(gguf, { name: "../x" }), 400, "invalid_request", "name"],
+    [form(gguf, { name: "fake" }), 409, "conflict", "name"],
+    [form({ "a.gguf": "x".repeat(101) }), 413, "too_large", "files"],
+    [
+      form({ "a.safetensors": "x", "b.safetensors": "x", "c.safetensors": "x", "config.json": "{}" }),
+      413,
+      "too_large",
+      "files",
+    ],
+  ];
+  for (const [body, status, code, param] of cases) {
+    const response = await upload(server, body);
+    const { error } = await response.json();
+    assert.deepEqual([response.status, error?.code, error?.param], [status, code, param], error?.message);
+  }
+  const wrongField = new FormData();
+  wrongField.append("file", new Blob(["x"]), "a.gguf");
+  assert.equal((await (await upload(server, wrongField)).json()).error.param, "files");
+  assert.equal((await server.post("/v1/models", {})).status, 415);
+  const broken = await server.get("/v1/models", {
+    method: "POST",
+    headers: { "content-type": "multipart/form-data; boundary=b" },
+    body: '--b\r\ncontent-disposition: form-data; name="files"; filename="a.gguf"\r\n\r\nabc',
+  });
+  assert.deepEqual([broken.status, (await broken.json()).error.code], [400, "invalid_request"]);
+  assert.deepEqual((await (await server.get("/v1/compressions")).json()).data, []);
+  await settled(server);
+});
+
+withServer("a client that leaves its upload leaves nothing", {}, async (server) => {
+  const { hostname, port } = new URL(server.url);
+  const connection = await Deno.connect({ hostname, port: Number(port) });
+  const head =
+    `POST /v1/models HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 9999\r\n\r\n` +
+    `--b\r\ncontent-disposition: form-data; name="files"; filename="a.gguf"\r\n\r\nabc`;
+  await connection.write(new TextEncoder().encode(head));
+  for (let i = 0; i < 100 && leftovers(server).length === 0; i++) {
+    await new Promise((done) => setTimeout(done, 5));
+  }
+  assert.equal(leftovers(server).length, 1);
+  connection.close();
+  await settled(server);
+});
+
+const failing: FakeServerOptions["run"] = async (task) => {
+  await Deno.mkdir(task.out);
+  if (task.name === "odd") throw new TypeError("x is not a function");
+  throw new OatmillError(
+    "non_finite_weights",
+    'Cannot use tensor "a" of "model.safetensors": value 3 is NaN',
+  );
+};
+withServer(
+  "a job that fails says why, leaves nothing, and the server serves on",
+  { run: failing },
+  async (server) => {
+    for (const [name, code] of [["bad", "non_finite_weights"], ["odd", "internal_error"]]) {
+      const { id } = await (await upload(server, form({ "a.gguf": "x" }, { name }))).json();
+      const job = await finished(server, id);
+      assert.deepEqual([job.status, job.error.code, job.result], ["failed", code, null]);
+      assert.equal((await server.get(`/v1/models/${name}`)).status, 404);
+    }
+    await settled(server);
+    assert.equal(
+      (await server.post("/v1/completions", { model: "fake", prompt: "a", max_tokens: 1 })).status,
+      200,
+    );
+    assert.match(
+      await server.services.telemetry.metricsText(),
+      /^oatmill_compressions_total\{state="failed".*\} 2$/m,
+    );
+  },
+);
+
+const endless: FakeServerOptions["run"] = async (_task, { signal, onProgress }) => {
+  onProgress({ phase: "compress", done: 1, total: 10, error: 0.1 });
+  await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  throw new Error("unreachable");
+};
+withServer(
+  "jobs wait their turn and can be cancelled, waiting or running",
+  { run: endless },
+  async (server) => {
+    const submit = async (name: string) =>
+      await (await upload(server, form({ "a.gguf": "x" }, { name }))).json();
+    const [first, second] = [await submit("one"), await submit("two")];
+    assert.equal((await upload(server, form({ "a.gguf": "x" }, { name: "two" }))).status, 409);
+    const get = async (id: string) => await (await server.get(`/v1/compressions/${id}`)).json();
+    assert.deepEqual([(await get(first.id)).status, (await get(second.id)).status], ["running", "queued"]);
+    assert.deepEqual((await get(first.id)).progress, { phase: "compress", done: 1, total: 10, error: 0.1 });
+    for (const { id } of [second, first]) {
+      const job = await (await server.get(`/v1/compressions/${id}/cancel`, { method: "POST" })).json();
+      assert.equal(job.status, "cancelled");
+    }
+    const again = await server.get(`/v1/compressions/${first.id}/cancel`, { method: "POST" });
+    assert.equal(again.status, 409);
+    const page = await (await server.get("/v1/compressions?limit=1")).json();
+    assert.deepEqual([page.data[0].id, page.has_more], [second.id, true]);
+    const next = await (await server.get(`/v1/compressions?limit=1&after=${second.id}`)).json();
+    assert.deepEqual([next.data[0].id, next.has_more], [first.id, false]);
+    const events = await (await server.get(`/v1/compressions/${first.id}/events`)).json();
+    assert.deepEqual(events.data.map((e: Json) => e.data.state ?? e.data.progress.phase), [
+      "queued",
+      "running",
+      "compress",
+      "cancelled",
+    ]);
+    assert.equal((await server.get("/v1/compressions/none/events")).status, 404);
+    assert.equal((await server.get("/v1/compressions?limit=x")).status, 400);
+    await settled(server);
+  },
+);
+
+withServer("the OpenAPI document names every route", {}, async (server) => {
+  const document = await (await server.get("/openapi.json")).json();
+  assert.equal(document.openapi, "3.1.0");
+  const expected = [
+    "/healthz",
+    "/metrics",
+    "/readyz",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/compressions",
+    "/v1/compressions/{id}",
+    "/v1/compressions/{id}/cancel",
+    "/v1/compressions/{id}/events",
+    "/v1/models",
+    "/v1/models/{id}",
+    "/v1/models/{id}/files/{name}",
+  ];
+  assert.deepEqual(Object.keys(document.paths).sort(), expected);
+  assert.deepEqual(Object.keys(document.paths["/v1/models"]).sort(), ["get", "post"]);
+});

@@ -1,0 +1,154 @@
+/** Loaded models: an engine is made at a model's first use, shared, and closed when others need its place. */
+import { OatmillError } from "../errors.ts";
+import type { OpenedModel } from "../engine/open_model.ts";
+import type { EngineStats } from "../engine/types.ts";
+import type { DataFolder } from "../store/data_folder.ts";
+import type { ModelStore, StoredModel } from "../store/model_store.ts";
+import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import { log } from "../telemetry/log.ts";
+
+/** What is kept of an artifact's header beside its name: enough to list models without opening them. */
+export interface ModelInfo {
+  readonly architecture: string;
+  readonly contextLength: number;
+  readonly bytes: number;
+  readonly denseBytes: number;
+  readonly method: string;
+  readonly rate: number;
+  readonly values: string;
+  readonly sparsity: number;
+  readonly perplexity: ArtifactHeader["perplexity"];
+  /** Name -> size and SHA-256 of what may be downloaded. */
+  readonly files: ArtifactHeader["files"];
+}
+
+export function modelInfo(header: ArtifactHeader): ModelInfo {
+  const weights = header.layers.map((l) => l.shape[0] * l.shape[1]);
+  const kept = header.layers.reduce((sum, l, i) => sum + l.kept * weights[i], 0);
+  const all = weights.reduce((a, b) => a + b, 0);
+  return {
+    architecture: header.spec.architecture,
+    contextLength: header.spec.contextLength,
+    bytes: header.bytes,
+    denseBytes: header.denseBytes,
+    method: header.recipe.method,
+    rate: header.recipe.rate,
+    values: header.recipe.values,
+    sparsity: all === 0 ? 0 : 1 - kept / all,
+    perplexity: header.perplexity,
+    files: header.files,
+  };
+}
+
+interface Entry {
+  readonly opened: Promise<OpenedModel>;
+  model: OpenedModel | null;
+  leases: number;
+  lastUsed: number;
+}
+
+/** A model in use; dispose it when the request is over. */
+export interface Lease extends Disposable {
+  readonly id: string;
+  readonly model: OpenedModel;
+}
+
+export interface RegistryOptions {
+  readonly data: DataFolder;
+  readonly models: ModelStore;
+  readonly open: (path: string) => Promise<OpenedModel>;
+  /** Most engines kept; those in use are never closed for others. */
+  readonly maxLoaded: number;
+}
+
+export class ModelRegistry {
+  readonly #o: RegistryOptions;
+  readonly #entries = new Map<string, Entry>();
+  #uses = 0;
+
+  constructor(options: RegistryOptions) {
+    this.#o = options;
+  }
+
+  list(): (StoredModel & { info: ModelInfo })[] {
+    return this.#o.models.list() as (StoredModel & { info: ModelInfo })[]; // written by add() only
+  }
+  /** @throws {OatmillError} model_not_found */
+  get(id: string): StoredModel & { info: ModelInfo } {
+    const model = this.#o.models.get(id);
+    if (model) return model as StoredModel & { info: ModelInfo };
+    throw new OatmillError(
+      "model_not_found",
+      `Model ${JSON.stringify(id.slice(0, 200))} does not exist`,
+      "model",
+    );
+  }
+  has(id: string): boolean {
+    return this.#o.models.get(id) !== null;
+  }
+
+  /** Takes a finished artifact folder over under a name. @throws {OatmillError} conflict */
+  async add(id: string, artifactPath: string, header: ArtifactHeader): Promise<void> {
+    const folder = await this.#o.data.publish(artifactPath);
+    if (this.#o.models.add({ id, folder, createdMs: Date.now(), info: modelInfo(header) })) return;
+    await this.#o.data.remove(folder);
+    throw new OatmillError("conflict", `Cannot name the model "${id}": the name is taken`, "name");
+  }
+  /** Requests under way fail with `unavailable`. @throws {OatmillError} model_not_found */
+  async remove(id: string): Promise<void> {
+    this.get(id);
+    const folder = this.#o.models.remove(id)!;
+    await this.#close(id);
+    await this.#o.data.remove(folder);
+  }
+
+  /** @throws {OatmillError} model_not_found, or why the artifact does not load */
+  async acquire(id: string): Promise<Lease> {
+    const entry = this.#entries.get(id) ?? this.#load(this.get(id));
+    entry.leases++;
+    entry.lastUsed = ++this.#uses;
+    let held = true;
+    const release = () => {
+      if (held) entry.leases--;
+      held = false;
+    };
+    try {
+      return { id, model: await entry.opened, [Symbol.dispose]: release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+  #load(stored: StoredModel): Entry {
+    const start = performance.now();
+    const opened = this.#makeRoom().then(() => this.#o.open(this.#o.data.modelPath(stored.folder)));
+    const entry: Entry = { opened, model: null, leases: 0, lastUsed: 0 };
+    this.#entries.set(stored.id, entry);
+    opened.then((model) => {
+      entry.model = model;
+      log("info", "model loaded", { model: stored.id, ms: Math.round(performance.now() - start) });
+    }, () => this.#entries.delete(stored.id));
+    return entry;
+  }
+  /** Closes the longest unused idle engines until one more fits. */
+  async #makeRoom(): Promise<void> {
+    const idle = [...this.#entries].filter(([, e]) => e.leases === 0 && e.model !== null)
+      .sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
+    const excess = this.#entries.size + 1 - this.#o.maxLoaded;
+    for (const [id] of idle.slice(0, Math.max(0, excess))) await this.#close(id);
+  }
+  async #close(id: string): Promise<void> {
+    const entry = this.#entries.get(id);
+    if (!entry) return;
+    this.#entries.delete(id);
+    await entry.opened.then((m) => m.engine.close(), () => {});
+  }
+
+  /** Of every loaded model. */
+  stats(): { id: string; stats: EngineStats }[] {
+    return [...this.#entries].flatMap(([id, e]) => e.model ? [{ id, stats: e.model.engine.stats() }] : []);
+  }
+  async close(): Promise<void> {
+    await Promise.all([...this.#entries.keys()].map((id) => this.#close(id)));
+  }
+}

@@ -1,0 +1,140 @@
+/** Puts the services together and listens: the only place where routes meet real engines, files and exporters. */
+import type { DatabaseSync } from "node:sqlite";
+import project from "../deno.json" with { type: "json" };
+import { openModel } from "../engine/open_model.ts";
+import type { EngineOptions } from "../engine/types.ts";
+import { DataFolder } from "../store/data_folder.ts";
+import { openDatabase } from "../store/database.ts";
+import { JobStore } from "../store/job_store.ts";
+import { ModelStore } from "../store/model_store.ts";
+import { log } from "../telemetry/log.ts";
+import { Telemetry } from "../telemetry/telemetry.ts";
+import { createApp } from "./app.ts";
+import { JobRunner } from "./jobs.ts";
+import { ModelRegistry } from "./registry.ts";
+import { runTask } from "./run_task.ts";
+import { DEFAULT_LIMITS, type Limits, type Services } from "./services.ts";
+
+export interface ServerOptions {
+  /** Data folder. */
+  readonly data: string;
+  readonly otlpEndpoint: string | null;
+  readonly otlpIntervalMs?: number;
+  readonly engine: EngineOptions;
+  /** Most models kept loaded. */
+  readonly maxLoaded: number;
+  readonly limits?: Partial<Limits>;
+}
+export interface ListenOptions {
+  readonly host: string;
+  /** 0 = any free one. */
+  readonly port: number;
+}
+
+export class Server implements AsyncDisposable {
+  #http: Deno.HttpServer<Deno.NetAddr> | null = null;
+  #notReady: string | null = "The server is starting";
+
+  private constructor(readonly services: Services, readonly database: DatabaseSync) {}
+
+  /** Opens the data folder and everything above it. @throws {OatmillError} conflict, storage_failed */
+  static async open(options: ServerOptions): Promise<Server> {
+    const { version } = project;
+    const data = await DataFolder.open(options.data);
+    const database = openDatabase(data.database);
+    const models = new ModelStore(database);
+    await removeLost(data, models);
+    const jobs = new JobStore(database);
+    for (const job of jobs.failInterrupted()) log("warn", "compression was interrupted", { job });
+    const telemetry = new Telemetry({
+      version,
+      otlpEndpoint: options.otlpEndpoint,
+      exportIntervalMs: options.otlpIntervalMs,
+    });
+    const open = (path: string) => openModel(path, options.engine);
+    const registry = new ModelRegistry({ data, models, open, maxLoaded: options.maxLoaded });
+    const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });
+    const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const notReady = () => server.#notReady;
+    const server = new Server(
+      { version, telemetry, data, registry, jobs: runner, limits, notReady },
+      database,
+    );
+    observeModels(server.services);
+    return server;
+  }
+
+  listen({ host, port }: ListenOptions): { host: string; port: number } {
+    const app = createApp(this.services);
+    this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
+    const { hostname, port: bound } = this.#http.addr;
+    log("info", "listening", { host: hostname, port: bound });
+    return { host: hostname, port: bound };
+  }
+  /** Loads a model before the first request asks for it, then reports ready. */
+  async warmUp(model: string | null): Promise<void> {
+    try {
+      if (model !== null) (await this.services.registry.acquire(model))[Symbol.dispose]();
+      this.#notReady = null;
+    } catch (error) {
+      this.#notReady = `The model "${model}" does not load`;
+      log("error", "model does not load", { model, error: String(error) });
+    }
+  }
+
+  /** Takes no more requests, lets those under way end (up to `graceMs`), then closes everything. */
+  async close(graceMs = 10_000): Promise<void> {
+    this.#notReady = "The server is shutting down";
+    const { services: { registry, jobs, telemetry, data } } = this;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const grace = new Promise<void>((done) => timer = setTimeout(done, graceMs));
+    const stopped = this.#http?.shutdown();
+    await Promise.race([Promise.all([stopped, jobs.close()]), grace]);
+    clearTimeout(timer);
+    await registry.close();
+    await telemetry.close();
+    this.database.close();
+    data[Symbol.dispose]();
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close(0);
+  }
+}
+
+/** Rows without a folder and folders without a row: what a crash or a hand in the data folder leaves. */
+async function removeLost(data: DataFolder, models: ModelStore): Promise<void> {
+  for (const { id, folder } of models.list()) {
+    const found = await Deno.stat(data.modelPath(folder)).then(() => true, () => false);
+    if (found) continue;
+    models.remove(id);
+    log("warn", "model files are gone", { model: id });
+  }
+  const orphans = await data.removeOrphans(new Set(models.list().map((m) => m.folder)));
+  for (const folder of orphans) log("warn", "removed files of no model", { folder });
+}
+
+function observeModels({ telemetry, registry }: Services): void {
+  const seen = new Set<string>();
+  telemetry.observe((report) => {
+    report("processMemory", Deno.memoryUsage().rss);
+    for (const { id, info } of registry.list()) {
+      const attributes = { "gen_ai.request.model": id };
+      report("artifactBytes", info.bytes, attributes);
+      report("denseBytes", info.denseBytes, attributes);
+      report("sparsity", info.sparsity, attributes);
+    }
+    const loaded = new Map(registry.stats().map(({ id, stats }) => [id, stats]));
+    for (const id of loaded.keys()) seen.add(id);
+    for (const id of seen) {
+      const stats = loaded.get(id);
+      const attributes = { "gen_ai.request.model": id };
+      report("requestsRunning", stats?.running ?? 0, attributes);
+      report("requestsWaiting", stats?.waiting ?? 0, attributes);
+      report("batchTokens", stats?.batchTokens ?? 0, attributes);
+      report("steps", stats?.stepsTotal ?? 0, attributes);
+      report("kvBlocksUsed", stats?.kvBlocksUsed ?? 0, attributes);
+      report("kvBlocksTotal", stats?.kvBlocksTotal ?? 0, attributes);
+      report("modelMemory", stats?.memoryBytes ?? 0, attributes);
+    }
+  });
+}

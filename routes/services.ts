@@ -1,0 +1,41 @@
+/** What the handlers work with; made by server.ts, or by tests with a fake engine. */
+import { OpenAPIHono, type z } from "@hono/zod-openapi";
+import type { Telemetry } from "../telemetry/telemetry.ts";
+import { invalidInput } from "./errors.ts";
+import type { JobRunner } from "./jobs.ts";
+import type { DataFolder } from "../store/data_folder.ts";
+import type { ModelRegistry } from "./registry.ts";
+
+export interface Limits {
+  /** Bytes of a JSON body. */
+  readonly jsonBytes: number;
+  /** Bytes of all files of one upload, and of what an archive unpacks to. */
+  readonly uploadBytes: number;
+  /** Files of one upload, and of an archive. */
+  readonly uploadFiles: number;
+}
+export const DEFAULT_LIMITS: Limits = {
+  jsonBytes: 16 * 2 ** 20,
+  uploadBytes: 64 * 2 ** 30,
+  uploadFiles: 512,
+};
+
+export interface Services {
+  readonly version: string;
+  readonly telemetry: Telemetry;
+  readonly data: DataFolder;
+  readonly registry: ModelRegistry;
+  readonly jobs: JobRunner;
+  readonly limits: Limits;
+  /** Why the server is not ready, or null when it is. */
+  notReady(): string | null;
+}
+
+/** An app for one resource: its validation errors are 400 and name the field. */
+export function resource(): OpenAPIHono {
+  return new OpenAPIHono({
+    defaultHook: (result) => {
+      if (!result.success) throw invalidInput(result.error as z.ZodError);
+    },
+  });
+}

@@ -1,0 +1,162 @@
+/** The HTTP surface over fake engines and a fake compression, on a real port with a real data folder. Tests only. */
+import { join } from "node:path";
+import type { OpenedModel } from "../engine/open_model.ts";
+import type { CompressResult } from "../compress/types.ts";
+import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import { recipeSchema } from "../models/recipe.ts";
+import { createApp } from "../routes/app.ts";
+import { JobRunner, type RunTask } from "../routes/jobs.ts";
+import { ModelRegistry } from "../routes/registry.ts";
+import { DEFAULT_LIMITS, type Limits, type Services } from "../routes/services.ts";
+import { DataFolder } from "../store/data_folder.ts";
+import { openDatabase } from "../store/database.ts";
+import { JobStore } from "../store/job_store.ts";
+import { ModelStore } from "../store/model_store.ts";
+import { setLogSink } from "../telemetry/log.ts";
+import { Telemetry } from "../telemetry/telemetry.ts";
+import { byteTokenizer, EOS, FakeEngine, type FakeEngineOptions } from "./fake_engine.ts";
+
+export interface FakeServerOptions {
+  readonly engine?: FakeEngineOptions;
+  readonly tokenizer?: Partial<OpenedModel["tokenizer"]> | null;
+  readonly run?: RunTask;
+  readonly limits?: Partial<Limits>;
+  readonly maxLoaded?: number;
+}
+
+export class FakeServer implements AsyncDisposable {
+  readonly engines: FakeEngine[] = [];
+  readonly logs: string[] = [];
+
+  private constructor(
+    readonly url: string,
+    readonly services: Services,
+    readonly stop: () => Promise<void>,
+  ) {}
+
+  static async start(options: FakeServerOptions = {}): Promise<FakeServer> {
+    const root = await Deno.makeTempDir();
+    const data = await DataFolder.open(root);
+    const database = openDatabase(data.database);
+    const telemetry = new Telemetry({ version: "test", otlpEndpoint: null });
+    const open = () => Promise.resolve(self.#open(options));
+    const models = new ModelStore(database);
+    const registry = new ModelRegistry({ data, models, open, maxLoaded: options.maxLoaded ?? 4 });
+    const jobs = new JobRunner({
+      jobs: new JobStore(database),
+      registry,
+      telemetry,
+      run: options.run ?? fakeRun,
+    });
+    const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const services: Services = {
+      version: "test",
+      telemetry,
+      data,
+      registry,
+      jobs,
+      limits,
+      notReady: () => null,
+    };
+    const http = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+      createApp(services).fetch,
+    );
+    const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, async () => {
+      await jobs.close();
+      await http.shutdown();
+      await registry.close();
+      await telemetry.close();
+      database.close();
+      data[Symbol.dispose]();
+      setLogSink(formerSink);
+      await Deno.remove(root, { recursive: true });
+    });
+    const formerSink = setLogSink((line) => self.logs.push(line));
+    await self.addModel("fake");
+    return self;
+  }
+  #open(options: FakeServerOptions): OpenedModel {
+    const engine = new FakeEngine(options.engine);
+    this.engines.push(engine);
+    const spec = { ...fakeHeader("fake").spec, eosIds: [EOS] };
+    const tokenizer = options.tokenizer === null ? null : { ...byteTokenizer, ...options.tokenizer };
+    return { name: "fake", spec, engine, tokenizer, header: null };
+  }
+
+  async addModel(id: string): Promise<void> {
+    const folder = await this.services.data.temporary();
+    await Deno.writeTextFile(join(folder, "oatmill.json"), "{}");
+    await Deno.writeTextFile(join(folder, "model.safetensors"), "weights");
+    await this.services.registry.add(id, folder, fakeHeader(id));
+  }
+  get(path: string, init?: RequestInit): Promise<Response> {
+    return fetch(this.url + path, init);
+  }
+  post(path: string, body: unknown, init: RequestInit = {}): Promise<Response> {
+    const headers = { "content-type": "application/json", ...init.headers };
+    return this.get(path, {
+      method: "POST",
+      ...init,
+      headers,
+      body: typeof body === "string" ? body : JSON.stringify(body),
+    });
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+/** Data of a whole event stream, parsed; the closing [DONE] stays a string. */
+export async function readEvents(response: Response): Promise<unknown[]> {
+  return (await response.text()).split("\n\n").filter(Boolean).map((event) => {
+    const data = event.split("\n").find((line) => line.startsWith("data: "))!.slice(6);
+    return data === "[DONE]" ? data : JSON.parse(data);
+  });
+}
+
+export const fakeRun: RunTask = async (task, { onProgress }) => {
+  onProgress({ phase: "compress", done: 1, total: 1 });
+  await Deno.mkdir(task.out);
+  await Deno.writeTextFile(join(task.out, "oatmill.json"), "{}");
+  return fakeResult(task.name, task.out);
+};
+export const fakeResult = (name: string, artifact: string): CompressResult => ({
+  artifact,
+  header: fakeHeader(name),
+  seconds: 1,
+  peakRssBytes: 1,
+  phases: {},
+});
+export function fakeHeader(name: string): ArtifactHeader {
+  return {
+    format: 1,
+    oatmill: "test",
+    created: "2026-01-01T00:00:00Z",
+    name,
+    spec: {
+      family: "llama",
+      architecture: "LlamaForCausalLM",
+      vocabSize: 258,
+      hiddenSize: 8,
+      blocks: 1,
+      contextLength: 512,
+      norm: { kind: "rmsnorm", eps: 1e-5 },
+      attention: { heads: 1, kvHeads: 1, headDim: 8, scale: 1, window: null, rope: null },
+      mlp: { intermediateSize: 8, activation: "silu", gated: true },
+      tiedEmbeddings: true,
+      biases: [],
+      bosId: 256,
+      eosIds: [EOS],
+    },
+    recipe: recipeSchema.parse({}),
+    source: { file: "x", format: "safetensors", tensorBytes: 1 },
+    blockChunks: 2,
+    tensors: [],
+    layers: [{ name: "block.0.q", shape: [8, 8], rate: 0.3, rank: 1, kept: 0.75, bits: 8, error: 0.1 }],
+    perplexity: null,
+    bytes: 100,
+    denseBytes: 200,
+    files: { "model.safetensors": { bytes: 7, sha256: "ab" } },
+  };
+}
