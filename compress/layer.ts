@@ -59,8 +59,15 @@ export async function compressLayer(job: LayerJob, linalg: Linalg): Promise<Laye
 }
 
 /**
- * S, U and V, or null when the layer stays dense: with method `none`, and when packing them would take more bytes than
- * int8 weights do (not asked with f32 values, which are for exact comparisons).
+ * A layer stays dense when its packed S and L take more than this times the bytes of int8 weights. A little more is
+ * fine: they cost half the multiplications (windows at rate 0.3: 0.97-1.1 times the bytes, the padded factors of
+ * narrow layers most).
+ */
+const LARGEST_SHARE_OF_DENSE = 1.25;
+
+/**
+ * S, U and V, or null when the layer stays dense: with method `none`, with nothing to remove, and when packing them
+ * would take too many bytes (not asked with f32 values, which are for exact comparisons).
  */
 async function sparseLowRank(
   W: Matrix,
@@ -76,7 +83,7 @@ async function sparseLowRank(
   const tooLarge = (windows: number, rank: number) =>
     recipe.values !== "f32" &&
     budgetBytes(shape, { rank, windows }, { bits: recipe.values === "int4" ? 4 : 8, blockChunks }) >
-      packedBytes({ kind: "q8" }, shape);
+      LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
   if (budget.windows !== null && tooLarge(budget.windows, budget.rank)) return null;
   const { U, V, scores } = await method.compress({ W, d }, {
     budget,

@@ -37,6 +37,17 @@ export function blockStatistics(
   return statistics;
 }
 
+/** Adds the parts' upper triangles and mirrors them. */
+function secondMoments(parts: readonly BlockSums[], name: InputName, tokens: number) {
+  const H = shared(parts[0].moments[name].length), n = Math.sqrt(H.length);
+  for (let i = 0; i < n; i++) {
+    for (let j = i; j < n; j++) {
+      H[j * n + i] = H[i * n + j] = sum(parts, (p) => p.moments[name][i * n + j]) / tokens;
+    }
+  }
+  return H;
+}
+
 function addSink(parts: readonly BlockSums[], meanSquares: Float64Array, H: Float32Array | null): void {
   const n = meanSquares.length;
   const rows = parts.flatMap(({ first }) =>

@@ -33,6 +33,25 @@ export function blockWeights(
   return weights;
 }
 
+/** Rows from..to-1 of X'X, from the diagonal on: it is symmetric, so the rest costs nothing. */
+export interface MomentPanel {
+  readonly from: number;
+  readonly to: number;
+  /** Name of the output `[to - from, dIn - from]`. */
+  readonly output: string;
+}
+const PANEL_COLUMNS = 256;
+
+export function momentPanels(name: InputName, dIn: number): MomentPanel[] {
+  return Array.from({ length: Math.ceil(dIn / PANEL_COLUMNS) }, (_, i) => {
+    const from = i * PANEL_COLUMNS;
+    return { from, to: Math.min(dIn, from + PANEL_COLUMNS), output: `${name}.moments.${from}` };
+  });
+}
+
+const columns = (g: OnnxGraph, x: string, from: number, to: number): string =>
+  g.node("Slice", [x, g.integers([from]), g.integers([to]), g.integers([1])]);
+
 export interface BlockGraphOptions {
   readonly spec: ModelSpec;
   readonly weights: Readonly<Record<string, readonly number[]>>;
@@ -44,7 +63,7 @@ export interface BlockGraphOptions {
 /**
  * Inputs: `x` [sequences x length, hidden], the weights, `mask` [length, length] and, with rope, `cos` and `sin`
  * [length, 1, dims / 2]. Outputs: `y` like x; `INPUT.squares` [dIn], `attn.first` [sequences, hidden] (position 0) when
- * squares are collected; `INPUT.moments` [dIn, dIn] too for moments.
+ * squares are collected; the {@linkcode momentPanels} of each input for moments.
  */
 export function blockGraph(options: BlockGraphOptions): OnnxGraph {
   const g = new OnnxGraph();
@@ -64,7 +83,10 @@ export function blockGraph(options: BlockGraphOptions): OnnxGraph {
       g.node("ReduceSumSquare", [value], { axes: { ints: [0] }, keepdims: { int: 0 } }),
     );
     if (collect === "moments") {
-      g.output(`${name}.moments`, g.node("Gemm", [value, value], { transA: { int: 1 } }));
+      for (const { from, to, output } of momentPanels(name, inputWidths(spec)[name])) {
+        const right = columns(g, value, from, inputWidths(spec)[name]);
+        g.output(output, g.node("Gemm", [columns(g, value, from, to), right], { transA: { int: 1 } }));
+      }
     }
     return value;
   };
@@ -104,6 +126,9 @@ export function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): s
   return g.node("Mul", [g.node("Div", [x, root]), weight]);
 }
 
+/** Queries that share one matrix product with the keys up to the last of them. */
+const QUERY_BLOCK = 128;
+
 /** q [tokens, heads x headDim], k and v [tokens, kvHeads x headDim] -> [tokens, heads x headDim] */
 function attention(
   g: OnnxGraph,
@@ -117,23 +142,24 @@ function attention(
   const reshape = (x: string, ...shape: number[]) => g.node("Reshape", [x, g.integers(shape)]);
   const permute = (x: string, ...perm: number[]) => g.node("Transpose", [x], { perm: { ints: perm } });
   const scaled = g.node("Mul", [rotate(g, spec, reshape(q, n, t, heads, headDim)), g.scalar(scale)]);
-  const queries = reshape(
-    permute(reshape(scaled, n, t, kvHeads, groups, headDim), 0, 2, 3, 1, 4),
-    n,
-    kvHeads,
-    groups * t,
-    headDim,
-  );
+  const queries = permute(reshape(scaled, n, t, kvHeads, groups, headDim), 0, 2, 3, 1, 4);
   const keys = permute(rotate(g, spec, reshape(k, n, t, kvHeads, headDim)), 0, 2, 3, 1);
   const values = permute(reshape(v, n, t, kvHeads, headDim), 0, 2, 1, 3);
-  const scores = reshape(g.node("MatMul", [queries, keys]), n, kvHeads, groups, t, t);
-  const weights = g.node("Softmax", [g.node("Add", [scores, "mask"])], { axis: { int: -1 } });
-  const out = g.node("MatMul", [reshape(weights, n, kvHeads, groups * t, t), values]);
-  return reshape(
-    permute(reshape(out, n, kvHeads, groups, t, headDim), 0, 3, 1, 2, 4),
-    n * t,
-    heads * headDim,
-  );
+  const slice = (x: string, axis: number, from: number, to: number) =>
+    g.node("Slice", [x, g.integers([from]), g.integers([to]), g.integers([axis])]);
+  // Keys behind a block of queries are masked anyway: leaving them out saves 3/8 of the work at 512 tokens.
+  const parts: string[] = [];
+  for (let from = 0; from < t; from += QUERY_BLOCK) {
+    const to = Math.min(t, from + QUERY_BLOCK), rows = to - from;
+    const block = reshape(slice(queries, 3, from, to), n, kvHeads, groups * rows, headDim);
+    const scores = reshape(g.node("MatMul", [block, slice(keys, 3, 0, to)]), n, kvHeads, groups, rows, to);
+    const mask = slice(slice("mask", 0, from, to), 1, 0, to);
+    const weights = g.node("Softmax", [g.node("Add", [scores, mask])], { axis: { int: -1 } });
+    const out = g.node("MatMul", [reshape(weights, n, kvHeads, groups * rows, to), slice(values, 2, 0, to)]);
+    parts.push(reshape(out, n, kvHeads, groups, rows, headDim));
+  }
+  const all = parts.length > 1 ? g.node("Concat", parts, { axis: { int: 3 } }) : parts[0];
+  return reshape(permute(all, 0, 3, 1, 2, 4), n * t, heads * headDim);
 }
 
 /** Rotary embedding of [n, t, heads, headDim]: pairs (i, i + dims / 2), the dimensions behind `dims` unchanged. */

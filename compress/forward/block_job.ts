@@ -1,7 +1,7 @@
 /** Worker side of the calibration forward: one block over a range of sequences, statistics reduced on the spot. */
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
 import type { InputName, ModelSpec } from "../../models/spec.ts";
-import { blockGraph, type Collect, INPUT_NAMES, inputWidths } from "./block_graph.ts";
+import { blockGraph, type Collect, INPUT_NAMES, inputWidths, momentPanels } from "./block_graph.ts";
 
 /** About this many tokens pass through the graph at once: [2048, n] products run at full speed. */
 const CHUNK_TOKENS = 2048;
@@ -32,7 +32,7 @@ export interface BlockSums {
   readonly tokens: number;
   readonly momentTokens: number;
   readonly squares: Readonly<Record<InputName, Float64Array<ArrayBuffer>>>;
-  /** X'X `[dIn, dIn]`; empty when no sequence collected moments. */
+  /** Upper triangle of X'X `[dIn, dIn]`; empty when no sequence collected moments. */
   readonly moments: Readonly<Record<InputName, Float32Array<ArrayBuffer>>>;
   /** Position 0's input of q, k, v: `[sequences, hidden]`. */
   readonly first: Float32Array<ArrayBuffer>;
@@ -70,7 +70,7 @@ export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<Bl
     firstRows.push(outputs["attn.first"].data as Float32Array);
     for (const name of INPUT_NAMES) {
       add(sums.squares[name], outputs[`${name}.squares`].data as Float32Array);
-      if (collect === "moments") add(sums.moments[name], outputs[`${name}.moments`].data as Float32Array);
+      if (collect === "moments") addMoments(name, sums.moments[name], outputs);
     }
   }
   return { ...sums, first: concat(firstRows) };
@@ -103,7 +103,10 @@ function graphOutputs(
   outputs["attn.first"] = tensor(sequences, spec.hiddenSize);
   for (const [name, n] of Object.entries(inputWidths(spec))) {
     outputs[`${name}.squares`] = tensor(n);
-    if (collect === "moments") outputs[`${name}.moments`] = tensor(n, n);
+    if (collect !== "moments") continue;
+    for (const { from, to, output } of momentPanels(name as InputName, n)) {
+      outputs[output] = tensor(to - from, n - from);
+    }
   }
   return outputs;
 }
@@ -133,6 +136,17 @@ export function positionInputs(spec: ModelSpec, length: number): Record<string, 
 
 function add(sum: Float64Array | Float32Array, values: Float32Array): void {
   for (let i = 0; i < values.length; i++) sum[i] += values[i];
+}
+
+/** Adds the panels' rows to the upper triangle (and the square on it) of `H`. */
+function addMoments(name: InputName, H: Float32Array, outputs: Readonly<Record<string, Tensor>>): void {
+  const n = Math.sqrt(H.length);
+  for (const { from, to, output } of momentPanels(name, n)) {
+    const panel = outputs[output].data as Float32Array, width = n - from;
+    for (let i = from; i < to; i++) {
+      add(H.subarray(i * n + from, (i + 1) * n), panel.subarray((i - from) * width, (i - from + 1) * width));
+    }
+  }
 }
 
 function concat(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
