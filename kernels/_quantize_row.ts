@@ -21,10 +21,10 @@ export function fromBf16(bits: number): number {
 const ROUND = 1.5 * 2 ** 52;
 
 /**
- * Scales tried, as multiples of absmax / largest code. 7-bit codes gain little from clipping; 4-bit codes do:
- * squared error of Gaussian weights -9 % against absmax alone with the multiples below, -10 % with twice as many.
+ * Scales tried, as multiples of absmax / largest code (the limit of clipping is the smallest). Squared error of normal
+ * weights in runs of 64 against absmax alone: 4 bits -8.5 % (with 14 multiples -9.8 %), 8 bits nothing (14: -5 %).
  */
-const MULTIPLES = { 8: [1, 0.97], 4: [1, 1.06, 0.94, 0.88, 0.82, 0.76] } as const;
+const MULTIPLES = { 8: [1], 4: [1, 1.06, 0.94, 0.88, 0.82, 0.76] } as const;
 
 /** Squared error of `values` on the grid of `scale`, weighted by `importance`; stops once above `limit`. */
 function squaredError(
