@@ -5,13 +5,10 @@ import { templateOf } from "../tokenizer_files.ts";
 import type { GgufValue } from "./gguf_header.ts";
 import type { JsonObject } from "./json_file.ts";
 import { preTokenizerOf } from "./gguf_pre_tokenizers.ts";
-import { sentencePieceFiles } from "./sentence_piece.ts";
-import { byteLevelFiles } from "./vocab_merges.ts";
+import { sentencePieceFiles, TOKEN_TYPE } from "./sentence_piece.ts";
+import { byteLevelFiles, idsOf } from "./vocab_merges.ts";
 
 type Metadata = ReadonlyMap<string, GgufValue>;
-
-/** llama_token_type of llama.cpp; SentencePiece uses the same numbers. */
-export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 /**
  * @returns null when the file carries no vocabulary
@@ -57,13 +54,6 @@ export function tokenizerFromGguf(metadata: Metadata): TokenizerFiles | null {
     config: named,
     chatTemplate,
   });
-}
-
-/** A null prototype, so that a token may be called "__proto__". */
-export function idsOf(tokens: readonly string[]): Record<string, number> {
-  const ids: Record<string, number> = Object.create(null);
-  tokens.forEach((token, id) => ids[token] ??= id);
-  return ids;
 }
 
 function namedTokens(metadata: Metadata, tokens: readonly string[]): Record<string, string> & JsonObject {

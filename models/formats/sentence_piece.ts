@@ -1,8 +1,10 @@
 /** A SentencePiece BPE vocabulary (pieces with scores) as tokenizer.json, the way transformers converts it. */
 import type { TokenizerFiles } from "../checkpoint.ts";
-import { idsOf, TOKEN_TYPE } from "./gguf_tokenizer.ts";
 import type { JsonObject } from "./json_file.ts";
-import { addedTokenJson, bosTemplate } from "./vocab_merges.ts";
+import { addedTokenJson, bosTemplate, idsOf } from "./vocab_merges.ts";
+
+/** llama_token_type of llama.cpp; SentencePiece uses the same numbers. */
+export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 export interface SentencePiece {
   readonly text: string;

@@ -54,6 +54,13 @@ export function byteLevelFiles(
   };
 }
 
+/** A null prototype, so that a token may be called "__proto__". */
+export function idsOf(tokens: readonly string[]): Record<string, number> {
+  const ids: Record<string, number> = Object.create(null);
+  tokens.forEach((token, id) => ids[token] ??= id);
+  return ids;
+}
+
 export function addedTokenJson({ id, content, special }: AddedToken): JsonObject {
   return { id, content, special, single_word: false, lstrip: false, rstrip: false, normalized: false };
 }
