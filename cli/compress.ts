@@ -1,0 +1,134 @@
+/** `compress`: one model into one artifact folder. */
+import { compress } from "../compress/pipeline.ts";
+import type { CompressResult } from "../compress/types.ts";
+import { OatmillError } from "../errors.ts";
+import type { RecipeInput } from "../models/recipe.ts";
+import { megabytes, printResult, ProgressBar, table } from "./output.ts";
+
+export interface CompressCommandOptions {
+  readonly out: string;
+  readonly name?: string;
+  readonly recipe?: string;
+  readonly method?: RecipeInput["method"];
+  readonly rate?: number;
+  readonly rankRatio?: number;
+  readonly allocation?: "uniform" | "owl";
+  readonly pattern?: RecipeInput["pattern"];
+  readonly values?: RecipeInput["values"];
+  readonly iterations?: number;
+  readonly decomposition?: RecipeInput["decomposition"];
+  readonly refine: boolean;
+  readonly calibration?: string;
+  readonly sequences?: number;
+  readonly length?: number;
+  readonly statistics?: "dense" | "sequential";
+  readonly evaluate?: string;
+  readonly seed?: number;
+  readonly threads?: number;
+  readonly json?: boolean;
+}
+
+/** Fields that are given; the others stay the file's or the default. */
+const given = <T extends object>(fields: T): Partial<T> =>
+  Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as Partial<T>;
+
+// deno-lint-ignore no-explicit-any -- a user's JSON; compress() checks it against the recipe schema
+export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
+  const allocation = typeof file.allocation === "string" ? { kind: file.allocation } : file.allocation;
+  return {
+    ...file,
+    ...given({
+      method: o.method,
+      rate: o.rate,
+      rank_ratio: o.rankRatio,
+      pattern: o.pattern,
+      values: o.values,
+      iterations: o.iterations,
+      decomposition: o.decomposition,
+      refine: o.refine ? undefined : false,
+    }),
+    allocation: { ...allocation, ...given({ kind: o.allocation }) },
+    calibration: {
+      ...file.calibration,
+      ...given({
+        text: o.calibration,
+        sequences: o.sequences,
+        length: o.length,
+        statistics: o.statistics,
+        seed: o.seed,
+      }),
+    },
+    evaluate: { ...file.evaluate, ...given({ text: o.evaluate }) },
+  };
+}
+
+async function readRecipe(path: string | undefined): Promise<unknown> {
+  if (path === undefined) return {};
+  try {
+    return JSON.parse(await Deno.readTextFile(path));
+  } catch (error) {
+    throw new OatmillError("invalid_recipe", `Cannot read the recipe "${path}": ${(error as Error).message}`);
+  }
+}
+
+export async function compressCommand(source: string, options: CompressCommandOptions): Promise<void> {
+  const recipe = mergeRecipe(await readRecipe(options.recipe), options);
+  const bar = new ProgressBar();
+  const abort = new AbortController();
+  const stop = () => abort.abort();
+  Deno.addSignalListener("SIGINT", stop);
+  try {
+    const result = await compress({
+      source,
+      out: options.out,
+      name: options.name,
+      recipe,
+      threads: options.threads,
+      signal: abort.signal,
+      onProgress: (p) => bar.show(p),
+    });
+    bar.end();
+    const report = compressReport(result);
+    printResult(report, { json: options.json, lines: () => reportLines(report) });
+  } finally {
+    Deno.removeSignalListener("SIGINT", stop);
+  }
+}
+
+export function compressReport({ artifact, header, seconds, peakRssBytes, phases }: CompressResult) {
+  return {
+    artifact,
+    name: header.name,
+    method: header.recipe.method,
+    rate: header.recipe.rate,
+    values: header.recipe.values,
+    bytes: header.bytes,
+    dense_bytes: header.denseBytes,
+    seconds,
+    phases,
+    peak_rss_bytes: peakRssBytes,
+    perplexity: header.perplexity,
+    layers: header.layers,
+  };
+}
+
+function reportLines(r: ReturnType<typeof compressReport>): string[] {
+  const quality = r.perplexity
+    ? [
+      `perplexity   ${r.perplexity.dense.toFixed(3)} dense, ${
+        r.perplexity.compressed.toFixed(3)
+      } compressed (${r.perplexity.tokens} tokens)`,
+    ]
+    : [];
+  return [
+    ...table([
+      ["layer", "rate", "rank", "kept", "bits", "error"],
+      ...r.layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.error]),
+    ]),
+    "",
+    `artifact     ${r.artifact}`,
+    `size         ${megabytes(r.bytes)} (dense float16: ${megabytes(r.dense_bytes)})`,
+    ...quality,
+    `took         ${r.seconds.toFixed(1)} s, at most ${megabytes(r.peak_rss_bytes)} of memory`,
+  ];
+}

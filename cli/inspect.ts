@@ -1,0 +1,76 @@
+/** `inspect`: what a model is, without loading its weights. */
+import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
+import { openCheckpoint } from "../models/open.ts";
+import { linearShapes, type ModelSpec } from "../models/spec.ts";
+import { megabytes, printResult, table } from "./output.ts";
+
+export async function inspect(path: string, options: { readonly json?: boolean }): Promise<void> {
+  if (await isArtifact(path)) {
+    const { header } = await openArtifact(path);
+    const { tensors, ...rest } = header;
+    const lines = () => [
+      ...specLines(header.name, header.spec),
+      `recipe       ${JSON.stringify(header.recipe)}`,
+      `size         ${megabytes(header.bytes)} in ${tensors.length} tensors (dense float16: ${
+        megabytes(header.denseBytes)
+      })`,
+      ...header.perplexity
+        ? [
+          `perplexity   ${header.perplexity.dense.toFixed(3)} dense, ${
+            header.perplexity.compressed.toFixed(3)
+          } compressed`,
+        ]
+        : [],
+      "",
+      ...table([
+        ["layer", "rate", "rank", "kept", "bits", "error"],
+        ...header.layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.error]),
+      ]),
+    ];
+    return printResult({ kind: "artifact", ...rest, tensors: tensors.length }, { json: options.json, lines });
+  }
+  const checkpoint = await openCheckpoint(path);
+  try {
+    const { spec, format, tensorBytes, tokenizerFiles } = checkpoint;
+    const result = {
+      kind: format,
+      path,
+      spec,
+      tensor_bytes: tensorBytes,
+      parameters: parameterCount(spec),
+      tokenizer: tokenizerFiles !== null,
+      chat_template: tokenizerFiles?.chatTemplate !== null && tokenizerFiles !== null,
+    };
+    const lines = () => [
+      ...specLines(path, spec),
+      `stored as    ${format}, ${megabytes(tensorBytes)}`,
+      `tokenizer    ${result.tokenizer ? "yes" : "no"}, chat template ${result.chat_template ? "yes" : "no"}`,
+    ];
+    printResult(result, { json: options.json, lines });
+  } finally {
+    checkpoint.close();
+  }
+}
+
+function specLines(name: string, spec: ModelSpec): string[] {
+  const { heads, kvHeads, headDim, window } = spec.attention;
+  return [
+    `model        ${name}`,
+    `family       ${spec.family} (${spec.architecture}), ${
+      (parameterCount(spec) / 1e6).toFixed(1)
+    } M parameters`,
+    `shape        ${spec.blocks} blocks of ${spec.hiddenSize}, MLP ${spec.mlp.intermediateSize} (${spec.mlp.activation}), ${heads} heads of ${headDim}, ${kvHeads} KV heads`,
+    `vocabulary   ${spec.vocabSize}${spec.tiedEmbeddings ? ", head tied to the embedding" : ""}`,
+    `context      ${spec.contextLength}${window === null ? "" : `, window ${window}`}`,
+  ];
+}
+
+/** Of matrices; norms and biases are left out. */
+export function parameterCount(spec: ModelSpec): number {
+  const block = Object.values(linearShapes(spec)).reduce(
+    (sum, shape) => sum + (shape ? shape[0] * shape[1] : 0),
+    0,
+  );
+  const table = spec.vocabSize * spec.hiddenSize;
+  return spec.blocks * block + table * (spec.tiedEmbeddings ? 1 : 2);
+}

@@ -1,0 +1,183 @@
+/**
+ * The commands and their options. Each command's work stands in the file of its name, loaded when it is called.
+ * Exit codes: 0 done, 1 failed, 2 wrong usage.
+ */
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import project from "../deno.json" with { type: "json" };
+import { OatmillError } from "../errors.ts";
+import { METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
+import { note, print } from "./output.ts";
+
+const MODEL = "artifact folder, Hugging Face folder or .gguf file";
+
+function integer(min: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (Number.isSafeInteger(value) && value >= min) return value;
+    throw new InvalidArgumentError(`Use a whole number of at least ${min}.`);
+  };
+}
+function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError("Use a number from 0 to 1.");
+}
+function idList(text: string): number[] {
+  const ids = text.split(",").map((t) => t.trim() === "" ? NaN : Number(t));
+  if (ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return ids;
+  throw new InvalidArgumentError("Use token ids with commas between them, as in 1,2,3.");
+}
+
+const json = () => new Option("--json", "print one JSON document");
+const threads = () =>
+  new Option("--threads <n>", "compute threads (default: all cores)").argParser(integer(1));
+const values = () =>
+  new Option("--values <kind>", "how the weights of a model that is no artifact are held").choices(VALUES)
+    .default("f32");
+
+export function createProgram(): Command {
+  const program = new Command("oatmill")
+    .description("Compresses transformers (sparse + low-rank) and serves them on CPUs.")
+    .version(project.version)
+    .exitOverride()
+    .configureOutput({ writeOut: (s) => print(s), writeErr: (s) => note(s.trimEnd()) });
+  addServe(program);
+  addCompress(program);
+  addEval(program);
+  addBench(program);
+  addSmall(program);
+  return program;
+}
+
+function addServe(program: Command): void {
+  program.command("serve")
+    .description("Serve the models of the data folder over HTTP")
+    .addOption(new Option("--host <address>", "address to listen on").env("HOST").default("127.0.0.1"))
+    .addOption(
+      new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(integer(0)),
+    )
+    .addOption(new Option("--data <folder>", "data folder").env("OATMILL_DATA").default(".oatmill"))
+    .addOption(threads())
+    .addOption(new Option("--context <n>", "cap on the context window").argParser(integer(16)))
+    .addOption(new Option("--max-sequences <n>", "most generations in one step").argParser(integer(1)))
+    .addOption(
+      new Option("--max-waiting <n>", "most waiting generations; more get 429").argParser(integer(0)),
+    )
+    .addOption(new Option("--max-loaded <n>", "most models kept in memory").default(4).argParser(integer(1)))
+    .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))
+    .option("--no-bundled", "do not prepare the bundled model")
+    .action(async (options) => await (await import("./serve.ts")).serve(options));
+}
+
+function addCompress(program: Command): void {
+  program.command("compress")
+    .description("Compress a model into an artifact folder")
+    .argument("<source>", "Hugging Face folder or .gguf file")
+    .requiredOption("--out <folder>", "artifact folder to make")
+    .option("--name <name>", "the model's name (default: the folder's)")
+    .option("--recipe <file>", "recipe as a JSON file; the options below replace its fields")
+    .addOption(new Option("--method <name>", "compression method").choices(METHODS))
+    .addOption(new Option("--rate <share>", "share of block-weight parameters to remove").argParser(share))
+    .addOption(
+      new Option("--rank-ratio <share>", "share of kept parameters for the low-rank part").argParser(share),
+    )
+    .addOption(
+      new Option("--allocation <kind>", "how the rate is spread over blocks").choices(["uniform", "owl"]),
+    )
+    .addOption(new Option("--pattern <kind>", "where kept weights may stand").choices(PATTERNS))
+    .addOption(new Option("--values <kind>", "how weights are stored").choices(VALUES))
+    .addOption(new Option("--iterations <n>", "alternating steps of OATS").argParser(integer(1)))
+    .addOption(new Option("--decomposition <kind>", "low-rank step").choices(["fast", "exact"]))
+    .option("--no-refine", "do not refit on calibration data")
+    .option("--calibration <file>", 'text or .jsonl file, or "self"')
+    .addOption(new Option("--sequences <n>", "calibration sequences").argParser(integer(1)))
+    .addOption(new Option("--length <n>", "tokens per calibration sequence").argParser(integer(16)))
+    .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))
+    .option("--evaluate <file>", "held-out text for the perplexities")
+    .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)))
+    .addOption(threads())
+    .addOption(json())
+    .action(async (source, options) =>
+      await (await import("./compress.ts")).compressCommand(source, options)
+    );
+}
+
+function addEval(program: Command): void {
+  program.command("eval")
+    .description("Perplexity of a model on a text")
+    .argument("<model>", MODEL)
+    .requiredOption("--text <file>", "text file")
+    .addOption(new Option("--max-tokens <n>", "how much of the text").argParser(integer(2)))
+    .addOption(
+      new Option("--window <n>", "tokens scored together, without what stands before").default(512).argParser(
+        integer(2),
+      ),
+    )
+    .addOption(values())
+    .addOption(threads())
+    .addOption(json())
+    .action(async (model, options) => await (await import("./eval.ts")).evalCommand(model, options));
+}
+
+function addBench(program: Command): void {
+  const bench = program.command("bench").description("Measure this machine");
+  bench.command("engine")
+    .description("Prefill and decode speed, time to first token and memory of a model")
+    .argument("<model>", MODEL)
+    .option("--peer", "also measure dense int8 and llama.cpp, turn by turn, and print ratios")
+    .option("--peer-model <file>", "what the peers run (default: the model an artifact was made from)")
+    .addOption(new Option("--prompt-tokens <n>").default(512).argParser(integer(1)))
+    .addOption(new Option("--decode-tokens <n>").default(64).argParser(integer(2)))
+    .addOption(new Option("--streams <n>", "generations at once").default(4).argParser(integer(1)))
+    .addOption(new Option("--repeats <n>", "medians over so many runs").default(3).argParser(integer(1)))
+    .addOption(values())
+    .addOption(threads())
+    .addOption(json())
+    .action(async (model, options) => await (await import("./bench.ts")).benchEngineCommand(model, options));
+  bench.command("kernels")
+    .description("Every kernel against its plain reference's shape, with the machine's memory speed")
+    .option("--kernel <name...>", "only these, as in w8q4")
+    .addOption(threads())
+    .addOption(json())
+    .action(async (options) => await (await import("./bench.ts")).benchKernelsCommand(options));
+}
+
+function addSmall(program: Command): void {
+  program.command("chat")
+    .description("Talk with a model in the terminal (a model without a chat template continues your text)")
+    .argument("<model>", MODEL)
+    .option("--system <text>", "system message")
+    .addOption(new Option("--max-tokens <n>", "most tokens of an answer").default(256).argParser(integer(1)))
+    .addOption(new Option("--temperature <t>", "0 is greedy").default(0.7).argParser(Number))
+    .addOption(new Option("--seed <n>").argParser(integer(0)))
+    .addOption(values())
+    .addOption(threads())
+    .action(async (model, options) => await (await import("./chat.ts")).chat(model, options));
+  program.command("inspect")
+    .description("What a model is; for an artifact also what compression did to each layer")
+    .argument("<model>", MODEL)
+    .addOption(json())
+    .action(async (model, options) => await (await import("./inspect.ts")).inspect(model, options));
+  program.command("logits")
+    .description("Logits after the last of some tokens")
+    .argument("<model>", MODEL)
+    .addOption(new Option("--ids <list>", "token ids, as in 1,2,3").makeOptionMandatory().argParser(idList))
+    .option("--all", "of every position")
+    .addOption(values())
+    .addOption(threads())
+    .addOption(json())
+    .action(async (model, options) => await (await import("./logits.ts")).logits(model, options));
+}
+
+/** Parses and runs. @returns the exit code */
+export async function run(args: readonly string[]): Promise<number> {
+  try {
+    await createProgram().parseAsync([...args], { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof OatmillError) note(`oatmill: ${error.message}`);
+    else note(`oatmill: ${error instanceof Error ? error.stack ?? error.message : error}`);
+    return 1;
+  }
+}

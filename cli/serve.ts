@@ -1,0 +1,69 @@
+/** `serve`: the HTTP server, until SIGINT or SIGTERM. */
+import { Server } from "../routes/server.ts";
+import { BUNDLED_MODEL, ensureBundled } from "./bundled.ts";
+import { note, print, ProgressBar } from "./output.ts";
+
+export interface ServeOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly data: string;
+  readonly threads?: number;
+  readonly context?: number;
+  readonly maxSequences?: number;
+  readonly maxWaiting?: number;
+  readonly maxLoaded: number;
+  readonly maxUploadBytes?: number;
+  readonly bundled: boolean;
+}
+
+export async function serve(options: ServeOptions): Promise<void> {
+  const { host, port, data, threads, context, maxSequences, maxWaiting, maxLoaded, maxUploadBytes } = options;
+  const stop = Promise.withResolvers<void>();
+  const abort = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(signal, () => {
+      abort.abort();
+      stop.resolve();
+    });
+  }
+  const server = await Server.open({
+    data,
+    otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") ?? null,
+    otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
+    engine: { threads, contextLength: context, maxSequences, maxWaiting },
+    maxLoaded,
+    limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
+  });
+  try {
+    const address = server.listen({ host, port });
+    if (options.bundled) await prepareBundled(server, abort.signal);
+    await server.warmUp(options.bundled ? BUNDLED_MODEL : null);
+    print(welcome(address, options.bundled));
+    await stop.promise;
+  } catch (error) {
+    if (!abort.signal.aborted) throw error;
+  } finally {
+    await server.close();
+  }
+}
+
+async function prepareBundled(server: Server, signal: AbortSignal): Promise<void> {
+  const { registry } = server.services;
+  if (registry.has(BUNDLED_MODEL)) return;
+  note("Compressing the bundled model, once:");
+  const bar = new ProgressBar();
+  await ensureBundled(server.services, { signal, onProgress: (p) => bar.show(p) });
+  bar.end();
+}
+
+/** Where it is, and a line to try it with. */
+export function welcome({ host, port }: { host: string; port: number }, bundled: boolean): string {
+  const shown = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
+  const url = `http://${shown.includes(":") ? `[${shown}]` : shown}:${port}`;
+  const lines = [`Oatmill serves on ${url}`];
+  if (bundled) {
+    const body = `{"model": "${BUNDLED_MODEL}", "prompt": "Once upon a time", "max_tokens": 64}`;
+    lines.push("Try it:", `  curl ${url}/v1/completions -H 'content-type: application/json' -d '${body}'`);
+  } else lines.push("Upload a model:", `  curl -F files=@model.gguf ${url}/v1/models`);
+  return lines.join("\n");
+}
