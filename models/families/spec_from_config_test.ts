@@ -1,0 +1,77 @@
+import assert from "node:assert/strict";
+import { OatmillError } from "../../errors.ts";
+import { specFromConfig } from "./mod.ts";
+
+const LLAMA = {
+  model_type: "llama",
+  hidden_size: 64,
+  intermediate_size: 192,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  vocab_size: 320,
+};
+
+function refusal(change: Record<string, unknown>): string {
+  try {
+    specFromConfig({ ...LLAMA, ...change });
+    return "accepted";
+  } catch (error) {
+    assert.ok(error instanceof OatmillError);
+    return `${error.code}: ${error.message}`;
+  }
+}
+
+Deno.test("specFromConfig() fills in what old configs leave out", () => {
+  const spec = specFromConfig(LLAMA);
+  assert.equal(spec.attention.kvHeads, 4);
+  assert.equal(spec.attention.headDim, 16);
+  assert.equal(spec.norm.eps, 1e-6);
+  assert.equal(spec.contextLength, 2048);
+  assert.deepEqual([spec.bosId, spec.eosIds, spec.tiedEmbeddings, spec.biases], [null, [], false, []]);
+});
+
+Deno.test("specFromConfig() knows the family by architectures when model_type is missing", () => {
+  const { model_type: _, ...rest } = LLAMA;
+  assert.equal(specFromConfig({ ...rest, architectures: ["MistralForCausalLM"] }).family, "mistral");
+});
+
+Deno.test("specFromConfig() joins the eos tokens of both configs and drops impossible ones", () => {
+  const config = { ...LLAMA, bos_token_id: -1, eos_token_id: [2, 9999] };
+  const spec = specFromConfig(config, { generation: { eos_token_id: [2, 7] } });
+  assert.deepEqual([spec.bosId, spec.eosIds], [null, [2, 7]]);
+});
+
+Deno.test("a sliding window that no token can leave is none", () => {
+  const mistral = { ...LLAMA, model_type: "mistral", max_position_embeddings: 128 };
+  assert.equal(specFromConfig({ ...mistral, sliding_window: 128 }).attention.window, null);
+  assert.equal(specFromConfig({ ...mistral, sliding_window: 127 }).attention.window, 127);
+  assert.equal(specFromConfig({ ...mistral, sliding_window: null }).attention.window, null);
+});
+
+Deno.test("qwen2 slides only when use_sliding_window says so, in all layers or none", () => {
+  const qwen2 = { ...LLAMA, model_type: "qwen2", sliding_window: 16, max_window_layers: 0 };
+  assert.equal(specFromConfig(qwen2).attention.window, null);
+  assert.equal(specFromConfig({ ...qwen2, use_sliding_window: true }).attention.window, 16);
+  assert.equal(
+    specFromConfig({ ...qwen2, use_sliding_window: true, max_window_layers: 2 }).attention.window,
+    null,
+  );
+  assert.match(
+    refusal({ ...qwen2, use_sliding_window: true, max_window_layers: 1 }),
+    /unsupported_architecture/,
+  );
+});
+
+Deno.test("specFromConfig() names the field and its value", () => {
+  assert.match(refusal({ hidden_size: null }), /invalid_config: .*hidden_size is null/);
+  assert.match(refusal({ hidden_size: 1e12 }), /hidden_size is 1000000000000/);
+  assert.match(refusal({ vocab_size: undefined }), /vocab_size is missing/);
+  assert.match(refusal({ num_attention_heads: 5 }), /num_attention_heads is 5/);
+  assert.match(refusal({ head_dim: 7 }), /head_dim is 7/);
+  assert.match(refusal({ num_key_value_heads: 3 }), /num_key_value_heads is 3/);
+  assert.match(refusal({ rope_scaling: { type: "linear", factor: 0 } }), /rope_scaling: factor is 0/);
+  assert.match(refusal({ rope_scaling: { type: "nosuch" } }), /unsupported_architecture: .*nosuch/);
+  assert.match(refusal({ quantization_config: { quant_method: "gptq" } }), /unsupported_format: .*gptq/);
+  assert.match(refusal({ model_type: "__proto__" }), /unsupported_architecture/);
+  assert.match(refusal({ hidden_act: "constructor" }), /hidden_act/);
+});
