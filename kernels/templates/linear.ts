@@ -1,21 +1,32 @@
 /**
  * AssemblyScript source of the linear kernels (abi.ts `LinearKernel`) of one weight format: `mv_b1` .. `mv_b8`.
  *
- * What shapes the code (Deno 2.9 / V8 15):
+ * What shapes the code (Deno 2.9 / V8 15 on a Zen 5; ratios within one run, 2048 x 2048):
  * - constants come from the table at `consts`: V8 rebuilds v128 constants at every use (+40 %);
- * - a body is unrolled over 64 columns: v128 locals carried by a loop are spilled at its header;
- * - the first operand of a relaxed dot is the signed weight, the second the activation (see abi.ts, encodings).
+ * - V8 checks the bounds of every load (Deno has no trap handler), so a load costs three instructions: each loaded
+ *   activation vector serves two groups of rows where accumulators are left (batch 1: q8 +25 %, q4 +12 %, w8q8 +15 %,
+ *   w8q4 +8 %), and in f32 one load serves four tokens (batch 4: +88 %, batch 8: +47 %);
+ * - a body is one chunk of 64 columns: unrolling two brings nothing more;
+ * - 8 accumulators, the decoded vectors and the constants fill the 15 usable registers of x64: no more cells a pass.
+ * The first operand of a relaxed dot is the signed weight, the second the activation (abi.ts, encodings).
  */
 
 import { CHUNK, HEADER_BYTES, ROWS, windowSlots } from "../layout.ts";
-import { TILE_SIZES } from "../abi.ts";
+import { TILE_SIZES, type TileSize } from "../abi.ts";
 import type { Accumulate, LinearFormat } from "../manifest.ts";
 
+/** Accumulators of one pass: groups of 4 rows x tokens of the tile (further passes take the other tokens). */
+interface Tiling {
+  readonly groups: number;
+  readonly tokens: number;
+}
 
-
+/** Windows at 8 tokens: one group, so that indices and codes are decoded once (w12q4 +8 % against two passes). */
+const tilingOf = (format: LinearFormat, batch: TileSize): Tiling =>
+  batch < 8 ? { groups: 2, tokens: batch } : format.kind === "windows" ? { groups: 1, tokens: 8 } : { groups: 2, tokens: 4 };
 
 /** Up to 8 vectors of 4-bit codes fit an i16 lane: 8 x 2 x 8 x 255 = 32640. 8-bit codes (63) fit once: 32130. */
-const I16_VECTORS = { 4: 8, 8: 1 } as const;
+const I16_VECTORS = 8;
 
 const SIGNATURE =
   "w: usize, xa: usize, xb: usize, xs: usize, y: usize, yStride: i32, groups: i32, chunks: i32, blockChunks: i32, accumulate: i32, consts: usize";
@@ -27,214 +38,297 @@ const HELPERS = `
 @inline function start(p: usize, minusOffset: v128): v128 { return i32x4.dot_i16x8_s(v128.load16x4_u(p), minusOffset); }
 `;
 
-const CONSTANTS = `
-  const codebook = v128.load(consts), nibble = v128.load(consts, 16), zero = v128.load(consts, 32);
-  const ones = v128.load(consts, 48), minusOffset = v128.load(consts, 64);
-  const yRow = <usize>yStride << 2;`;
+const range = (n: number, from = 0): number[] => Array.from({ length: n }, (_, i) => from + i);
+const lines = (parts: string[]): string => parts.filter((part) => part !== "").join("\n");
 
-const each = (batch: number, line: (t: number) => string): string =>
-  Array.from({ length: batch }, (_, t) => line(t)).join("\n");
+/** A decoded vector of 16 codes of group `u`, and the activations it multiplies in terms of the loaded vector `a`. */
+interface Decoded {
+  readonly u: number;
+  readonly codes: string;
+  readonly activations: string;
+}
 
-const storeRows = (batch: number): string =>
-  each(batch, (t) =>
-    `    { const o = y + ${t} * yRow; v128.store(o, accumulate ? f32x4.add(f${t}, v128.load(o)) : f${t}); }`) +
-  "\n    y += 16;";
-
-/** One vector of 16 products a token into the accumulators; `x(t)` is the expression of the activations. */
-class Products {
+/** Locals are named by group and token: sums f (f32), h (i32), n (i16); by group: weights w, first sums, scales. */
+class Pass {
+  /** Vectors summed in the i16 lanes since they were last widened. */
   private pending = 0;
-  constructor(readonly batch: number, readonly bits: 4 | 8, readonly accumulate: Accumulate) {}
+  private readonly cells: readonly { u: number; t: number; id: string }[];
+  readonly groups: readonly number[];
 
-  add(x: (t: number) => string): string {
-    if (this.accumulate === "i32") {
-      return each(this.batch, (t) => `      h${t} = i32x4.relaxed_dot_i8x16_i7x16_add_s(v, ${x(t)}, h${t});`);
-    }
-    if (I16_VECTORS[this.bits] === 1) {
-      return each(this.batch, (t) =>
-        `      h${t} = i32x4.add(h${t}, i32x4.dot_i16x8_s(i16x8.relaxed_dot_i8x16_i7x16_s(v, ${x(t)}), ones));`);
-    }
-    const dot = (t: number) => `i16x8.relaxed_dot_i8x16_i7x16_s(v, ${x(t)})`;
-    const text = each(this.batch, (t) => `      n${t} = ${this.pending ? `i16x8.add(n${t}, ${dot(t)})` : dot(t)};`);
-    this.pending++;
-    return this.pending === I16_VECTORS[this.bits] ? `${text}\n${this.widen()}` : text;
+  constructor(
+    readonly batch: number,
+    readonly tokens: readonly number[],
+    groups: number,
+    readonly bits: 4 | 8,
+    readonly accumulate: Accumulate,
+  ) {
+    this.groups = range(groups);
+    this.cells = this.groups.flatMap((u) => tokens.map((t) => ({ u, t, id: `${u}_${t}` })));
   }
 
-  /** Moves what 16-bit lanes still hold to the 32-bit ones. */
-  widen(): string {
-    if (!this.pending) return "";
-    this.pending = 0;
-    return each(this.batch, (t) => `      h${t} = i32x4.add(h${t}, i32x4.dot_i16x8_s(n${t}, ones));`);
+  each(line: (cell: { u: number; t: number; id: string }) => string): string {
+    return lines(this.cells.map(line));
   }
 
-  /** Locals a body needs. */
-  locals(): string {
-    return each(this.batch, (t) => this.accumulate === "i16" && this.bits === 4 ? `      let n${t} = zero;` : "");
+  /** Per group, on one line. */
+  eachGroup(line: (u: number) => string): string {
+    return "      " + this.groups.map(line).join(" ");
   }
-}
 
-const scaleTail = (batch: number): string =>
-  each(batch, (t) =>
-    `      f${t} = f32x4.relaxed_madd(f32x4.mul(f32x4.convert_i32x4_s(h${t}), scale), v128.load32_splat(s, ${4 * t}), f${t});`);
-
-/** 4 columns of a token, spread to the 4 rows. */
-const spread = (batch: number, column: number) => (t: number) =>
-  `v128.load32_splat(x, ${(column >> 4) * 16 * batch + 16 * t + (column & 15)})`;
-
-function denseBody(bits: 4 | 8, batch: number, accumulate: Accumulate): string {
-  const products = new Products(batch, bits, accumulate);
-  const lines = [products.locals()];
-  if (bits === 8) {
-    for (let k = 0; k < 16; k++) {
-      lines.push(`      v = v128.load(w, ${HEADER_BYTES + 16 * k});`, products.add(spread(batch, 4 * k)));
-    }
-  } else {
-    for (let k = 0; k < 8; k++) {
-      lines.push(
-        `      b = v128.load(w, ${HEADER_BYTES + 16 * k}); v = i8x16.relaxed_swizzle(codebook, v128.and(b, nibble));`,
-        products.add(spread(batch, 8 * k)),
-        `      v = i8x16.relaxed_swizzle(codebook, v128.and(i16x8.shr_u(b, 4), nibble));`,
-        products.add(spread(batch, 8 * k + 4)),
-      );
-    }
+  private get narrow(): boolean {
+    return this.bits === 4 && this.accumulate === "i16";
   }
-  lines.push(products.widen());
-  return lines.join("\n");
-}
 
-function dense(bits: 4 | 8, batch: number, accumulate: Accumulate): string {
-  return `
-export function mv_b${batch}(${SIGNATURE}): void {${CONSTANTS}
-  for (let g = 0; g < groups; g++) {
-    let x = xa, s = xs;
-${each(batch, (t) => `    let f${t} = zero;`)}
-    for (let c = 0; c < chunks; c++) {
-      const first = start(w, minusOffset), scale = scales(w + 8);
-      let b = zero, v = zero;
-${each(batch, (t) => `      let h${t} = first;`)}
-${denseBody(bits, batch, accumulate)}
-${scaleTail(batch)}
-      w += ${HEADER_BYTES + 32 * bits}; x += ${CHUNK * batch}; s += ${4 * batch};
-    }
-${storeRows(batch)}
-  }
-}
-`;
-}
-
-/** The activations of one slot's window, picked by the indices `i`. */
-const picked = (batch: number, slot: { view: string; window: number }, byte: number) => (t: number) =>
-  `i8x16.relaxed_swizzle(v128.load(${slot.view === "A" ? "x" : "z"}, ${byte * batch + slot.window * 16 * batch + 16 * t}), i)`;
-
-/** One chunk of K slots; `chunk` = 1 for the second of an unrolled pair. */
-function windowsBody(windows: number, bits: 4 | 8, products: Products, batch: number, chunk: number): string {
-  const slots = windowSlots(windows);
-  const lines: string[] = [];
-  let at = chunk * windowsChunkBytes(windows, bits);
-  slots.forEach((slot, k) => {
-    if (bits === 4) {
-      lines.push(
-        `      b = v128.load(w, ${at}); v = i8x16.relaxed_swizzle(codebook, v128.and(b, nibble)); i = v128.and(i16x8.shr_u(b, 4), nibble);`,
-      );
-      at += 16;
-    } else {
-      if (k % 2 === 0) {
-        lines.push(`      b = v128.load(w, ${at}); i = v128.and(b, nibble);`);
-        at += 16;
-      } else {
-        lines.push(`      i = v128.and(i16x8.shr_u(b, 4), nibble);`);
+  /** Multiplies decoded vectors (`count` a group) by the activations of each token, loaded once. */
+  products(load: (t: number) => string, decoded: readonly Decoded[], count: number): string {
+    const parts = this.narrow && this.pending + count > I16_VECTORS ? [this.widen()] : [];
+    const empty = this.pending === 0;
+    for (const t of this.tokens) {
+      parts.push(`      a = ${load(t)};`);
+      const begun = new Set<number>();
+      for (const one of decoded) {
+        parts.push(this.product(one, t, empty && !begun.has(one.u)));
+        begun.add(one.u);
       }
-      lines.push(`      v = v128.load(w, ${at});`);
-      at += 16;
     }
-    lines.push(products.add(picked(batch, slot, chunk * CHUNK)));
-  });
-  lines.push(products.widen());
-  return lines.join("\n");
+    this.pending += count;
+    return lines(parts);
+  }
+
+  private product({ u, codes, activations }: Decoded, t: number, first: boolean): string {
+    const [h, n] = [`h${u}_${t}`, `n${u}_${t}`];
+    if (this.accumulate === "i32") {
+      return `      ${h} = i32x4.relaxed_dot_i8x16_i7x16_add_s(${codes}, ${activations}, ${h});`;
+    }
+    const dot = `i16x8.relaxed_dot_i8x16_i7x16_s(${codes}, ${activations})`;
+    if (!this.narrow) return `      ${h} = i32x4.add(${h}, i32x4.dot_i16x8_s(${dot}, ones));`;
+    return `      ${n} = ${first ? dot : `i16x8.add(${n}, ${dot})`};`;
+  }
+
+  /** Moves what the i16 lanes hold to the i32 ones. */
+  widen(): string {
+    if (!this.narrow || this.pending === 0) return "";
+    this.pending = 0;
+    return this.each(({ id }) => `      h${id} = i32x4.add(h${id}, i32x4.dot_i16x8_s(n${id}, ones));`);
+  }
+
+  /** Start of a pass over the activations. */
+  begin(locals: (u: number) => string): string {
+    return lines([
+      "      let x = xa, z = xb, s = xs, a = zero;",
+      this.eachGroup((u) => `let w${u} = w + ${u} * groupBytes, b${u} = zero, ${locals(u)};`),
+      this.each(({ id }) => `      let f${id} = zero;`),
+    ]);
+  }
+
+  /** Start of a run of columns with one scale: its header. */
+  header(): string {
+    return lines([
+      this.eachGroup((u) => `const first${u} = start(w${u}, minusOffset), scale${u} = scales(w${u} + 8);`),
+      this.each(({ id, u }) => `      let h${id} = first${u}${this.narrow ? `, n${id} = zero` : ""};`),
+      this.eachGroup((u) => `w${u} += ${HEADER_BYTES};`),
+    ]);
+  }
+
+  /** End of a run of columns: sums to f32, times the scales of rows and tokens. */
+  scaled(): string {
+    return lines(this.tokens.flatMap((t) => [
+      `      a = v128.load32_splat(s, ${4 * t});`,
+      ...this.groups.map((u) =>
+        `      f${u}_${t} = f32x4.relaxed_madd(f32x4.mul(f32x4.convert_i32x4_s(h${u}_${t}), scale${u}), a, f${u}_${t});`
+      ),
+    ]));
+  }
+
+  store(): string {
+    return this.each(({ u, t, id }) => storeRow(`f${id}`, u, t));
+  }
+}
+
+const storeRow = (sum: string, u: number, t: number): string =>
+  `      { const o = y + ${t} * yRow + ${16 * u}; v128.store(o, accumulate ? f32x4.add(${sum}, v128.load(o)) : ${sum}); }`;
+
+const denseChunkBytes = (bits: 4 | 8): number => CHUNK * ROWS * bits / 8;
+
+/** One pass of a dense format: 4 columns of a token, spread to the 4 rows, a vector of codes. */
+function densePass(bits: 4 | 8, pass: Pass): string {
+  const { batch } = pass;
+  const decode = (u: number, k: number): string => {
+    if (bits === 8) return `v${u} = v128.load(w${u}, ${16 * k});`;
+    if (k % 2) return `v${u} = i8x16.relaxed_swizzle(codebook, v128.and(i16x8.shr_u(b${u}, 4), nibble));`;
+    return `b${u} = v128.load(w${u}, ${8 * k}); v${u} = i8x16.relaxed_swizzle(codebook, v128.and(b${u}, nibble));`;
+  };
+  const vector = (k: number): string => {
+    const decoded = pass.groups.map((u) => ({ u, codes: `v${u}`, activations: "a" }));
+    const load = (t: number) => `v128.load32_splat(x, ${((k >> 2) * batch + t) * 16 + 4 * (k & 3)})`;
+    return lines([pass.eachGroup((u) => decode(u, k)), pass.products(load, decoded, 1)]);
+  };
+  return lines([
+    pass.begin((u) => `v${u} = zero`),
+    "    for (let c = 0; c < chunks; c++) {",
+    pass.header(),
+    ...range(16).map(vector),
+    pass.widen(),
+    pass.scaled(),
+    pass.eachGroup((u) => `w${u} += ${denseChunkBytes(bits)};`),
+    `      x += ${CHUNK * batch}; s += ${4 * batch};`,
+    "    }",
+    pass.store(),
+  ]);
 }
 
 const windowsChunkBytes = (windows: number, bits: 4 | 8): number =>
   16 * (windows + (bits === 8 ? Math.ceil(windows / 2) : 0));
 
-function windowed(windows: number, bits: 4 | 8, batch: number, accumulate: Accumulate): string {
-  const products = new Products(batch, bits, accumulate);
-  const bytes = windowsChunkBytes(windows, bits);
+/** A window of a chunk and its slots that one load of activations serves. */
+interface SharedWindow {
+  readonly view: "A" | "B";
+  readonly window: number;
+  readonly slots: number[];
+}
+
+/** With 9 and more slots windows have two: at 8 tokens they share the load (w12q4 +8 %); with fewer it costs registers. */
+function sharedWindows(windows: number, share: boolean): SharedWindow[] {
+  const shared: SharedWindow[] = [];
+  windowSlots(windows).forEach(({ view, window }, slot) => {
+    const known = shared.find((other) => share && other.view === view && other.window === window);
+    if (known) known.slots.push(slot);
+    else shared.push({ view, window, slots: [slot] });
+  });
+  return shared;
+}
+
+/** Decodes slot `k` of group `u` into locals v (codes) and i (indices), numbered `j`. */
+function decodeSlot(bits: 4 | 8, u: number, k: number, j: number, inOrder: boolean): string {
+  const [v, i] = [`v${u}_${j}`, `i${u}_${j}`];
+  if (bits === 4) {
+    return `b${u} = v128.load(w${u}, ${16 * k}); ${v} = i8x16.relaxed_swizzle(codebook, v128.and(b${u}, nibble)); ` +
+      `${i} = v128.and(i16x8.shr_u(b${u}, 4), nibble);`;
+  }
+  const pair = (k >> 1) * 48;
+  const indices = k % 2 ? `i16x8.shr_u(b${u}, 4)` : `b${u}`;
+  // Taken in order, an odd slot finds its pair's indices in b.
+  const load = k % 2 === 0 || !inOrder ? `b${u} = v128.load(w${u}, ${pair}); ` : "";
+  return `${load}${i} = v128.and(${indices}, nibble); ${v} = v128.load(w${u}, ${pair + 16 + 16 * (k & 1)});`;
+}
+
+function windowsPass(windows: number, bits: 4 | 8, pass: Pass): string {
+  const { batch } = pass;
+  const chunkBytes = windowsChunkBytes(windows, bits);
+  const share = pass.groups.length === 1 && pass.tokens.length === 8;
+  const slots = sharedWindows(windows, share);
+  const most = Math.max(...slots.map((one) => one.slots.length));
+  const window = (one: SharedWindow): string => {
+    const decoded = one.slots.flatMap((_, j) =>
+      pass.groups.map((u) => ({ u, codes: `v${u}_${j}`, activations: `i8x16.relaxed_swizzle(a, i${u}_${j})` }))
+    );
+    const load = (t: number) => `v128.load(${one.view === "A" ? "x" : "z"}, ${(one.window * batch + t) * 16})`;
+    return lines([
+      ...one.slots.map((k, j) => pass.eachGroup((u) => decodeSlot(bits, u, k, j, most === 1))),
+      pass.products(load, decoded, one.slots.length),
+    ]);
+  };
+  return lines([
+    pass.begin((u) => range(most).map((j) => `v${u}_${j} = zero, i${u}_${j} = zero`).join(", ")),
+    "    for (let left = chunks; left > 0;) {",
+    "      const n = min(left, blockChunks);",
+    "      left -= n;",
+    pass.header(),
+    "      for (let c = n; c > 0; c--) {",
+    ...slots.map(window),
+    pass.widen(),
+    pass.eachGroup((u) => `w${u} += ${chunkBytes};`),
+    `      x += ${CHUNK * batch}; z += ${CHUNK * batch};`,
+    "      }",
+    pass.scaled(),
+    `      s += n * ${4 * batch};`,
+    "    }",
+    pass.store(),
+  ]);
+}
+
+/** A kernel: passes over whole steps of `tiling.groups` groups, then over single groups. */
+function kernel(batch: TileSize, groupBytes: string, tiling: Tiling, body: (groups: number, tokens: number[]) => string) {
+  const step = (groups: number) =>
+    lines([
+      ...range(batch / tiling.tokens).map((p) => `    {\n${body(groups, range(tiling.tokens, p * tiling.tokens))}\n    }`),
+      `    w += ${groups} * groupBytes; y += ${16 * groups};`,
+    ]);
+  const whole = tiling.groups === 1 ? "" : `  for (; g + ${tiling.groups} <= groups; g += ${tiling.groups}) {
+${step(tiling.groups)}
+  }`;
   return `
-export function mv_b${batch}(${SIGNATURE}): void {${CONSTANTS}
-  for (let g = 0; g < groups; g++) {
-    let x = xa, z = xb, s = xs;
-${each(batch, (t) => `    let f${t} = zero;`)}
-    for (let left = chunks; left > 0;) {
-      const n = min(left, blockChunks);
-      left -= n;
-      const first = start(w, minusOffset), scale = scales(w + 8);
-      let b = zero, v = zero, i = zero;
-${products.locals()}
-${each(batch, (t) => `      let h${t} = first;`)}
-      w += ${HEADER_BYTES};
-      let c = n;
-      for (; c >= 2; c -= 2) {
-${windowsBody(windows, bits, products, batch, 0)}
-${windowsBody(windows, bits, products, batch, 1)}
-        w += ${2 * bytes}; x += ${2 * CHUNK * batch}; z += ${2 * CHUNK * batch};
-      }
-      if (c) {
-${windowsBody(windows, bits, products, batch, 0)}
-        w += ${bytes}; x += ${CHUNK * batch}; z += ${CHUNK * batch};
-      }
-${scaleTail(batch)}
-      s += n * ${4 * batch};
-    }
-${storeRows(batch)}
+export function mv_b${batch}(${SIGNATURE}): void {
+  const codebook = v128.load(consts), nibble = v128.load(consts, 16), zero = v128.load(consts, 32);
+  const ones = v128.load(consts, 48), minusOffset = v128.load(consts, 64);
+  const yRow = <usize>yStride << 2, groupBytes = <usize>(${groupBytes});
+  let g = 0;
+${whole}
+  for (; g < groups; g++) {
+${step(1)}
   }
 }
 `;
 }
 
-/** Rows in lanes, x spread. Few tokens take several accumulators each: a multiply-add has 4 cycles of latency. */
-function float(batch: number): string {
-  const chains = Math.max(1, 4 / batch);
-  const name = (t: number, column: number) => column % chains === 0 ? `f${t}` : `f${t}_${column % chains}`;
-  const column = (c: number) =>
-    `      v = v128.load(w, ${16 * c});\n` +
-    each(batch, (t) =>
-      `      ${name(t, c)} = f32x4.relaxed_madd(v, v128.load32_splat(x, ${4 * (c * batch + t)}), ${name(t, c)});`);
-  const names = Array.from({ length: batch }, (_, t) => Array.from({ length: chains }, (_, c) => name(t, c))).flat();
-  const merge = each(batch, (t) =>
-    Array.from({ length: chains - 1 }, (_, c) => `    f${t} = f32x4.add(f${t}, ${name(t, c + 1)});`).join("\n"));
+function quantized(format: Exclude<LinearFormat, { kind: "f32" }>, batch: TileSize, accumulate: Accumulate): string {
+  if (format.kind === "windows") {
+    const { windows, bits } = format;
+    const blocks = "(chunks + blockChunks - 1) / blockChunks";
+    const groupBytes = `${blocks} * ${HEADER_BYTES} + chunks * ${windowsChunkBytes(windows, bits)}`;
+    return kernel(batch, groupBytes, tilingOf(format, batch), (groups, tokens) =>
+      windowsPass(windows, bits, new Pass(batch, tokens, groups, bits, accumulate)));
+  }
+  const bits = format.kind === "q8" ? 8 : 4;
+  return kernel(batch, `chunks * ${HEADER_BYTES + denseChunkBytes(bits)}`, tilingOf(format, batch), (groups, tokens) =>
+    densePass(bits, new Pass(batch, tokens, groups, bits, accumulate)));
+}
+
+/** Byte order that spreads the i-th float of a vector. */
+const SPREAD = range(4).map((i) => range(16).map((byte) => 4 * i + byte % 4).join(", "));
+
+/** One pass in f32: rows in lanes, x spread. Few cells take several sums each: a multiply-add has 4 cycles of latency. */
+function floatPass(batch: number, groups: number): string {
+  const chains = Math.max(1, Math.floor(4 / (batch * groups)));
+  const cells = range(groups).flatMap((u) => range(batch).map((t) => ({ u, t, sums: range(chains).map((c) => `f${u}_${t}_${c}`) })));
+  const spread = (c: number, t: number): string => {
+    if (batch < 4) return `      a = v128.load32_splat(x, ${4 * (c * batch + t)});`;
+    return `${t % 4 === 0 ? `      b = v128.load(x, ${4 * (c * batch + t)});` : ""} a = i8x16.shuffle(b, b, ${SPREAD[t % 4]});`;
+  };
+  const column = (c: number): string =>
+    lines([
+      ...range(groups).map((u) => `      v${u} = v128.load(w${u}, ${16 * c});`),
+      ...range(batch).flatMap((t) => [
+        spread(c, t),
+        ...range(groups).map((u) => {
+          const sum = `f${u}_${t}_${c % chains}`;
+          return `      ${sum} = f32x4.relaxed_madd(v${u}, a, ${sum});`;
+        }),
+      ]),
+    ]);
+  const advance = (columns: number) =>
+    `      ${range(groups).map((u) => `w${u} += ${16 * columns};`).join(" ")} x += ${4 * batch * columns};`;
   return `
-export function mv_b${batch}(${SIGNATURE}): void {${CONSTANTS}
-  for (let g = 0; g < groups; g++) {
-    let x = xa, v = zero;
-${names.map((n) => `    let ${n} = zero;`).join("\n")}
-    let c = chunks;
+    let x = xa, a = zero, b = zero, c = chunks;
+    let ${range(groups).map((u) => `w${u} = w + ${u} * groupBytes, v${u} = zero`).join(", ")};
+    let ${cells.flatMap(({ sums }) => sums).map((sum) => `${sum} = zero`).join(", ")};
     for (; c >= 8; c -= 8) {
-${Array.from({ length: 8 }, (_, c) => column(c)).join("\n")}
-      w += 128; x += ${32 * batch};
+${lines(range(8).map(column))}
+${advance(8)}
     }
     for (; c > 0; c--) {
 ${column(0)}
-      w += ${4 * ROWS}; x += ${4 * batch};
+${advance(1)}
     }
-${merge}
-${storeRows(batch)}
-  }
+${lines(cells.map(({ u, t, sums }) => storeRow(sums.reduce((p, q) => `f32x4.add(${p}, ${q})`), u, t)))}`;
 }
-`;
-}
+
+/** In f32 a step reads 16 bytes a column: two groups up to 4 tokens, one at 8. */
+const float = (batch: TileSize): string =>
+  kernel(batch, "chunks << 4", { groups: batch < 8 ? 2 : 1, tokens: batch }, (groups) => floatPass(batch, groups));
 
 /** AssemblyScript source of the module of `format`. */
 export function linearSource(format: LinearFormat, accumulate: Accumulate): string {
-  const one = (batch: number): string => {
-    switch (format.kind) {
-      case "f32":
-        return float(batch);
-      case "q8":
-        return dense(8, batch, accumulate);
-      case "q4":
-        return dense(4, batch, accumulate);
-      case "windows":
-        return windowed(format.windows, format.bits, batch, accumulate);
-    }
-  };
+  const one = (batch: TileSize) => format.kind === "f32" ? float(batch) : quantized(format, batch, accumulate);
   return HELPERS + [...TILE_SIZES].reverse().map(one).join("");
 }
