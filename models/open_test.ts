@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { OatmillError } from "../errors.ts";
+import { specFromConfig } from "./families/mod.ts";
 import { openCheckpoint } from "./open.ts";
+import { loadTokenizer } from "./tokenizer.ts";
 import { ReferenceModel } from "./testing/reference_forward.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
 
@@ -12,7 +14,7 @@ interface Prompt {
   readonly last_logits: number[];
 }
 
-export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
   assert.equal(a.length, b.length);
   let max = 0;
   for (let i = 0; i < a.length; i++) max = Math.max(max, Math.abs(a[i] - b[i]));
@@ -68,7 +70,6 @@ oracleTest("openCheckpoint() reads rope_parameters as rope_scaling", "oracles", 
   const folder = shared("oracles/llama3/");
   const [old, recent] = await Promise.all(["config.json", "config.v5.json"].map(async (name) => {
     const config = JSON.parse(await Deno.readTextFile(new URL(name, folder)));
-    const { specFromConfig } = await import("./families/mod.ts");
     return specFromConfig(config);
   }));
   assert.deepEqual(recent, old);
@@ -81,7 +82,6 @@ const DEFAULT_TOLERANCE = 2e-4;
 Deno.test("the bundled model's tokens and logits match its record", async () => {
   const { cases } = JSON.parse(await Deno.readTextFile(new URL("expected.json", DEFAULT_MODEL)));
   const checkpoint = await openCheckpoint(DEFAULT_MODEL.pathname);
-  const { loadTokenizer } = await import("./tokenizer.ts");
   const tokenizer = loadTokenizer(checkpoint.tokenizerFiles!);
   const model = await ReferenceModel.load(checkpoint);
   checkpoint.close();
@@ -95,6 +95,18 @@ Deno.test("the bundled model's tokens and logits match its record", async () => 
     assert.ok(maxDifference(best.map((id) => logits[id]), top10_logits) < DEFAULT_TOLERANCE);
     assert.equal(best[0], greedy_ids[0]);
   }
+});
+
+oracleTest("SmolLM2's first logits match their record", "models", async () => {
+  const { prompts: [{ ids, top10_ids, top10_logits }] } = JSON.parse(
+    await Deno.readTextFile(shared("models/expected.json")),
+  );
+  const checkpoint = await openCheckpoint(shared("models/SmolLM2-135M-Instruct.Q4_1.gguf").pathname);
+  const [logits] = (await ReferenceModel.load(checkpoint)).logits(ids);
+  checkpoint.close();
+  const best = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, 10);
+  assert.deepEqual(best, top10_ids);
+  assert.ok(maxDifference(best.map((id) => logits[id]), top10_logits) < DEFAULT_TOLERANCE);
 });
 
 async function codeOf(path: string): Promise<string> {

@@ -1,6 +1,6 @@
 /** Tensors by their name in the file: what safetensors folders and GGUF files have in common. */
 
-/** Thrown-away detail of a tensor: where it lies is the source's business. */
+/** What a header says of a tensor; where its bytes lie is the source's business. */
 export interface TensorInfo {
   readonly shape: readonly number[];
   /** Type as the format calls it: "BF16", "Q4_K". */

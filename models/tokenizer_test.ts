@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { readTokenizerFiles, writeTokenizerFiles } from "./tokenizer_files.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
-import { byteLevelFiles } from "./formats/vocab_merges.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
 
 interface Encoded {
@@ -25,11 +24,7 @@ interface Vocabulary {
 }
 
 async function load(name: string): Promise<Tokenizer> {
-  const folder = shared(`data/tokenizers/${name}`);
-  if (name !== "gpt2") return loadTokenizer((await readTokenizerFiles(folder.pathname))!);
-  const vocab = JSON.parse(await Deno.readTextFile(new URL("gpt2/vocab.json", shared("data/tokenizers/"))));
-  const merges = await Deno.readTextFile(new URL("gpt2/merges.txt", shared("data/tokenizers/")));
-  return loadTokenizer(byteLevelFiles(vocab, merges));
+  return loadTokenizer((await readTokenizerFiles(shared(`data/tokenizers/${name}`).pathname))!);
 }
 
 for (const name of ["llama2", "llama3", "qwen3", "gpt2"]) {
