@@ -7,7 +7,7 @@ import { specFromConfig } from "./families/spec_from_config.ts";
 import { weightLocations } from "./families/weight_names.ts";
 import { readJsonFile } from "./formats/json_file.ts";
 import { openGguf } from "./open_gguf.ts";
-import { SafetensorsFolder } from "./formats/safetensors.ts";
+import { SafetensorsFolder } from "./formats/safetensors_folder.ts";
 import { SourceCheckpoint } from "./source_checkpoint.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";
 

@@ -16,7 +16,7 @@ export type { ArchiveLimits } from "./archive_target.ts";
  * @param file the archive; its kind is told by its first bytes
  * @param into an empty or missing folder; emptied again when extraction fails
  * @returns paths of the files below `into`, "/" between segments
- * @throws {OatmillError} invalid_archive: broken, unsafe (paths that leave the folder, links, devices) or over the limits
+ * @throws {OatmillError} invalid_archive: broken, unsafe (paths that leave the folder, links, devices) or over the limits; storage_failed
  */
 export async function extractArchive(file: string, into: string, limits: ArchiveLimits): Promise<string[]> {
   await Deno.mkdir(into, { recursive: true });
@@ -31,8 +31,13 @@ export async function extractArchive(file: string, into: string, limits: Archive
     return target.files;
   } catch (cause) {
     await removeContents(into);
-    if (cause instanceof OatmillError || isDiskError(cause)) throw cause;
+    if (cause instanceof OatmillError) throw cause;
     const why = cause instanceof Error ? cause.message : String(cause);
+    if (isDiskError(cause)) {
+      throw new OatmillError("storage_failed", `Cannot write into "${into}": ${why.slice(0, 200)}`, null, {
+        cause,
+      });
+    }
     throw new OatmillError(
       "invalid_archive",
       `Cannot extract the archive "${basename(file)}": ${why.slice(0, 200)}`,

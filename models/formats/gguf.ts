@@ -2,14 +2,9 @@
 import { basename } from "node:path";
 import { OatmillError } from "../../errors.ts";
 import type { TensorInfo, TensorSource } from "../tensor_source.ts";
-import {
-  type GgufHeader,
-  type GgufTensor,
-  type GgufValue,
-  MAX_HEADER_BYTES,
-  NeedMoreBytes,
-  parseGgufHeader,
-} from "./gguf_header.ts";
+import { MAX_HEADER_BYTES, NeedMoreBytes } from "./gguf_cursor.ts";
+import { type GgufHeader, type GgufTensor, parseGgufHeader } from "./gguf_header.ts";
+import type { GgufValue } from "./gguf_value.ts";
 import { RandomAccessFile } from "./random_access_file.ts";
 
 /** First read; most headers without a large vocabulary fit. */

@@ -1,6 +1,6 @@
 /** GGUF metadata as the fields of config.json, so that families and checks see one kind of config. */
 import type { JsonObject } from "./json_file.ts";
-import type { GgufValue } from "./gguf_header.ts";
+import type { GgufValue } from "./gguf_value.ts";
 
 type Metadata = ReadonlyMap<string, GgufValue>;
 

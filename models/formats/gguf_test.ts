@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { OatmillError } from "../../errors.ts";
 import { oracleTest, shared } from "../testing/shared.ts";
 import { GgufFile } from "./gguf.ts";
-import { NeedMoreBytes, parseGgufHeader } from "./gguf_header.ts";
+import { NeedMoreBytes } from "./gguf_cursor.ts";
+import { parseGgufHeader } from "./gguf_header.ts";
 
 async function checkTypes(name: string, skip: readonly string[] = []): Promise<void> {
   const { tensors } = JSON.parse(await Deno.readTextFile(shared(`oracles/gguf/${name}.json`)));

@@ -2,7 +2,7 @@
 import { OatmillError } from "../../errors.ts";
 import type { TokenizerFiles } from "../checkpoint.ts";
 import { templateOf } from "../tokenizer_files.ts";
-import type { GgufValue } from "./gguf_header.ts";
+import type { GgufValue } from "./gguf_value.ts";
 import type { JsonObject } from "./json_file.ts";
 import { preTokenizerOf } from "./gguf_pre_tokenizers.ts";
 import { sentencePieceFiles, TOKEN_TYPE } from "./sentence_piece.ts";

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { OatmillError } from "../../errors.ts";
-import { SafetensorsFile, SafetensorsFolder } from "./safetensors.ts";
+import { SafetensorsFile } from "./safetensors.ts";
+import { SafetensorsFolder } from "./safetensors_folder.ts";
 import {
   headerLength,
   LENGTH_BYTES,
