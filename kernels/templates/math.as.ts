@@ -21,22 +21,35 @@
   return m;
 }
 
+// Constants of exp4 as exported globals, so that they are loaded: V8 rebuilds v128 constants at every use.
+export let EXP_LOW: v128 = f32x4.splat(-87.33654);
+export let EXP_HIGH: v128 = f32x4.splat(88.02);
+export let EXP_LOG2E: v128 = f32x4.splat(1.44269504088896341);
+export let EXP_LN2_HIGH: v128 = f32x4.splat(0.693359375);
+export let EXP_LN2_LOW: v128 = f32x4.splat(-2.12194440e-4);
+export let EXP_P5: v128 = f32x4.splat(1.9875691500e-4);
+export let EXP_P4: v128 = f32x4.splat(1.3981999507e-3);
+export let EXP_P3: v128 = f32x4.splat(8.3334519073e-3);
+export let EXP_P2: v128 = f32x4.splat(4.1665795894e-2);
+export let EXP_P1: v128 = f32x4.splat(1.6666665459e-1);
+export let EXP_P0: v128 = f32x4.splat(5.0000001201e-1);
+export let EXP_ONE: v128 = f32x4.splat(1);
+
 // e^x, Cephes expf: n = round(x / ln 2), r = x - n ln 2 in two parts, degree-5 polynomial, times 2^n; about 1 ulp.
-// Below -87.3 (2^-126) the result is 0, above 88.3 it saturates near 2^127; NaN stays NaN.
+// Below -87.3 (2^-126) the result is 0, above 88.0 it saturates near 2^127; NaN stays NaN.
 @inline function exp4(v: v128): v128 {
-  const x = f32x4.pmin(f32x4.pmax(v, f32x4.splat(-87.33654)), f32x4.splat(88.02));
-  const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(1.44269504088896341)));
-  let r = f32x4.sub(x, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(-2.12194440e-4)));
-  let p = f32x4.splat(1.9875691500e-4);
-  p = f32x4.relaxed_madd(p, r, f32x4.splat(1.3981999507e-3));
-  p = f32x4.relaxed_madd(p, r, f32x4.splat(8.3334519073e-3));
-  p = f32x4.relaxed_madd(p, r, f32x4.splat(4.1665795894e-2));
-  p = f32x4.relaxed_madd(p, r, f32x4.splat(1.6666665459e-1));
-  p = f32x4.relaxed_madd(p, r, f32x4.splat(5.0000001201e-1));
-  p = f32x4.add(f32x4.relaxed_madd(p, f32x4.mul(r, r), r), f32x4.splat(1));
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  return v128.andnot(f32x4.mul(p, power), f32x4.lt(v, f32x4.splat(-87.33654)));
+  const x = f32x4.pmin(f32x4.pmax(v, EXP_LOW), EXP_HIGH);
+  const n = f32x4.nearest(f32x4.mul(x, EXP_LOG2E));
+  const r = f32x4.sub(f32x4.sub(x, f32x4.mul(n, EXP_LN2_HIGH)), f32x4.mul(n, EXP_LN2_LOW));
+  let p = f32x4.relaxed_madd(EXP_P5, r, EXP_P4);
+  p = f32x4.relaxed_madd(p, r, EXP_P3);
+  p = f32x4.relaxed_madd(p, r, EXP_P2);
+  p = f32x4.relaxed_madd(p, r, EXP_P1);
+  p = f32x4.relaxed_madd(p, r, EXP_P0);
+  p = f32x4.add(f32x4.relaxed_madd(p, f32x4.mul(r, r), r), EXP_ONE);
+  // Adds n to the exponent of p, which lies in 0.7..1.42: 2^n itself would overflow at n = 127 + 1.
+  const e = i32x4.add(p, i32x4.shl(i32x4.relaxed_trunc_f32x4_s(n), 23));
+  return v128.andnot(e, f32x4.lt(v, EXP_LOW));
 }
 
 @inline function exp1(x: f32): f32 { return f32x4.extract_lane(exp4(f32x4.splat(x)), 0); }
