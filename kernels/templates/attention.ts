@@ -11,6 +11,9 @@ const VECTORS: Record<number, number> = { 1: 4, 2: 4, 3: 2, 4: 2 };
 /** Dims (scores) or tokens (mix) a step, as many as floats in a vector. */
 const UNROLL = 4;
 
+/** Tokens whose V stays in the first-level cache while the dims pass over it. */
+const MIX_TOKENS = 64;
+
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const lines = (parts: string[]): string => parts.join("\n");
 
@@ -79,11 +82,19 @@ function mix(heads: number, vectors: number): string {
     step(heads, vectors, (v) => `v128.load(p${i ? ` + ${i} * vBytes` : ""}, ${16 * v})`, spread);
   const advance = (n: number) => range(heads).map((h) => `w${h} += ${4 * n};`).join(" ");
   const pointers = range(heads).map((h) => `w${h} = weights + ${h} * weightBytes + (<usize>from << 2)`).join(", ");
-  const inverses = range(heads).map((h) => `inverse${h}: f32`).join(", ");
   return `
-@inline function mix_h${heads}v${vectors}(weights: usize, weightBytes: usize, table: usize, from: i32, to: i32, vHead: usize, poolBytes: usize, vBytes: usize, at: usize, dims: i32, out: usize, headBytes: usize, ${inverses}): void {
+@inline function mix_h${heads}v${vectors}(weights: usize, weightBytes: usize, table: usize, from: i32, to: i32, vHead: usize, poolBytes: usize, vBytes: usize, at: usize, dims: i32, out: usize, headBytes: usize, more: bool): void {
   const zero = f32x4.splat(0);
   let ${accumulators(heads, vectors)}, ${locals(heads, vectors)}, ${pointers};
+  if (more) {
+${
+    lines(range(heads).flatMap((h) =>
+      range(vectors).map((v) =>
+        `    a${h}_${v} = load_dims(out + ${h} * headBytes + at + ${16 * v}, dims - ${4 * v});`
+      )
+    ))
+  }
+  }
   for (let j = from; j < to;) {
     const end = min(to, (j | 15) + 1);
     let p = vHead + <usize>load<i32>(table + (<usize>(j >> 4) << 2)) * poolBytes + <usize>(j & 15) * vBytes + at;
@@ -98,12 +109,11 @@ ${one(0, (h) => `v128.load32_splat(w${h})`)}
     }
   }
 ${
-    lines(range(heads).flatMap((h) => [
-      `  t = f32x4.splat(inverse${h});`,
-      ...range(vectors).map((v) =>
-        `  store_dims(out + ${h} * headBytes + at + ${16 * v}, f32x4.mul(a${h}_${v}, t), dims - ${4 * v});`
-      ),
-    ]))
+    lines(range(heads).flatMap((h) =>
+      range(vectors).map((v) =>
+        `  store_dims(out + ${h} * headBytes + at + ${16 * v}, a${h}_${v}, dims - ${4 * v});`
+      )
+    ))
   }
 }
 `;
@@ -112,8 +122,8 @@ ${
 /** All of `heads` query heads of one row and KV head. */
 function headsOf(heads: number): string {
   const vectors = VECTORS[heads];
-  const inverses = range(heads).map((h) => `inverse${h}`).join(", ");
-  const mixArguments = `scratch, rowBytes, table, from, to, vHead, vBlock, vBytes, <usize>d << 2, headDim - d, out, headBytes, ${inverses}`;
+  const mixArguments =
+    "scratch, rowBytes, table, j, next, vHead, vBlock, vBytes, <usize>d << 2, headDim - d, out, headBytes, j > from";
   return `
 function heads_${heads}(q: usize, out: usize, table: usize, from: i32, to: i32, kHead: usize, kBlock: usize, vHead: usize, vBlock: usize, headDim: i32, scale: f32, scratch: usize): void {
   const headBytes = <usize>headDim << 2, vBytes = <usize>((headDim + 3) & ~3) << 2;
@@ -122,10 +132,14 @@ function heads_${heads}(q: usize, out: usize, table: usize, from: i32, to: i32, 
     const k = kHead + <usize>load<i32>(table + (<usize>b << 2)) * kBlock;
     scores_h${heads}(q, headBytes, k, headDim, scale4, scratch + (<usize>b << 6), rowBytes);
   }
-${lines(range(heads).map((h) => `  const inverse${h} = softmax(scratch + ${h} * rowBytes, begin, end, from, to);`))}
-  let d = 0;
-  for (; d + ${4 * vectors} <= headDim; d += ${4 * vectors}) mix_h${heads}v${vectors}(${mixArguments});
-  for (; d < headDim; d += 4) mix_h${heads}v1(${mixArguments});
+${lines(range(heads).map((h) => `  softmax(scratch + ${h} * rowBytes, begin, end, from, to);`))}
+  for (let j = from; j < to;) {
+    const next = min(to, (j | ${MIX_TOKENS - 1}) + 1);
+    let d = 0;
+    for (; d + ${4 * vectors} <= headDim; d += ${4 * vectors}) mix_h${heads}v${vectors}(${mixArguments});
+    for (; d < headDim; d += 4) mix_h${heads}v1(${mixArguments});
+    j = next;
+  }
 }
 `;
 }
@@ -138,8 +152,16 @@ const SHARED = `
   if (dims > 2) store<f32>(out, f32x4.extract_lane(v, 2), 8);
 }
 
-// Exponentials of the scores of blocks begin..end-1 in place, 0 outside from..to-1; returns 1 / sum.
-function softmax(p: usize, begin: i32, end: i32, from: i32, to: i32): f32 {
+@inline function load_dims(out: usize, dims: i32): v128 {
+  if (dims >= 4) return v128.load(out);
+  let v = v128.load32_zero(out);
+  if (dims > 1) v = v128.load32_lane(out, v, 1, 4);
+  if (dims > 2) v = v128.load32_lane(out, v, 2, 8);
+  return v;
+}
+
+// Softmax of the scores of blocks begin..end-1 in place, 0 outside from..to-1.
+function softmax(p: usize, begin: i32, end: i32, from: i32, to: i32): void {
   for (let j = begin << 4; j < from; j++) store<f32>(p + (<usize>j << 2), -Infinity);
   for (let j = to; j < end << 4; j++) store<f32>(p + (<usize>j << 2), -Infinity);
   const first = p + (<usize>begin << 6), last = p + (<usize>end << 6);
@@ -153,7 +175,11 @@ function softmax(p: usize, begin: i32, end: i32, from: i32, to: i32): f32 {
     s = f32x4.add(s, e); u = f32x4.add(u, g);
   }
   const sum = sum4(f32x4.add(s, u));
-  return sum > 0 ? 1 / sum : 0;
+  const inverse = f32x4.splat(sum > 0 ? 1 / sum : 0);
+  for (let a = first; a < last; a += 32) {
+    v128.store(a, f32x4.mul(v128.load(a), inverse));
+    v128.store(a, f32x4.mul(v128.load(a, 16), inverse), 16);
+  }
 }
 `;
 
