@@ -36,13 +36,16 @@ export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)}
 
 const BAR_WIDTH = 30;
 
+/** Of a compression, or of anything else that has steps. */
+type Progress = Pick<CompressProgress, "done" | "total" | "error"> & { readonly phase: string };
+
 /** A bar on a terminal, one line for each tenth of a phase elsewhere, nothing when quiet. */
 export class ProgressBar {
   #phase = "";
   #tenth = -1;
   constructor(readonly options: { readonly quiet?: boolean; readonly terminal?: boolean } = {}) {}
 
-  show({ phase, done, total, error }: CompressProgress): void {
+  show({ phase, done, total, error }: Progress): void {
     if (this.options.quiet) return;
     const share = total > 0 ? Math.min(1, done / total) : 0;
     const detail = error === undefined ? "" : `  error ${error.toFixed(4)}`;

@@ -62,7 +62,8 @@ export function welcome({ host, port }: { host: string; port: number }, bundled:
   const url = `http://${shown.includes(":") ? `[${shown}]` : shown}:${port}`;
   const lines = [`Oatmill serves on ${url}`];
   if (bundled) {
-    const body = `{"model": "${BUNDLED_MODEL}", "prompt": "Once upon a time", "max_tokens": 64}`;
+    const body =
+      `{"model": "${BUNDLED_MODEL}", "prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.7}`;
     lines.push("Try it:", `  curl ${url}/v1/completions -H 'content-type: application/json' -d '${body}'`);
   } else lines.push("Upload a model:", `  curl -F files=@model.gguf ${url}/v1/models`);
   return lines.join("\n");

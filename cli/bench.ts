@@ -1,0 +1,95 @@
+/** `bench engine` and `bench kernels`. */
+import { benchEngine, type BenchEngineReport } from "../bench/engine.ts";
+import { benchKernels } from "../bench/kernels.ts";
+import type { OpenModelOptions } from "../engine/open_model.ts";
+import { OatmillError } from "../errors.ts";
+import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
+import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
+
+export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "values" | "threads"> {
+  readonly peer?: boolean;
+  readonly peerModel?: string;
+  readonly promptTokens: number;
+  readonly decodeTokens: number;
+  readonly streams: number;
+  readonly repeats: number;
+  readonly json?: boolean;
+}
+
+export async function benchEngineCommand(path: string, options: BenchEngineCommandOptions): Promise<void> {
+  const peerModel = options.peer || options.peerModel ? await findPeerModel(path, options.peerModel) : null;
+  const bar = new ProgressBar();
+  const report = await benchEngine(path, {
+    ...options,
+    peerModel,
+    onProgress: (done, total, what) => bar.show({ phase: what, done, total }),
+    onSkip: note,
+  });
+  bar.end();
+  printResult(report, { json: options.json, lines: () => engineLines(report) });
+}
+
+/** What an artifact was made from, where it still lies there; a checkpoint is its own peer. */
+async function findPeerModel(path: string, given: string | undefined): Promise<string> {
+  if (given !== undefined) return given;
+  if (!await isArtifact(path)) return path;
+  const { header } = await openArtifact(path);
+  const { file } = header.source;
+  if (await Deno.stat(file).then(() => true, () => false)) return file;
+  throw new OatmillError(
+    "invalid_request",
+    `Cannot find "${file}", from which the artifact was made: name it with --peer-model`,
+  );
+}
+
+function engineLines(r: BenchEngineReport): string[] {
+  return [
+    ...table([
+      ["", "format", "prefill tok/s", "decode tok/s", "prefill ratio", "decode ratio"],
+      ["oatmill", r.format, r.prefill_tokens_per_second, r.decode_tokens_per_second, null, null],
+      ...r.peers.map((
+        p,
+      ) => [
+        p.name,
+        p.format,
+        p.prefill_tokens_per_second,
+        p.decode_tokens_per_second,
+        p.ratio.prefill,
+        p.ratio.decode,
+      ]),
+    ]),
+    "",
+    `${r.streams} streams: ${
+      r.streams_tokens_per_second.toFixed(1)
+    } tokens/s; first token of ${r.prompt_tokens} after ${
+      r.time_to_first_token_ms.toFixed(1)
+    } ms; ${r.threads} threads; ${megabytes(r.rss_bytes)} resident`,
+  ];
+}
+
+export interface BenchKernelsCommandOptions {
+  readonly kernel?: readonly string[];
+  readonly threads?: number;
+  readonly json?: boolean;
+}
+
+export async function benchKernelsCommand(options: BenchKernelsCommandOptions): Promise<void> {
+  const report = await benchKernels({
+    kernels: options.kernel,
+    threads: options.threads,
+    onResult: (r) =>
+      note(`${r.name} ${r.shape.join("x")} batch ${r.batch}: ${r.gw_per_second.toFixed(2)} GW/s`),
+  });
+  printResult(report, {
+    json: options.json,
+    lines: () => [
+      `memory: ${report.machine.read_gb_per_second.toFixed(1)} GB/s`,
+      ...table([
+        ["kernel", "shape", "batch", "threads", "GW/s", "GB/s", "of roof"],
+        ...report.kernels.map((
+          k,
+        ) => [k.name, k.shape.join("x"), k.batch, k.threads, k.gw_per_second, k.gb_per_second, k.roof_share]),
+      ]),
+    ],
+  });
+}

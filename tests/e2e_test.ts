@@ -1,0 +1,254 @@
+/** The whole path on the real server: start, complete, stream, upload, compress, serve, fail, stop. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
+import OpenAI from "openai";
+import { readEvents } from "./fake_server.ts";
+import { runReadme } from "./readme.ts";
+import { ROOT, ServerProcess, sharedFolder } from "./server_process.ts";
+
+// deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
+type Json = any;
+const MODEL = "stories-5m";
+/** Small enough for a test; the default recipe is measured by the job itself. */
+const QUICK = {
+  rate: 0.3,
+  calibration: { sequences: 8, length: 64 },
+  evaluate: { tokens: 128 },
+  iterations: 4,
+};
+
+async function form(folder: string, fields: Record<string, string>): Promise<FormData> {
+  const data = new FormData();
+  for (const [k, v] of Object.entries(fields)) data.append(k, v);
+  for await (const { name } of Deno.readDir(folder)) {
+    if (!/^(config\.json|tokenizer.*\.json|.*\.safetensors(\.index\.json)?)$/.test(name)) continue;
+    data.append("files", new Blob([await Deno.readFile(join(folder, name))]), name);
+  }
+  return data;
+}
+
+describe("server", () => {
+  let data: string;
+  let server: ServerProcess;
+  beforeAll(async () => {
+    data = await Deno.makeTempDir();
+    server = await ServerProcess.start(data);
+  });
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]();
+    await Deno.remove(data, { recursive: true });
+  });
+
+  const complete = async (body: object): Promise<Json> =>
+    await (await server.post("/v1/completions", {
+      model: MODEL,
+      prompt: "Once upon a time",
+      temperature: 0,
+      ...body,
+    })).json();
+  const compress = async (folder: string, name: string): Promise<Json> => {
+    const body = await form(folder, { name, recipe: JSON.stringify(QUICK) });
+    const response = await server.get("/v1/models", { method: "POST", body });
+    assert.equal(response.status, 202, response.status === 202 ? "" : await response.clone().text());
+    const { id } = await response.json();
+    const headers = { accept: "text/event-stream" };
+    const events = await readEvents(await server.get(`/v1/compressions/${id}/events`, { headers }));
+    assert.equal(events.at(-1), "[DONE]");
+    return { job: await (await server.get(`/v1/compressions/${id}`)).json(), events };
+  };
+  const temporaries = async () => {
+    for (let i = 0; i < 100; i++) {
+      if ([...Deno.readDirSync(join(data, "tmp"))].length === 0) return [];
+      await new Promise((done) => setTimeout(done, 20));
+    }
+    return [...Deno.readDirSync(join(data, "tmp"))].map((e) => e.name);
+  };
+
+  it("is alive and ready, and prints a curl line that works when pasted", async () => {
+    assert.equal((await (await server.get("/healthz")).json()).status, "ok");
+    assert.equal((await server.get("/readyz")).status, 200);
+    const line = server.welcome.split("\n").find((l) => l.includes("curl"))!;
+    const { stdout } = await new Deno.Command("bash", { args: ["-c", line], stderr: "null" }).output();
+    const { choices } = JSON.parse(new TextDecoder().decode(stdout));
+    assert.ok(choices[0].text.length > 20);
+  });
+
+  it("streams the text that it answers whole, greedy and sampled", async () => {
+    for (const options of [{ temperature: 0 }, { temperature: 1, seed: 11, top_p: 0.9 }]) {
+      const whole = await complete({ max_tokens: 40, ...options });
+      const body = { model: MODEL, prompt: "Once upon a time", max_tokens: 40, stream: true, ...options };
+      const events = await readEvents(await server.post("/v1/completions", body)) as Json[];
+      assert.equal(events.pop(), "[DONE]");
+      assert.equal(events.map((e) => e.choices[0].text).join(""), whole.choices[0].text);
+      assert.equal(whole.usage.completion_tokens, 40);
+    }
+  });
+
+  it("stops before a stop string that crosses tokens", async () => {
+    const { choices: [{ text }] } = await complete({ max_tokens: 60 });
+    const stop = text.slice(10, 18);
+    const { choices: [short] } = await complete({ max_tokens: 60, stop });
+    assert.equal(short.text, text.slice(0, text.indexOf(stop)));
+    assert.equal(short.finish_reason, "stop");
+  });
+
+  it("is read by the official client", async () => {
+    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 });
+    const models = await client.models.list();
+    assert.ok(models.data.some((m) => m.id === MODEL));
+    const stream = await client.completions.create({
+      model: MODEL,
+      prompt: "The dog",
+      max_tokens: 8,
+      stream: true,
+    });
+    let text = "";
+    for await (const chunk of stream) text += chunk.choices[0].text;
+    assert.ok(text.length > 0);
+    const chat = client.chat.completions.create({
+      model: MODEL,
+      messages: [{ role: "user", content: "hi" }],
+    });
+    await assert.rejects(
+      chat,
+      (e) => e instanceof OpenAI.BadRequestError && e.code === "invalid_chat_template",
+    );
+    await assert.rejects(
+      client.completions.create({ model: "none", prompt: "x" }),
+      (e) => e instanceof OpenAI.NotFoundError && e.code === "model_not_found",
+    );
+  });
+
+  it("refuses wrong requests in OpenAI's shape", async () => {
+    const cases: [path: string, init: RequestInit, status: number, code: string][] = [
+      ["/v1/completions", { body: "{" }, 400, "invalid_request"],
+      ["/v1/completions", { body: JSON.stringify({ model: MODEL, prompt: 5 }) }, 400, "invalid_request"],
+      ["/v1/completions", { body: JSON.stringify({ model: "none", prompt: "x" }) }, 404, "model_not_found"],
+      [
+        "/v1/completions",
+        { body: JSON.stringify({ model: MODEL, prompt: "x", max_tokens: 9999 }) },
+        400,
+        "context_length_exceeded",
+      ],
+      ["/v1/nothing", { body: "{}" }, 404, "not_found"],
+    ];
+    for (const [path, init, status, code] of cases) {
+      const response = await server.get(path, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        ...init,
+      });
+      const { error } = await response.json();
+      assert.deepEqual([response.status, error.code], [status, code], String(init.body));
+      assert.deepEqual(Object.keys(error), ["message", "type", "param", "code"]);
+    }
+  });
+
+  it("frees the place of a client that leaves", async () => {
+    const body = { model: MODEL, prompt: "One day", max_tokens: 480, ignore_eos: true, stream: true };
+    const response = await server.post("/v1/completions", body);
+    const reader = response.body!.getReader();
+    await reader.read();
+    await reader.cancel();
+    const running = async () =>
+      Number(
+        /^oatmill_engine_requests_running\{.*\} (\d+)$/m.exec(await (await server.get("/metrics")).text())
+          ?.[1],
+      );
+    for (let i = 0; i < 50 && await running() > 0; i++) await new Promise((done) => setTimeout(done, 20));
+    assert.equal(await running(), 0);
+  });
+
+  it("shows its measurements at /metrics", async () => {
+    const text = await (await server.get("/metrics")).text();
+    for (
+      const name of [
+        "gen_ai_server_request_duration_bucket",
+        "gen_ai_server_time_to_first_token_bucket",
+        "gen_ai_server_time_per_output_token_bucket",
+        "gen_ai_client_token_usage_bucket",
+        "oatmill_output_tokens_per_second_bucket",
+        "oatmill_engine_kv_blocks_total",
+        "oatmill_model_artifact_size",
+      ]
+    ) assert.match(text, new RegExp(`^${name}\\{.*gen_ai_request_model="${MODEL}"`, "m"));
+  });
+
+  it("compresses an upload, serves it, hands it out and deletes it", async () => {
+    const { job, events } = await compress(join(ROOT, "models/default"), "again");
+    assert.deepEqual([job.status, job.error], ["succeeded", null]);
+    assert.ok(job.result.perplexity.compressed > 1);
+    const phases = new Set((events as Json[]).map((e) => e.data?.progress?.phase));
+    assert.ok(phases.has("compress"));
+    const { choices } = await complete({ model: "again", max_tokens: 8 });
+    assert.ok(choices[0].text.length > 0);
+    const header = await (await server.get("/v1/models/again/files/oatmill.json")).json();
+    assert.equal(header.name, "again");
+    const weights = await server.get("/v1/models/again/files/model.safetensors");
+    assert.equal((await weights.bytes()).length, Number(weights.headers.get("content-length")));
+    assert.equal((await server.get("/v1/models/again", { method: "DELETE" })).status, 200);
+    assert.equal((await server.post("/v1/completions", { model: "again", prompt: "x" })).status, 404);
+    assert.deepEqual(await temporaries(), []);
+  });
+
+  const tiny = sharedFolder("oracles/llama2");
+  (tiny ? it : it.skip)("serves an upload without a tokenizer by token ids (../shared/oracles)", async () => {
+    const { job } = await compress(tiny!, "tiny");
+    assert.deepEqual([job.status, job.error], ["succeeded", null]);
+    const { choices } = await complete({
+      model: "tiny",
+      prompt: [1, 2, 3],
+      max_tokens: 4,
+      return_token_ids: true,
+      ignore_eos: true,
+    });
+    assert.equal(choices[0].token_ids.length, 4);
+  });
+
+  const attacks = sharedFolder("oracles/attacks");
+  (attacks ? it : it.skip)(
+    "fails bad uploads with the file and the reason, and serves on (../shared/oracles)",
+    async () => {
+      const cases: [folder: string, code: string, message: RegExp][] = [
+        ["model/nan_weight", "non_finite_weights", /model\.safetensors.*NaN|NaN.*model\.safetensors|nan/i],
+        ["model/missing_tensor", "invalid_checkpoint", /tensor|weight/i],
+        ["model/wrong_shape", "invalid_checkpoint", /shape/i],
+      ];
+      const models = [...Deno.readDirSync(join(data, "models"))].length;
+      for (const [folder, code, message] of cases) {
+        const { job } = await compress(join(attacks!, folder), "bad");
+        assert.deepEqual([job.status, job.error?.code], ["failed", code], `${folder}: ${job.error?.message}`);
+        assert.match(job.error.message, message);
+      }
+      const unknown = await form(join(attacks!, "base_ok"), { name: "bad", recipe: JSON.stringify(QUICK) });
+      const config = JSON.parse(await Deno.readTextFile(join(attacks!, "base_ok/config.json")));
+      const odd = { ...config, architectures: ["OddForCausalLM"], model_type: "odd" };
+      unknown.set("files", new Blob([JSON.stringify(odd)]), "config.json");
+      unknown.append(
+        "files",
+        new Blob([await Deno.readFile(join(attacks!, "base_ok/model.safetensors"))]),
+        "model.safetensors",
+      );
+      const { id } = await (await server.get("/v1/models", { method: "POST", body: unknown })).json();
+      await (await server.get(`/v1/compressions/${id}/events?stream=true`)).text();
+      const job = await (await server.get(`/v1/compressions/${id}`)).json();
+      assert.deepEqual([job.status, job.error?.code], ["failed", "unsupported_architecture"]);
+      assert.match(job.error.message, /odd/i);
+      assert.deepEqual(await temporaries(), []);
+      assert.equal([...Deno.readDirSync(join(data, "models"))].length, models);
+      assert.ok((await complete({ max_tokens: 4 })).choices[0].text.length > 0);
+    },
+  );
+
+  it("runs every command of the README", async () => {
+    await runReadme(server.url);
+  });
+
+  it("stops when asked, and starts again with what it has, in under a second's work", async () => {
+    assert.equal(await server.stop(), 0);
+    server = await ServerProcess.start(data);
+    assert.ok((await complete({ max_tokens: 4 })).choices[0].text.length > 0);
+    assert.doesNotMatch(server.log, /compress/);
+  });
+});
