@@ -139,6 +139,15 @@ test("score() is the log-softmax of logits(), and echo reports the same", {}, as
   }
 });
 
+test("a prompt of several chunks gives the same logits every time, on both threads", {}, async (engine) => {
+  const ids = Array.from({ length: 500 }, (_, i) => 3 + (i * 7919) % 2000);
+  const first = await engine.logits(ids);
+  for (let i = 0; i < 5; i++) assert.deepEqual(await engine.logits(ids), first);
+  const all = await engine.logits(ids, { all: true });
+  const last = all.subarray(all.length - engine.vocabSize);
+  last.forEach((l, i) => assert.ok(Math.abs(l - first[i]) < LOGITS_TOLERANCE));
+});
+
 test("aborting frees every KV block", {}, async (engine) => {
   const abort = new AbortController();
   const running = run(engine, request({ maxTokens: 400 }), abort.signal);

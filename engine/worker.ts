@@ -42,8 +42,9 @@ function follow({ memory, map }: InitMessage, executor: Executor): void {
   for (let epoch = 0;; epoch++) {
     waitWhile(control, CONTROL.epoch, epoch);
     if (Atomics.load(control, CONTROL.command) === COMMAND.exit) break;
-    executor.runBody(Atomics.load(control, CONTROL.rows));
-    const outputs = Atomics.load(control, CONTROL.outputs);
+    // Both before the body: after its last barrier the leader may already be writing the next step.
+    const rows = Atomics.load(control, CONTROL.rows), outputs = Atomics.load(control, CONTROL.outputs);
+    executor.runBody(rows);
     for (let from = 0; from < outputs; from += HEAD_ROWS) {
       executor.runHead(from, Math.min(HEAD_ROWS, outputs - from));
     }

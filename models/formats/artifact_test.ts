@@ -96,6 +96,12 @@ Deno.test("a damaged artifact is refused with the reason", async () => {
   await Deno.remove(parent, { recursive: true });
 });
 
+Deno.test("isArtifact() is false for files, other folders and nothing", async () => {
+  assert.equal(await isArtifact(`${DEFAULT_MODEL}config.json`), false);
+  assert.equal(await isArtifact(DEFAULT_MODEL), false);
+  assert.equal(await isArtifact(`${DEFAULT_MODEL}missing`), false);
+});
+
 Deno.test("an artifact that is not finished leaves nothing, and a taken name is refused", async () => {
   const parent = await Deno.makeTempDir();
   const dir = join(parent, "a");
