@@ -1,28 +1,41 @@
 // Activations, additions, embedding rows.
 
 @inline function sigmoid_times(x: v128, u: v128): v128 {
-  const one = f32x4.splat(1);
-  return f32x4.div(x, f32x4.add(one, exp4(f32x4.neg(u))));
+  return f32x4.div(x, f32x4.add(EXP_ONE, exp4(f32x4.neg(u))));
 }
+
+// Constants of gelu as exported globals, so that they are loaded (math.as.ts).
+export let ERFC_9: v128 = f32x4.splat(0.17087277);
+export let ERFC_8: v128 = f32x4.splat(-0.82215223);
+export let ERFC_7: v128 = f32x4.splat(1.48851587);
+export let ERFC_6: v128 = f32x4.splat(-1.13520398);
+export let ERFC_5: v128 = f32x4.splat(0.27886807);
+export let ERFC_4: v128 = f32x4.splat(-0.18628806);
+export let ERFC_3: v128 = f32x4.splat(0.09678418);
+export let ERFC_2: v128 = f32x4.splat(0.37409196);
+export let ERFC_1: v128 = f32x4.splat(1.00002368);
+export let ERFC_0: v128 = f32x4.splat(-1.26551223);
+export let HALF: v128 = f32x4.splat(0.5);
+export let SQRT_HALF: v128 = f32x4.splat(0.70710678118654752);
 
 // x / 2 erfc(-x / sqrt 2) with the Chebyshev fit of erfc (Numerical Recipes, erfcc: 1.2e-7 relative everywhere).
 @inline function gelu(x: v128): v128 {
-  const one = f32x4.splat(1);
-  const u = f32x4.mul(x, f32x4.splat(0.70710678118654752)), z = f32x4.abs(u);
-  const t = f32x4.div(one, f32x4.relaxed_madd(z, f32x4.splat(0.5), one));
-  let p = f32x4.splat(0.17087277);
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(-0.82215223));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(1.48851587));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(-1.13520398));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(0.27886807));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(-0.18628806));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(0.09678418));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(0.37409196));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(1.00002368));
-  p = f32x4.relaxed_madd(p, t, f32x4.splat(-1.26551223));
+  const u = f32x4.mul(x, SQRT_HALF), z = f32x4.abs(u);
+  const t = f32x4.div(EXP_ONE, f32x4.relaxed_madd(z, HALF, EXP_ONE));
+  let p = f32x4.relaxed_madd(ERFC_9, t, ERFC_8);
+  p = f32x4.relaxed_madd(p, t, ERFC_7);
+  p = f32x4.relaxed_madd(p, t, ERFC_6);
+  p = f32x4.relaxed_madd(p, t, ERFC_5);
+  p = f32x4.relaxed_madd(p, t, ERFC_4);
+  p = f32x4.relaxed_madd(p, t, ERFC_3);
+  p = f32x4.relaxed_madd(p, t, ERFC_2);
+  p = f32x4.relaxed_madd(p, t, ERFC_1);
+  p = f32x4.relaxed_madd(p, t, ERFC_0);
   const tail = f32x4.mul(t, exp4(f32x4.sub(p, f32x4.mul(z, z)))); // erfc(|u|)
-  const erfc = v128.bitselect(tail, f32x4.sub(f32x4.splat(2), tail), f32x4.lt(x, f32x4.splat(0)));
-  return f32x4.mul(f32x4.mul(x, f32x4.splat(0.5)), erfc);
+  const half = f32x4.mul(x, HALF);
+  // For x < 0: x / 2 tail; else x - x / 2 tail.
+  const part = f32x4.mul(half, tail);
+  return v128.bitselect(part, f32x4.sub(x, part), f32x4.lt(x, f32x4.splat(0)));
 }
 
 // 0.5 x (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
