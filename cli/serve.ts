@@ -28,7 +28,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
   const server = await Server.open({
     data,
-    otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") ?? null,
+    otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") || null,
     otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
     engine: { threads, contextLength: context, maxSequences, maxWaiting },
     maxLoaded,
