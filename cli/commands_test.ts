@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import { recipeSchema } from "../models/recipe.ts";
+import { median } from "../bench/engine.ts";
+import { mergeRecipe } from "./compress.ts";
+import { countWords, scoreWindows } from "./eval.ts";
+import { table } from "./output.ts";
+import { welcome } from "./serve.ts";
+
+Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest", () => {
+  const file = { rate: 0.5, values: "int4", allocation: "uniform", calibration: { sequences: 4, seed: 9 } };
+  const merged = recipeSchema.parse(mergeRecipe(file, { out: "x", refine: true, rate: 0.25, length: 64 }));
+  assert.deepEqual([merged.rate, merged.values, merged.allocation.kind], [0.25, "int4", "uniform"]);
+  assert.deepEqual([merged.calibration.sequences, merged.calibration.length, merged.calibration.seed], [
+    4,
+    64,
+    9,
+  ]);
+  assert.equal(merged.refine, true);
+  assert.equal(recipeSchema.parse(mergeRecipe({}, { out: "x", refine: false })).refine, false);
+});
+
+Deno.test("scoreWindows() scores each window alone and drops a lone last token", async () => {
+  const seen: number[][] = [];
+  const engine = {
+    score: (ids: readonly number[]) => {
+      seen.push([...ids]);
+      return Promise.resolve(new Float32Array(ids.length - 1).fill(0.5));
+    },
+  };
+  assert.deepEqual(await scoreWindows(engine, [1, 2, 3, 4, 5, 6, 7], { window: 3 }), { nll: 2, scored: 4 });
+  assert.deepEqual(seen, [[1, 2, 3], [4, 5, 6]]);
+  assert.deepEqual(await scoreWindows(engine, [1, 2, 3, 4, 5], { window: 3 }), { nll: 1.5, scored: 3 });
+  await assert.rejects(scoreWindows(engine, [1], { window: 3 }));
+});
+
+Deno.test("countWords() splits at white space", () => {
+  assert.equal(countWords("  one two\n three\t"), 3);
+  assert.equal(countWords(""), 1);
+});
+
+Deno.test("table() aligns numbers right and words left", () => {
+  assert.deepEqual(table([["name", "n"], ["a", 12], ["bb", 3.14159]]), [
+    "name  n",
+    "a        12",
+    "bb    3.142",
+  ]);
+});
+
+Deno.test("median() of odd and even counts", () => {
+  assert.equal(median([3, 1, 2]), 2);
+  assert.equal(median([4, 1, 2, 3]), 2.5);
+});
+
+Deno.test("welcome() names an address that a client can use", () => {
+  assert.match(
+    welcome({ host: "0.0.0.0", port: 80 }, true),
+    /curl http:\/\/127\.0\.0\.1:80\/v1\/completions/,
+  );
+  assert.match(welcome({ host: "::1", port: 80 }, false), /http:\/\/\[::1\]:80/);
+});

@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import type { Command } from "commander";
+import { permissionsOf, ROOT } from "../tests/server_process.ts";
+import { createProgram } from "./program.ts";
+
+/** One row and two rows go through different kernels, which add in different orders. */
+const F32_NOISE = 1e-4;
+
+async function oatmill(...args: string[]) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    cwd: ROOT,
+    args: ["run", "--no-prompt", ...permissionsOf("oatmill"), "main.ts", ...args],
+    env: { NO_COLOR: "1" },
+    stdin: "null",
+  }).output();
+  const text = new TextDecoder();
+  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+}
+const commands = (program: Command): Command[] =>
+  program.commands.flatMap((c) => c.commands.length ? commands(c) : [c]);
+
+Deno.test("every command has a description and describes its options", () => {
+  const names = commands(createProgram()).map((c) => c.name()).sort();
+  assert.deepEqual(names, ["chat", "compress", "engine", "eval", "inspect", "kernels", "logits", "serve"]);
+  for (const command of commands(createProgram())) {
+    assert.ok(command.description().length > 0, command.name());
+    for (const option of command.options) assert.ok(option.long, command.name());
+  }
+});
+
+Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", async () => {
+  const cases: [args: string[], code: number, output: RegExp][] = [
+    [["--help"], 0, /Usage: oatmill/],
+    [["eval", "--help"], 0, /--max-tokens/],
+    [["--version"], 0, /^\d+\.\d+\.\d+/],
+    [[], 2, /Usage/],
+    [["nothing"], 2, /unknown command/],
+    [["compress", "models/default"], 2, /--out/],
+    [["compress", "models/default", "--out", "x", "--rate", "2"], 2, /from 0 to 1/],
+    [["logits", "models/default", "--ids", "1,x"], 2, /token ids/],
+    [["inspect", "nowhere"], 1, /nowhere/],
+    [["logits", "models/default", "--ids", "99999"], 1, /99999/],
+  ];
+  for (const [args, code, output] of cases) {
+    const result = await oatmill(...args);
+    assert.equal(result.code, code, `${args.join(" ")}: ${result.stderr}`);
+    assert.match(result.stdout + result.stderr, output, args.join(" "));
+    assert.doesNotMatch(result.stderr, /^\s+at /m, `no stack trace: ${args.join(" ")}`);
+  }
+});
+
+Deno.test("--json prints one JSON document with the promised fields, progress elsewhere", async () => {
+  const text = await Deno.makeTempFile({ suffix: ".txt" });
+  try {
+    await Deno.writeTextFile(
+      text,
+      "Once upon a time there was a little dog. The dog liked to play in the park.",
+    );
+    const evaluated = await oatmill("eval", "models/default", "--text", text, "--max-tokens", "12", "--json");
+    const { tokens, token_perplexity, word_perplexity, tasks } = JSON.parse(evaluated.stdout);
+    assert.equal(tokens, 12);
+    assert.ok(token_perplexity > 1 && word_perplexity > token_perplexity);
+    assert.deepEqual(tasks, {});
+    const { ids, logits } = JSON.parse(
+      (await oatmill("logits", "models/default", "--ids", "1,2", "--json")).stdout,
+    );
+    assert.deepEqual(ids, [1, 2]);
+    assert.equal(logits.length, 2048);
+    const all = JSON.parse(
+      (await oatmill("logits", "models/default", "--ids", "1,2", "--all", "--json")).stdout,
+    );
+    assert.deepEqual(all.logits.map((row: number[]) => row.length), [2048, 2048]);
+    logits.forEach((v: number, i: number) => assert.ok(Math.abs(all.logits[1][i] - v) < F32_NOISE));
+    const inspected = JSON.parse((await oatmill("inspect", "models/default", "--json")).stdout);
+    assert.equal(inspected.parameters, 4_947_968);
+  } finally {
+    await Deno.remove(text);
+  }
+});
