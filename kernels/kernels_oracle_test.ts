@@ -94,8 +94,8 @@ interface LinearCase {
 }
 
 const LINEAR_CASES: readonly LinearCase[] = [
-  { what: "whole tiles", shape: [8, 512], blockChunks: 2 },
-  { what: "remainders of rows and columns", shape: [7, 203], blockChunks: 2 },
+  { what: "whole tiles", shape: [12, 512], blockChunks: 2 },
+  { what: "remainders of rows and columns", shape: [19, 203], blockChunks: 2 },
   { what: "one row", shape: [1, 64], blockChunks: 1 },
   { what: "blocks of one chunk", shape: [4, 192], blockChunks: 1 },
   { what: "a last short block", shape: [5, 320], blockChunks: 4 },
