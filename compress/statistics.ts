@@ -27,8 +27,7 @@ export function blockStatistics(
   const statistics = {} as Record<InputName, InputStatistics>;
   for (const name of INPUT_NAMES) {
     const meanSquares = parts[0].squares[name].map((_, j) => sum(parts, (p) => p.squares[name][j]) / tokens);
-    const H = momentTokens > 0 ? shared(parts[0].moments[name].length) : null;
-    if (H) { for (let i = 0; i < H.length; i++) H[i] = sum(parts, (p) => p.moments[name][i]) / momentTokens; }
+    const H = momentTokens > 0 ? secondMoments(parts, name, momentTokens) : null;
     if (options.sink && name === "attn") addSink(parts, meanSquares, H);
     const d = shared(meanSquares.length);
     for (let j = 0; j < d.length; j++) d[j] = Math.sqrt(meanSquares[j]);
