@@ -3,12 +3,13 @@
  * command and one answer per line. It is not a dependency of Oatmill: `npm ci --prefix bench/peer` installs it.
  */
 import { fileURLToPath } from "node:url";
+import { writeGgufQ8 } from "./_gguf_q8.ts";
 import type { Contender } from "./engine.ts";
 
 const FOLDER = fileURLToPath(new URL("./peer/", import.meta.url));
 
 interface Answer {
-  readonly ready?: { readonly format: string };
+  readonly ready?: boolean;
   readonly tokensPerSecond?: number;
   readonly error?: string;
 }
@@ -27,15 +28,25 @@ export async function startLlamaCpp(
   if (!installed) {
     return skip("install it with `npm ci --prefix bench/peer --ignore-scripts --omit=optional`");
   }
+  // What it runs natively at 8 bits, from the very weights that this model was made of.
+  const q8 = await Deno.makeTempFile({ suffix: ".gguf" });
+  await writeGgufQ8(path, q8);
   const child = new Deno.Command("node", {
-    args: [FOLDER + "llama_cpp.mjs", path, String(options.threads)],
+    args: [FOLDER + "llama_cpp.mjs", q8, String(options.threads)],
     stdin: "piped",
     stdout: "piped",
     stderr: "null",
   }).spawn();
   const process = new LineProcess(child);
+  const close = async () => {
+    await process.close();
+    await Deno.remove(q8);
+  };
   const { ready, error } = await process.answer();
-  if (!ready) return skip(error ?? "it did not start");
+  if (!ready) {
+    await close();
+    return skip(error ?? "it did not start");
+  }
   const ask = async (command: string): Promise<number> => {
     const { tokensPerSecond, error } = await process.ask(command);
     if (tokensPerSecond === undefined) throw new Error(`llama.cpp failed: ${error}`);
@@ -43,10 +54,10 @@ export async function startLlamaCpp(
   };
   return {
     name: "llama.cpp",
-    format: ready.format,
+    format: "Q8_0",
     prefill: (tokens) => ask(`prefill ${tokens}`),
     decode: (tokens) => ask(`decode ${tokens}`),
-    close: () => process.close(),
+    close,
   };
 }
 

@@ -1,9 +1,11 @@
 /** `bench engine` and `bench kernels`. */
+import { join } from "node:path";
 import { benchEngine, type BenchEngineReport } from "../bench/engine.ts";
 import { benchKernels } from "../bench/kernels.ts";
 import type { OpenModelOptions } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
-import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
+import { isArtifact } from "../models/formats/artifact.ts";
+import { SOURCE_NOTE } from "./compress.ts";
 import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
 
 export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "values" | "threads"> {
@@ -29,17 +31,18 @@ export async function benchEngineCommand(path: string, options: BenchEngineComma
   printResult(report, { json: options.json, lines: () => engineLines(report) });
 }
 
-/** What an artifact was made from, where it still lies there; a checkpoint is its own peer. */
+/** What an artifact was made from, as `compress` noted it; a checkpoint is its own peer. */
 async function findPeerModel(path: string, given: string | undefined): Promise<string> {
   if (given !== undefined) return given;
   if (!await isArtifact(path)) return path;
-  const { header } = await openArtifact(path);
-  const { file } = header.source;
-  if (await Deno.stat(file).then(() => true, () => false)) return file;
-  throw new OatmillError(
-    "invalid_request",
-    `Cannot find "${file}", from which the artifact was made: name it with --peer-model`,
-  );
+  try {
+    return await Deno.readTextFile(join(path, SOURCE_NOTE));
+  } catch {
+    throw new OatmillError(
+      "invalid_request",
+      `Cannot tell what "${path}" was made from: name it with --peer-model`,
+    );
+  }
 }
 
 function engineLines(r: BenchEngineReport): string[] {

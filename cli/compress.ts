@@ -1,9 +1,13 @@
 /** `compress`: one model into one artifact folder. */
+import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
 import { OatmillError } from "../errors.ts";
 import type { RecipeInput } from "../models/recipe.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
+
+/** Beside an artifact made here: where its source lies, for `bench engine --peer`. Never handed out or read by a server. */
+export const SOURCE_NOTE = "source.txt";
 
 export interface CompressCommandOptions {
   readonly out: string;
@@ -88,6 +92,7 @@ export async function compressCommand(source: string, options: CompressCommandOp
       onProgress: (p) => bar.show(p),
     });
     bar.end();
+    await Deno.writeTextFile(join(options.out, SOURCE_NOTE), resolve(source));
     const report = compressReport(result);
     printResult(report, { json: options.json, lines: () => reportLines(report) });
   } finally {

@@ -22,7 +22,7 @@ try {
   const context = await model.createContext({ contextSize: 2048, batchSize: 512, threads: { ideal: Number(threads), min: Number(threads) } });
   const sequence = context.getSequence();
   const vocabSize = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
-  answer({ ready: { format: model.typeDescription.split(" ").slice(-1)[0] } });
+  answer({ ready: true });
 
   const commands = {
     async prefill(tokens) {
