@@ -27,11 +27,6 @@ export interface LogitsRow {
  */
 const NEGLIGIBLE = 17;
 
-interface Candidate {
-  readonly token: number;
-  readonly logit: number;
-}
-
 /** State of one sequence's sampling: its random numbers and the tokens it has seen. */
 export class Sampler {
   readonly #random: Random;
@@ -73,21 +68,28 @@ export class Sampler {
   #draw(row: LogitsRow): number {
     const { temperature, topK, topP, minP } = this.#o;
     const best = row.kernels.max(row.address, row.vocab);
-    let list = candidates(row, best - temperature * (NEGLIGIBLE + Math.log(row.vocab)));
-    if (topK > 0 || topP < 1) list.sort((a, b) => b.logit - a.logit || a.token - b.token);
-    if (topK > 0) list = list.slice(0, topK);
-    const weights = list.map((c) => Math.exp((c.logit - best) / temperature));
-    let total = weights.reduce((a, b) => a + b, 0);
+    const logit = (token: number) => row.floats[row.address / 4 + token];
+    // Plain arrays of numbers, no objects: without top-k this runs over most of the vocabulary for every token.
+    let tokens = select(row, best - temperature * (NEGLIGIBLE + Math.log(row.vocab)));
+    if (topK > 0) tokens = topTokens(row, topK);
+    let weights = Float64Array.from(tokens, (t) => Math.exp((logit(t) - best) / temperature));
+    let total = sum(weights);
     if (topP < 1) {
-      let sum = 0, n = 0;
-      while (n < weights.length && sum < topP * total) sum += weights[n++];
-      weights.length = Math.max(1, n);
-      total = weights.reduce((a, b) => a + b, 0);
+      // All that weigh less than this are together less than what top-p leaves out.
+      const floor = (1 - topP) * total / weights.length;
+      const byWeight = [...weights.keys()].filter((i) => weights[i] >= floor)
+        .sort((i, j) => weights[j] - weights[i] || tokens[i] - tokens[j]);
+      let n = 0;
+      for (let kept = 0; n < byWeight.length && kept < topP * total;) kept += weights[byWeight[n++]];
+      const nucleus = byWeight.slice(0, Math.max(1, n));
+      tokens = Int32Array.from(nucleus, (i) => tokens[i]);
+      weights = Float64Array.from(nucleus, (i) => weights[i]);
+      total = sum(weights);
     }
     if (minP > 0) {
-      // The best candidate's weight is 1 by construction.
-      for (let i = 0; i < weights.length; i++) if (weights[i] < minP) weights[i] = 0;
-      total = weights.reduce((a, b) => a + b, 0);
+      // The best token's weight is 1 by construction.
+      weights = weights.map((w) => w < minP ? 0 : w);
+      total = sum(weights);
     }
     let u = this.#random.next() * total;
     let last = 0;
@@ -97,18 +99,20 @@ export class Sampler {
       u -= weights[i];
       if (u < 0) break;
     }
-    return list[last].token;
+    return tokens[last];
   }
 }
 
-function candidates(row: LogitsRow, threshold: number): Candidate[] {
+function sum(values: Float64Array): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
+}
+
+/** Tokens whose logits are at least `threshold`, by id. */
+function select(row: LogitsRow, threshold: number): Int32Array {
   const n = row.kernels.select_at_least(row.address, row.vocab, threshold, row.candidates, row.vocab);
-  const list: Candidate[] = new Array(n);
-  for (let i = 0; i < n; i++) {
-    const token = row.ints[row.candidates / 4 + i];
-    list[i] = { token, logit: row.floats[row.address / 4 + token] };
-  }
-  return list;
+  return row.ints.slice(row.candidates / 4, row.candidates / 4 + n);
 }
 
 /** log-softmax of the untouched row at `token`, natural log. */
@@ -121,19 +125,20 @@ export function logprobs(row: LogitsRow, count: number): { of: (token: number) =
   const lse = row.kernels.log_sum_exp(row.address, row.vocab, 1);
   // A copy is needed only of what may be asked for later: the logits before penalties.
   const copy = row.floats.slice(row.address / 4, row.address / 4 + row.vocab);
-  const top = topTokens(row, count).map((c) => [c.token, c.logit - lse] as const);
+  const top = [...topTokens(row, count)].map((t) => [t, copy[t] - lse] as const);
   return { of: (token) => ({ logprob: copy[token] - lse, top }) };
 }
 
-/** The `count` largest logits, descending, ties to the lower id. */
-function topTokens(row: LogitsRow, count: number): Candidate[] {
-  if (count === 0) return [];
+/** Tokens of the `count` largest logits, likeliest first, ties to the lower id. */
+function topTokens(row: LogitsRow, count: number): Int32Array {
+  if (count === 0) return new Int32Array();
   const best = row.kernels.max(row.address, row.vocab);
+  const logit = (token: number) => row.floats[row.address / 4 + token];
   // Widen the net until enough are in it: nearly always the first cast does.
   for (let width = 8;; width *= 4) {
-    const list = candidates(row, width > 1e4 ? -Infinity : best - width);
+    const list = select(row, width > 1e4 ? -Infinity : best - width);
     if (list.length >= Math.min(count, row.vocab) || width > 1e4) {
-      return list.sort((a, b) => b.logit - a.logit || a.token - b.token).slice(0, count);
+      return list.sort((a, b) => logit(b) - logit(a) || a - b).slice(0, count);
     }
   }
 }
