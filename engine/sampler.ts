@@ -68,11 +68,13 @@ export class Sampler {
   #draw(row: LogitsRow): number {
     const { temperature, topK, topP, minP } = this.#o;
     const best = row.kernels.max(row.address, row.vocab);
-    const logit = (token: number) => row.floats[row.address / 4 + token];
+    const { floats } = row, at = row.address / 4;
+    const logit = (token: number) => floats[at + token];
     // Plain arrays of numbers, no objects: without top-k this runs over most of the vocabulary for every token.
     let tokens = select(row, best - temperature * (NEGLIGIBLE + Math.log(row.vocab)));
     if (topK > 0) tokens = topTokens(row, topK);
-    let weights = Float64Array.from(tokens, (t) => Math.exp((logit(t) - best) / temperature));
+    let weights = new Float64Array(tokens.length);
+    for (let i = 0; i < tokens.length; i++) weights[i] = Math.exp((logit(tokens[i]) - best) / temperature);
     let total = sum(weights);
     if (topP < 1) {
       // All that weigh less than this are together less than what top-p leaves out.
@@ -134,8 +136,8 @@ function topTokens(row: LogitsRow, count: number): Int32Array {
   if (count === 0) return new Int32Array();
   const best = row.kernels.max(row.address, row.vocab);
   const logit = (token: number) => row.floats[row.address / 4 + token];
-  // Widen the net until enough are in it: nearly always the first cast does.
-  for (let width = 8;; width *= 4) {
+  // Widen the net until enough are in it: a cast costs far less than sorting what a wide one brings.
+  for (let width = 0.5;; width *= 2) {
     const list = select(row, width > 1e4 ? -Infinity : best - width);
     if (list.length >= Math.min(count, row.vocab) || width > 1e4) {
       return list.sort((a, b) => logit(b) - logit(a) || a - b).slice(0, count);
