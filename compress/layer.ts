@@ -85,14 +85,16 @@ async function sparseLowRank(
     budgetBytes(shape, { rank, windows }, { bits: recipe.values === "int4" ? 4 : 8, blockChunks }) >
       LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
   if (budget.windows !== null && tooLarge(budget.windows, budget.rank)) return null;
+  const select = (scores: Matrix) => selectEntries(scores, budget, { blockChunks });
   const { U, V, scores } = await method.compress({ W, d }, {
     budget,
+    select,
     iterations: recipe.iterations,
     decomposition: recipe.decomposition,
     seed: recipe.calibration.seed,
     linalg,
   });
-  const mask = selectEntries(scores, budget, { blockChunks });
+  const mask = select(scores);
   const windows = recipe.values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
   if (windows !== null && tooLarge(windows, U.cols)) return null;
   const rest = subtract(W, await linalg.multiply(U, V));

@@ -122,7 +122,8 @@ function rowDot(a: Float32Array, b: Float32Array, at: number, n: number): number
   return sum;
 }
 export async function refineStages(W: Matrix, start: SparseLowRank, options: RefineOptions) {
-  const { mask, d, linalg } = options; const out: SparseLowRank[] = [];
+  const { mask, d, linalg } = options;
+  const out: SparseLowRank[] = [];
   const unscale = reciprocals(d);
   const H = unitDiagonal(options.H, unscale);
   const A = scaleColumns(W, d);

@@ -16,6 +16,8 @@ export interface Layer {
 
 export interface MethodOptions {
   readonly budget: LayerBudget;
+  /** The pattern's choice of entries by their scores (select.ts): 1 = stored. */
+  readonly select: (scores: Matrix) => Uint8Array;
   readonly iterations: number;
   readonly decomposition: Recipe["decomposition"];
   readonly seed: number;

@@ -16,23 +16,50 @@ import type { CompressionMethod, MethodOptions } from "./method.ts";
  */
 const EXTRAPOLATION = 0.9;
 
+/**
+ * Last steps, with S chosen by the pattern itself. The row-wise choice leaves a gap between kept and dropped values that
+ * windows cannot follow: one step takes 6 % off the error of a windowed layer, the second 2 %, a third 1 %.
+ */
+const PATTERN_STEPS = 2;
+
 export const oats: CompressionMethod = {
   name: "oats",
   lowRank: true,
   async compress({ W, d }, options) {
+    const { budget, linalg, decomposition } = options;
     const A = scaleColumns(W, d); // [dOut, dIn]
-    const { kept, rank: wanted } = options.budget;
-    const rank = Math.min(wanted, A.rows, A.cols);
-    const { U, V } = rank === 0
-      ? { U: matrix(A.rows, 0), V: matrix(0, A.cols) }
-      : kept === 0
-      ? await truncatedSvd(A, rank, options.linalg)
-      : await (options.decomposition === "exact" ? alternateExactly : alternateFast)(A, { ...options, rank });
-    const scores = subtract(A, await options.linalg.multiply(U, V)); // |A - L|
-    for (let i = 0; i < scores.data.length; i++) scores.data[i] = Math.abs(scores.data[i]);
-    return { U, V: scaleColumns(V, reciprocals(d)), scores };
+    const rank = Math.min(budget.rank, A.rows, A.cols);
+    let factors: Factors = { U: matrix(A.rows, 0), V: matrix(0, A.cols) };
+    if (rank > 0 && budget.kept === 0) factors = await truncatedSvd(A, rank, linalg);
+    else if (rank > 0) {
+      const alternate = decomposition === "exact" ? alternateExactly : alternateFast;
+      factors = await alternate(A, { ...options, rank });
+    }
+    let scores = await residualScores(A, factors, linalg);
+    const steps = rank > 0 && budget.kept > 0 && budget.windows !== null ? PATTERN_STEPS : 0;
+    for (let i = 0; i < steps; i++) {
+      const mask = options.select(scores);
+      const L = await linalg.multiply(factors.U, factors.V);
+      const rest = matrix(A.rows, A.cols, A.data.map((a, at) => mask[at] ? L.data[at] : a)); // A - S
+      factors = await subspaceStep(rest, factors.V, linalg);
+      scores = await residualScores(A, factors, linalg);
+    }
+    return { U: factors.U, V: scaleColumns(factors.V, reciprocals(d)), scores };
   },
 };
+
+/** |A - L| */
+async function residualScores(A: Matrix, { U, V }: Factors, linalg: Linalg): Promise<Matrix> {
+  const scores = subtract(A, await linalg.multiply(U, V));
+  for (let i = 0; i < scores.data.length; i++) scores.data[i] = Math.abs(scores.data[i]);
+  return scores;
+}
+
+/** One step of subspace iteration for the rows' space of M, from the basis V `[r, dIn]`. */
+async function subspaceStep(M: Matrix, V: Matrix, linalg: Linalg): Promise<Factors> {
+  const U = await orthonormalise(await linalg.multiply(M, V, { transB: true }), linalg);
+  return { U, V: await linalg.multiply(U, M, { transA: true }) };
+}
 
 interface Factors {
   readonly U: Matrix;
@@ -64,22 +91,19 @@ async function alternateFast(
 ): Promise<Factors> {
   const random = seededRandom(seed);
   const choice = new SparseChoice(A, budget.kept);
-  const start = matrix(A.cols, rank, Float32Array.from({ length: A.cols * rank }, () => random.normal()));
-  let U = await orthonormalise(await linalg.multiply(A, start), linalg);
-  let V = await linalg.multiply(U, A, { transA: true });
+  const start = matrix(rank, A.cols, Float32Array.from({ length: A.cols * rank }, () => random.normal()));
+  let factors = await subspaceStep(A, start, linalg);
   let last: Matrix | null = null, error = Infinity;
   for (let i = 0; i < iterations; i++) {
-    const rest = choice.rest(); // A - S
-    U = await orthonormalise(await linalg.multiply(rest, V, { transB: true }), linalg);
-    V = await linalg.multiply(U, rest, { transA: true });
-    const L = await linalg.multiply(U, V);
+    factors = await subspaceStep(choice.rest(), factors.V, linalg);
+    const L = await linalg.multiply(factors.U, factors.V);
     let next = Infinity;
     if (last && i < iterations - 1) next = choice.take(L, last);
     if (next > error) next = choice.take(L);
     error = next;
     last = L;
   }
-  return { U, V };
+  return factors;
 }
 
 /** Best rank-r approximation U V of M, U or V' orthonormal, through the eigenvectors of the smaller Gram matrix. */
