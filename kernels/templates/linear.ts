@@ -11,19 +11,15 @@
  * The first operand of a relaxed dot is the signed weight, the second the activation (abi.ts, encodings).
  */
 
-import { CHUNK, HEADER_BYTES, ROWS, windowSlots } from "../layout.ts";
+import { CHUNK, HEADER_BYTES, ROWS, type WindowSlot, windowSlots } from "../layout.ts";
 import { TILE_SIZES, type TileSize } from "../abi.ts";
 import type { Accumulate, LinearFormat } from "../manifest.ts";
 
-/** Accumulators of one pass: groups of 4 rows x tokens of the tile (further passes take the other tokens). */
-interface Tiling {
-  readonly groups: 1 | 2;
-  readonly tokens: number;
-}
-
-/** Windows at 8 tokens: one group, so that indices and codes are decoded once (w12q4 +8 % against two passes). */
-const tilingOf = (format: LinearFormat, batch: TileSize): Tiling =>
-  batch < 8 ? { groups: 2, tokens: batch } : format.kind === "windows" ? { groups: 1, tokens: 8 } : { groups: 2, tokens: 4 };
+/**
+ * Tokens of one pass over a pair of groups; a tile of 8 takes two passes. All 8 tokens over single groups decode half
+ * as often, but read the activations twice as often: +4 % with 576 columns, -5 to -14 % with 2048 (w8q8, w12q8).
+ */
+const PASS_TOKENS = 4;
 
 /** Up to 8 vectors of 4-bit codes fit an i16 lane: 8 x 2 x 8 x 255 = 32640. 8-bit codes (63) fit once: 32130. */
 const I16_VECTORS = 8;
@@ -79,20 +75,12 @@ class Pass {
     return this.bits === 4 && this.accumulate === "i16";
   }
 
-  /** Multiplies decoded vectors (`count` a group) by the activations of each token, loaded once. */
-  products(load: (t: number) => string, decoded: readonly Decoded[], count: number): string {
-    const parts = this.narrow && this.pending + count > I16_VECTORS ? [this.widen()] : [];
-    const empty = this.pending === 0;
-    for (const t of this.tokens) {
-      parts.push(`      a = ${load(t)};`);
-      const begun = new Set<number>();
-      for (const one of decoded) {
-        parts.push(this.product(one, t, empty && !begun.has(one.u)));
-        begun.add(one.u);
-      }
-    }
-    this.pending += count;
-    return lines(parts);
+  /** Multiplies one decoded vector a group by the activations of each token, loaded once. */
+  products(load: (t: number) => string, decoded: readonly Decoded[]): string {
+    const full = this.narrow && this.pending === I16_VECTORS ? [this.widen()] : [];
+    const first = this.pending++ === 0;
+    const token = (t: number) => [`      a = ${load(t)};`, ...decoded.map((one) => this.product(one, t, first))];
+    return lines([...full, ...this.tokens.flatMap(token)]);
   }
 
   private product({ u, codes, activations }: Decoded, t: number, first: boolean): string {
@@ -161,7 +149,7 @@ function densePass(bits: 4 | 8, pass: Pass): string {
   const vector = (k: number): string => {
     const decoded = pass.groups.map((u) => ({ u, codes: `v${u}`, activations: "a" }));
     const load = (t: number) => `v128.load32_splat(x, ${((k >> 2) * batch + t) * 16 + 4 * (k & 3)})`;
-    return lines([pass.eachGroup((u) => decode(u, k)), pass.products(load, decoded, 1)]);
+    return lines([pass.eachGroup((u) => decode(u, k)), pass.products(load, decoded)]);
   };
   return lines([
     pass.begin((u) => `v${u} = zero`),
@@ -180,64 +168,37 @@ function densePass(bits: 4 | 8, pass: Pass): string {
 const windowsChunkBytes = (windows: number, bits: 4 | 8): number =>
   16 * (windows + (bits === 8 ? Math.ceil(windows / 2) : 0));
 
-/** A window of a chunk and its slots that one load of activations serves. */
-interface SharedWindow {
-  readonly view: "A" | "B";
-  readonly window: number;
-  readonly slots: number[];
-}
-
-/** With 9 and more slots windows have two: at 8 tokens they share the load (w12q4 +8 %); with fewer it costs registers. */
-function sharedWindows(windows: number, share: boolean): SharedWindow[] {
-  const shared: SharedWindow[] = [];
-  windowSlots(windows).forEach(({ view, window }, slot) => {
-    const known = shared.find((other) => share && other.view === view && other.window === window);
-    if (known) known.slots.push(slot);
-    else shared.push({ view, window, slots: [slot] });
-  });
-  return shared;
-}
-
-/** Decodes slot `k` of group `u` into locals v (codes) and i (indices), numbered `j`. */
-function decodeSlot(bits: 4 | 8, u: number, k: number, j: number, inOrder: boolean): string {
-  const [v, i] = [`v${u}_${j}`, `i${u}_${j}`];
+/** Decodes slot `k` of group `u`, taken in order, into locals v (codes) and i (indices). */
+function decodeSlot(bits: 4 | 8, u: number, k: number): string {
+  const [v, i, b] = [`v${u}`, `i${u}`, `b${u}`];
   if (bits === 4) {
-    return `b${u} = v128.load(w${u}, ${16 * k}); ${v} = i8x16.relaxed_swizzle(codebook, v128.and(b${u}, nibble)); ` +
-      `${i} = v128.and(i16x8.shr_u(b${u}, 4), nibble);`;
+    return `${b} = v128.load(w${u}, ${16 * k}); ${v} = i8x16.relaxed_swizzle(codebook, v128.and(${b}, nibble)); ` +
+      `${i} = v128.and(i16x8.shr_u(${b}, 4), nibble);`;
   }
   const pair = (k >> 1) * 48;
-  const indices = k % 2 ? `i16x8.shr_u(b${u}, 4)` : `b${u}`;
-  // Taken in order, an odd slot finds its pair's indices in b.
-  const load = k % 2 === 0 || !inOrder ? `b${u} = v128.load(w${u}, ${pair}); ` : "";
-  return `${load}${i} = v128.and(${indices}, nibble); ${v} = v128.load(w${u}, ${pair + 16 + 16 * (k & 1)});`;
+  const values = `${v} = v128.load(w${u}, ${pair + 16 + 16 * (k & 1)});`;
+  // The even slot of a pair loads the indices of both.
+  if (k % 2) return `${i} = v128.and(i16x8.shr_u(${b}, 4), nibble); ${values}`;
+  return `${b} = v128.load(w${u}, ${pair}); ${i} = v128.and(${b}, nibble); ${values}`;
 }
 
 function windowsPass(windows: number, bits: 4 | 8, pass: Pass): string {
   const { batch } = pass;
-  const chunkBytes = windowsChunkBytes(windows, bits);
-  const share = pass.groups.length === 1 && pass.tokens.length === 8;
-  const slots = sharedWindows(windows, share);
-  const most = Math.max(...slots.map((one) => one.slots.length));
-  const window = (one: SharedWindow): string => {
-    const decoded = one.slots.flatMap((_, j) =>
-      pass.groups.map((u) => ({ u, codes: `v${u}_${j}`, activations: `i8x16.relaxed_swizzle(a, i${u}_${j})` }))
-    );
-    const load = (t: number) => `v128.load(${one.view === "A" ? "x" : "z"}, ${(one.window * batch + t) * 16})`;
-    return lines([
-      ...one.slots.map((k, j) => pass.eachGroup((u) => decodeSlot(bits, u, k, j, most === 1))),
-      pass.products(load, decoded, one.slots.length),
-    ]);
+  const slot = ({ view, window }: WindowSlot, k: number): string => {
+    const decoded = pass.groups.map((u) => ({ u, codes: `v${u}`, activations: `i8x16.relaxed_swizzle(a, i${u})` }));
+    const load = (t: number) => `v128.load(${view === "A" ? "x" : "z"}, ${(window * batch + t) * 16})`;
+    return lines([pass.eachGroup((u) => decodeSlot(bits, u, k)), pass.products(load, decoded)]);
   };
   return lines([
-    pass.begin((u) => range(most).map((j) => `v${u}_${j} = zero, i${u}_${j} = zero`).join(", ")),
+    pass.begin((u) => `v${u} = zero, i${u} = zero`),
     "    for (let left = chunks; left > 0;) {",
     "      const n = min(left, blockChunks);",
     "      left -= n;",
     pass.header(),
     "      for (let c = n; c > 0; c--) {",
-    ...slots.map(window),
+    ...windowSlots(windows).map(slot),
     pass.widen(),
-    pass.eachGroup((u) => `w${u} += ${chunkBytes};`),
+    pass.eachGroup((u) => `w${u} += ${windowsChunkBytes(windows, bits)};`),
     `      x += ${CHUNK * batch}; z += ${CHUNK * batch};`,
     "      }",
     pass.scaled(),
@@ -252,13 +213,19 @@ function windowsPass(windows: number, bits: 4 | 8, pass: Pass): string {
  * would be two short interleaved streams, which the hardware does not prefetch (weights from memory: a third of the
  * speed); halves are two long ones.
  */
-function kernel(batch: TileSize, groupBytes: string, tiling: Tiling, body: (groups: number, tokens: number[]) => string) {
+function kernel(
+  batch: TileSize,
+  groupBytes: string,
+  body: (groups: number, tokens: number[]) => string,
+  tokens = Math.min(PASS_TOKENS, batch),
+): string {
   const step = (groups: number) =>
     lines([
-      ...range(batch / tiling.tokens).map((p) => `    {\n${body(groups, range(tiling.tokens, p * tiling.tokens))}\n    }`),
+      ...range(batch / tokens).map((p) => `    {\n${body(groups, range(tokens, p * tokens))}\n    }`),
       "    w += groupBytes; y += 16;",
     ]);
-  const pairs = tiling.groups === 1 ? "" : `  const half = groups >> 1, halfBytes = <usize>half * groupBytes, halfRows = <usize>half << 4;
+  // All 8 tokens leave no accumulators for a second group.
+  const pairs = tokens === 8 ? "" : `  const half = groups >> 1, halfBytes = <usize>half * groupBytes, halfRows = <usize>half << 4;
   for (; g < half; g++) {
 ${step(2)}
   }
@@ -282,11 +249,11 @@ function quantized(format: Exclude<LinearFormat, { kind: "f32" }>, batch: TileSi
     const { windows, bits } = format;
     const blocks = "(chunks + blockChunks - 1) / blockChunks";
     const groupBytes = `${blocks} * ${HEADER_BYTES} + chunks * ${windowsChunkBytes(windows, bits)}`;
-    return kernel(batch, groupBytes, tilingOf(format, batch), (groups, tokens) =>
+    return kernel(batch, groupBytes, (groups, tokens) =>
       windowsPass(windows, bits, new Pass(batch, tokens, groups, bits, accumulate)));
   }
   const bits = format.kind === "q8" ? 8 : 4;
-  return kernel(batch, `chunks * ${HEADER_BYTES + denseChunkBytes(bits)}`, tilingOf(format, batch), (groups, tokens) =>
+  return kernel(batch, `chunks * ${HEADER_BYTES + denseChunkBytes(bits)}`, (groups, tokens) =>
     densePass(bits, new Pass(batch, tokens, groups, bits, accumulate)));
 }
 
@@ -294,9 +261,9 @@ function quantized(format: Exclude<LinearFormat, { kind: "f32" }>, batch: TileSi
 const SPREAD = range(4).map((i) => range(16).map((byte) => 4 * i + byte % 4).join(", "));
 
 /** One pass in f32: rows in lanes, x spread. Few cells take several sums each: a multiply-add has 4 cycles of latency. */
-function floatPass(batch: number, groups: number): string {
-  const chains = Math.max(1, Math.floor(4 / (batch * groups)));
-  const cells = range(groups).flatMap((u) => range(batch).map((t) => ({ u, t, sums: range(chains).map((c) => `f${u}_${t}_${c}`) })));
+function floatPass(batch: number, groups: number, tokens: number[]): string {
+  const chains = Math.max(1, Math.floor(4 / (tokens.length * groups)));
+  const cells = range(groups).flatMap((u) => tokens.map((t) => ({ u, t, sums: range(chains).map((c) => `f${u}_${t}_${c}`) })));
   const spread = (c: number, t: number): string => {
     if (batch < 4) return `      a = v128.load32_splat(x, ${4 * (c * batch + t)});`;
     return `${t % 4 === 0 ? `      b = v128.load(x, ${4 * (c * batch + t)});` : ""} a = i8x16.shuffle(b, b, ${SPREAD[t % 4]});`;
@@ -304,7 +271,7 @@ function floatPass(batch: number, groups: number): string {
   const column = (c: number): string =>
     lines([
       ...range(groups).map((u) => `      v${u} = v128.load(w${u}, ${16 * c});`),
-      ...range(batch).flatMap((t) => [
+      ...tokens.flatMap((t) => [
         spread(c, t),
         ...range(groups).map((u) => {
           const sum = `f${u}_${t}_${c % chains}`;
@@ -329,9 +296,9 @@ ${advance(1)}
 ${lines(cells.map(({ u, t, sums }) => storeRow(sums.reduce((p, q) => `f32x4.add(${p}, ${q})`), u, t)))}`;
 }
 
-/** In f32 a step reads 16 bytes a column: two groups up to 4 tokens, one at 8. */
+/** A tile of 8 takes one pass over single groups (two passes over pairs: -20 %): the weights are the larger stream. */
 const float = (batch: TileSize): string =>
-  kernel(batch, "chunks << 4", { groups: batch < 8 ? 2 : 1, tokens: batch }, (groups) => floatPass(batch, groups));
+  kernel(batch, "chunks << 4", (groups, tokens) => floatPass(batch, groups, tokens), batch);
 
 /** AssemblyScript source of the module of `format`. */
 export function linearSource(format: LinearFormat, accumulate: Accumulate): string {
