@@ -27,7 +27,7 @@ COPY --from=program /deno-dir /deno-dir
 COPY --from=program --chown=root:root /app ./
 COPY --from=program --chown=deno:deno /data /data
 USER deno
-ENV OATMILL_DATA=/data HOST=0.0.0.0 PORT=8000
+ENV OATMILL_DATA=/data OATMILL_HOST=0.0.0.0 PORT=8000
 VOLUME /data
 EXPOSE 8000
 # The first start compresses the bundled model before it is ready; it is alive meanwhile.
@@ -37,6 +37,6 @@ CMD ["run", "--no-prompt", "--cached-only", \
   "--allow-net=0.0.0.0:8000", \
   "--allow-read=/app,/data", \
   "--allow-write=/data", \
-  "--allow-env=OTEL_*,OATMILL_DATA,HOST,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
+  "--allow-env=OTEL_*,OATMILL_DATA,OATMILL_HOST,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
   "--allow-ffi=/app/node_modules", \
   "main.ts", "serve"]

@@ -52,7 +52,9 @@ export function createProgram(): Command {
 function addServe(program: Command): void {
   program.command("serve")
     .description("Serve the models of the data folder over HTTP")
-    .addOption(new Option("--host <address>", "address to listen on").env("HOST").default("127.0.0.1"))
+    .addOption(
+      new Option("--host <address>", "address to listen on").env("OATMILL_HOST").default("127.0.0.1"),
+    )
     .addOption(
       new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(integer(0)),
     )

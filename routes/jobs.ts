@@ -9,6 +9,7 @@ import type { Recipe } from "../models/recipe.ts";
 import { asStorageError, removeTree } from "../store/data_folder.ts";
 import {
   FINAL_STATES,
+  INTERRUPTED,
   type Job,
   type JobError,
   type JobEvent,
@@ -167,7 +168,8 @@ export class JobRunner {
     } catch (thrown) {
       progress.end();
       const error = jobError(thrown);
-      if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" });
+      if (this.#closed) this.#interrupt(id);
+      else if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" });
       else {
         failSpan(span, error.code);
         log("error", "compression failed", { job: id, code: error.code, reason: error.message }, span);
@@ -203,12 +205,18 @@ export class JobRunner {
     for (const listener of [...this.#listeners.get(id) ?? []]) listener(event, job);
   }
 
-  /** Stops the running job; the next start calls it interrupted. */
+  #interrupt(id: string): void {
+    this.#finish(id, "failed", { message: INTERRUPTED.message, error: INTERRUPTED });
+  }
+  /** Ends the running job and those that wait, as interrupted. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#running?.abort.abort();
     await this.#running?.done;
-    for (const { submission } of this.#waiting.splice(0)) await removeTree(submission.folder);
+    for (const { id, submission } of this.#waiting.splice(0)) {
+      await removeTree(submission.folder);
+      this.#interrupt(id);
+    }
   }
 }
 

@@ -244,6 +244,19 @@ withServer(
   },
 );
 
+Deno.test("jobs under way when the server stops fail as interrupted", async () => {
+  await using server = await FakeServer.start({ run: endless });
+  const submit = async (name: string) =>
+    await (await upload(server, form({ "a.gguf": "x" }, { name }))).json();
+  const ids = [(await submit("one")).id, (await submit("two")).id];
+  await server.services.jobs.close();
+  for (const id of ids) {
+    const { state, error } = server.services.jobs.get(id);
+    assert.deepEqual([state, error?.code], ["failed", "interrupted"]);
+  }
+  await settled(server);
+});
+
 withServer("the OpenAPI document names every route", {}, async (server) => {
   const document = await (await server.get("/openapi.json")).json();
   assert.equal(document.openapi, "3.1.0");

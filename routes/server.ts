@@ -3,6 +3,7 @@ import type { DatabaseSync } from "node:sqlite";
 import project from "../deno.json" with { type: "json" };
 import { openModel } from "../engine/open_model.ts";
 import type { EngineOptions } from "../engine/types.ts";
+import { OatmillError } from "../errors.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
@@ -64,9 +65,15 @@ export class Server implements AsyncDisposable {
     return server;
   }
 
+  /** @throws {OatmillError} conflict when the port is taken */
   listen({ host, port }: ListenOptions): { host: string; port: number } {
     const app = createApp(this.services);
-    this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
+    try {
+      this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+      throw new OatmillError("conflict", `Cannot listen on ${host}:${port}: another program does`);
+    }
     const { hostname, port: bound } = this.#http.addr;
     log("info", "listening", { host: hostname, port: bound });
     return { host: hostname, port: bound };

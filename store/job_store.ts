@@ -43,6 +43,12 @@ export interface JobEvent {
   readonly message: string;
   readonly data: unknown;
 }
+/** Of a job that a stop of the server ended. */
+export const INTERRUPTED: JobError = {
+  code: "interrupted",
+  message: "The server stopped while the job was under way",
+  param: null,
+};
 export type JobChange = Partial<
   Pick<Job, "state" | "startedMs" | "finishedMs" | "progress" | "error" | "result">
 >;
@@ -133,14 +139,10 @@ export class JobStore {
   /** What a former process left queued or running fails: its upload is gone. @returns their ids */
   failInterrupted(): string[] {
     const left = this.list({ limit: -1, states: ["queued", "running"] });
-    const error = {
-      code: "interrupted",
-      message: "The server stopped while the job was under way",
-      param: null,
-    };
     for (const job of left) {
-      this.change(job.id, { state: "failed", finishedMs: Date.now(), error });
-      this.addEvent(job.id, { level: "error", message: error.message, data: { state: "failed", error } });
+      this.change(job.id, { state: "failed", finishedMs: Date.now(), error: INTERRUPTED });
+      const data = { state: "failed", error: INTERRUPTED };
+      this.addEvent(job.id, { level: "error", message: INTERRUPTED.message, data });
     }
     return left.map((j) => j.id);
   }

@@ -41,7 +41,7 @@ export class ServerProcess implements AsyncDisposable {
         "0",
         ...options.args ?? [],
       ],
-      env: { OATMILL_DATA: data, HOST: "127.0.0.1", OTEL_EXPORTER_OTLP_ENDPOINT: "", ...options.env },
+      env: { OATMILL_DATA: data, OATMILL_HOST: "127.0.0.1", OTEL_EXPORTER_OTLP_ENDPOINT: "", ...options.env },
       stdout: "piped",
       stderr: "piped",
     }).spawn();
