@@ -40,7 +40,7 @@ export type LinearKernel = (
 
 /** Exports of the `base` module. B is 1, 2, 4 or 8. */
 export interface BaseKernels {
-  /** quantize_bB: `columnScale` f32 [cols] or 0 (none). */
+  /** quantize_bB: `columnScale` f32 [cols] or 0 (none). `xb` may be 0 when no window format reads the tile. */
   quantize: (
     x: number,
     xStride: number,

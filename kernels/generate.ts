@@ -88,11 +88,11 @@ async function sha256(text: string): Promise<string> {
 /** Files of a module by name. */
 async function build(entry: ModuleEntry): Promise<Map<string, Uint8Array>> {
   const source = await moduleSource(entry);
-  const wasm = await compile(entry.name, source);
-  assertPlainModule(entry.name, wasm);
+  const wasm = await compile(entry.file, source);
+  assertPlainModule(entry.file, wasm);
   const sidecar: Sidecar = {
     note: NOTE,
-    module: entry.name,
+    module: entry.file,
     templates: templateNames(entry).map((name) => `kernels/templates/${name}`),
     command: COMMAND,
     compiler: COMPILER,
@@ -101,7 +101,7 @@ async function build(entry: ModuleEntry): Promise<Map<string, Uint8Array>> {
     kernels: kernelNames(entry),
   };
   const json = new TextEncoder().encode(JSON.stringify(sidecar, null, 1).replace("{\n ", "{") + "\n");
-  return new Map([[`${entry.name}.wasm`, wasm], [`${entry.name}.json`, json]]);
+  return new Map([[`${entry.file}.wasm`, wasm], [`${entry.file}.json`, json]]);
 }
 
 async function readOrEmpty(url: URL): Promise<Uint8Array> {
@@ -120,7 +120,7 @@ const equal = (a: Uint8Array, b: Uint8Array): boolean =>
 async function generate(folder: URL, only: readonly string[]): Promise<Set<string>> {
   const written = new Set<string>();
   for (const entry of MODULES) {
-    if (only.length && !only.includes(entry.name)) continue;
+    if (only.length && !only.includes(entry.file)) continue;
     for (const [name, bytes] of await build(entry)) {
       await Deno.writeFile(new URL(name, folder), bytes);
       written.add(name);

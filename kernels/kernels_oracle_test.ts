@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import fc from "fast-check";
 import { Arena } from "./arena.ts";
 import { type ActivationEncoding, CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES, type TileSize } from "./abi.ts";
 import { chunkCount, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
@@ -30,8 +31,10 @@ const LINEAR_TOLERANCE = 2e-6;
 const F32_TOLERANCE = 1e-6;
 
 const arena = new Arena(64 << 20);
-const modules = await loadKernelModules(["base", ...LINEAR_MODULES.map(({ name }) => name)]);
-const kernels = bindKernels(modules, arena.memory);
+const names = ["base", ...LINEAR_MODULES.map(({ name }) => name)];
+const kernels = bindKernels(await loadKernelModules(names), arena.memory);
+/** The `i32` variants of the quantised formats. */
+const otherKernels = bindKernels(await loadKernelModules(names, { 4: "i32", 8: "i32" }), arena.memory);
 const { base } = kernels;
 const machine = await probeEncoding();
 
@@ -148,7 +151,8 @@ function runLinear(
   }
   const chunks = module.name === "f32" ? dIn : chunkCount(dIn);
   const accumulate = options.start ? 1 : 0;
-  kernels.linear(module.name, batch)(
+  const bound = module.accumulate === "i32" ? otherKernels : kernels;
+  bound.linear(module.name, batch)(
     w,
     xa,
     xb,
@@ -239,6 +243,45 @@ for (const module of LINEAR_MODULES) {
     });
   }
 }
+
+Deno.test("linear kernels equal their reference for any shape", () => {
+  const cases = fc.record({
+    module: fc.constantFrom(...LINEAR_MODULES),
+    batch: fc.constantFrom(...TILE_SIZES),
+    dOut: fc.integer({ min: 1, max: 21 }),
+    dIn: fc.integer({ min: 1, max: 500 }),
+    blockChunks: fc.integer({ min: 1, max: 5 }),
+    seed: fc.nat(),
+  });
+  fc.assert(
+    fc.property(cases, ({ module, batch, dOut, dIn, blockChunks, seed }) => {
+      const shape: Shape2 = [dOut, dIn];
+      const format = weightFormat(module, blockChunks);
+      const bytes = pack(module, format, normals(dOut * dIn, seed), shape);
+      const x = normals(batch * dIn, seed + 1);
+      const options = { blockChunks, start: normals(batch, seed + 2) };
+      if (format.kind === "f32") {
+        const actual = runLinear(module, batch, bytes, shape, { xa: x, encoding: machine }, options);
+        assertLinear(actual, referenceLinearF32(bytes, shape, x, batch), options.start, module.file);
+        return;
+      }
+      const [{ tile }] = tilesOf(x, shape, batch, blockChunks);
+      const actual = runLinear(module, batch, bytes, shape, tile, options);
+      assertLinear(actual, referenceLinear(format, bytes, shape, tile), options.start, module.file);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("quantize leaves view B out when its address is 0", () => {
+  arena.reset();
+  const consts = arena.allocate(CONSTS_BYTES);
+  writeConstants(arena.memory, consts, machine);
+  const [xa, xs] = [arena.allocate(128), arena.allocate(8)];
+  const guard = arena.bytes(0, 64).slice();
+  base.quantize[1](arena.store(normals(128, 1)), 128, 128, 2, 2, 0, xa, 0, xs, consts);
+  assert.deepEqual(arena.bytes(0, 64).slice(), guard);
+});
 
 Deno.test("referenceLinear() gives the same result in all encodings of the same codes", () => {
   const shape: Shape2 = [5, 200];

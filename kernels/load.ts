@@ -11,7 +11,7 @@ import {
   TILE_SIZES,
   type TileSize,
 } from "./abi.ts";
-import { LINEAR_MODULES } from "./manifest.ts";
+import { LINEAR_MODULES, type LinearModule } from "./manifest.ts";
 
 /** The base module; the batched functions by tile size. */
 export interface BoundBaseKernels extends Omit<BaseKernels, "quantize" | "interleave"> {
@@ -39,10 +39,23 @@ export function createMemory(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
 }
 
+/** The variant of the linear modules to load, by bits of their codes; see `chooseAccumulate()`. */
+export type AccumulateChoice = Readonly<Record<4 | 8, "i16" | "i32">>;
+
+/** The linear modules of a choice: one variant of each quantised format, and `f32`. */
+export const chosenModules = (choice: AccumulateChoice): LinearModule[] =>
+  LINEAR_MODULES.filter(({ name, accumulate }) =>
+    accumulate === "f32" || accumulate === choice[name.endsWith("q4") ? 4 : 8]
+  );
+
 /** Compiles modules by name (manifest.ts). Main thread; modules can be posted to workers. */
-export async function loadKernelModules(names: readonly string[]): Promise<Map<string, WebAssembly.Module>> {
+export async function loadKernelModules(
+  names: readonly string[],
+  choice: AccumulateChoice = { 4: "i16", 8: "i16" },
+): Promise<Map<string, WebAssembly.Module>> {
+  const files = new Map(chosenModules(choice).map((module) => [module.name, module.file]));
   const load = async (name: string): Promise<[string, WebAssembly.Module]> => {
-    const bytes = await Deno.readFile(new URL(`./gen/${name}.wasm`, import.meta.url));
+    const bytes = await Deno.readFile(new URL(`./gen/${files.get(name) ?? name}.wasm`, import.meta.url));
     return [name, await WebAssembly.compile(bytes)];
   };
   return new Map(await Promise.all([...new Set(names)].map(load)));
@@ -73,7 +86,7 @@ export function bindKernels(
     throw new RangeError(`Cannot bind kernels: module "base" is not among ${[...modules.keys()]}`);
   }
   const linear = new Map<string, LinearKernel>();
-  for (const { name } of LINEAR_MODULES) {
+  for (const name of new Set(LINEAR_MODULES.map((module) => module.name))) {
     const module = modules.get(name);
     if (!module) continue;
     const exports = instantiate(module, memory);

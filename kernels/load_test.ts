@@ -33,7 +33,7 @@ Deno.test("modules can be sent to workers", async () => {
 
 Deno.test("every module's sidecar lists its kernels and how it was made", async () => {
   for (const entry of MODULES) {
-    const text = await Deno.readTextFile(new URL(`./gen/${entry.name}.json`, import.meta.url));
+    const text = await Deno.readTextFile(new URL(`./gen/${entry.file}.json`, import.meta.url));
     assert.match(text, /^\{"note": "Auto-generated file. Do not edit!",\n/);
     const sidecar = JSON.parse(text);
     assert.deepEqual(sidecar.kernels, kernelNames(entry));

@@ -12,8 +12,10 @@ export type Accumulate = "f32" | "i16" | "i32";
 /** A module of linear kernels `mv_b1` .. `mv_b8` for one weight format. */
 export interface LinearModule {
   readonly kind: "linear";
-  /** Also the file's name. */
+  /** The format's name; two variants of a module share it. */
   readonly name: string;
+  /** Name of its files in `gen/`, unique. */
+  readonly file: string;
   readonly format: LinearFormat;
   readonly accumulate: Accumulate;
 }
@@ -22,6 +24,7 @@ export interface LinearModule {
 export interface PlainModule {
   readonly kind: "plain";
   readonly name: string;
+  readonly file: string;
   readonly parts: readonly string[];
 }
 
@@ -35,30 +38,35 @@ export type LinearFormat =
 /** Slots a chunk for which window modules exist; 16 of 16 is dense. */
 export const WINDOW_COUNTS: readonly number[] = Array.from({ length: 15 }, (_, i) => i + 1);
 
-const windowModules = (bits: 4 | 8, accumulate: Accumulate): LinearModule[] =>
-  WINDOW_COUNTS.map((windows) => ({
-    kind: "linear",
-    name: `w${windows}q${bits}`,
-    format: { kind: "windows", windows, bits },
-    accumulate,
-  }));
+const quantized: readonly LinearFormat[] = [
+  { kind: "q8" },
+  { kind: "q4" },
+  ...([8, 4] as const).flatMap((bits) =>
+    WINDOW_COUNTS.map((windows) => ({ kind: "windows", windows, bits } as const))
+  ),
+];
+
+function linearModule(format: LinearFormat, accumulate: Accumulate): LinearModule {
+  const name = format.kind === "windows" ? `w${format.windows}q${format.bits}` : format.kind;
+  return { kind: "linear", name, file: accumulate === "i32" ? `${name}_i32` : name, format, accumulate };
+}
 
 /**
- * 8-bit values: i16 here means one pair sum in 16 bits, then a multiply-add with ones: what V8 emits for the i32 dot
- * without AVX-VNNI, less the rebuilding of the ones.
+ * Quantised formats come twice. `i16`: pair sums in 16 bits, then a multiply-add with ones, for 4-bit codes only after 8
+ * vectors. `i32`: the dot product straight into 32 bits, better where it is one instruction (AVX-VNNI, ARM dot products);
+ * elsewhere V8 makes three of it and rebuilds the ones (Zen 5 without it: -20 to -35 %). `chooseAccumulate()` measures.
  */
 export const LINEAR_MODULES: readonly LinearModule[] = [
-  { kind: "linear", name: "f32", format: { kind: "f32" }, accumulate: "f32" },
-  { kind: "linear", name: "q8", format: { kind: "q8" }, accumulate: "i16" },
-  { kind: "linear", name: "q4", format: { kind: "q4" }, accumulate: "i16" },
-  ...windowModules(8, "i16"),
-  ...windowModules(4, "i16"),
+  linearModule({ kind: "f32" }, "f32"),
+  ...quantized.map((format) => linearModule(format, "i16")),
+  ...quantized.map((format) => linearModule(format, "i32")),
 ];
 
 export const MODULES: readonly ModuleEntry[] = [
   {
     kind: "plain",
     name: "base",
+    file: "base",
     parts: [
       "math.as.ts",
       "quantize.as.ts",
@@ -68,7 +76,7 @@ export const MODULES: readonly ModuleEntry[] = [
       "logits.as.ts",
     ],
   },
-  { kind: "plain", name: "probe", parts: ["probe.as.ts"] },
+  { kind: "plain", name: "probe", file: "probe", parts: ["probe.as.ts"] },
   ...LINEAR_MODULES,
 ];
 
