@@ -13,7 +13,7 @@ export class Arena {
   /** Address of `bytes` new bytes, zero. */
   allocate(bytes: number): number {
     const at = this.next;
-    this.next = (at + bytes + 63) & ~63;
+    this.next = Math.ceil((at + bytes) / 64) * 64;
     if (this.next > this.memory.buffer.byteLength) {
       throw new RangeError(`Cannot allocate ${bytes} bytes: arena is full`);
     }

@@ -76,6 +76,10 @@ export function windowSlots(windows: number): WindowSlot[] {
   return slots;
 }
 
+/** Bytes of one chunk of K slots: values, and with 8-bit ones the indices of each pair of slots. */
+export const windowsChunkBytes = (windows: number, bits: 4 | 8): number =>
+  16 * (windows + (bits === 8 ? Math.ceil(windows / 2) : 0));
+
 /** Bytes of one group of 4 rows. */
 export function groupBytes(f: WeightFormat, dIn: number): number {
   const chunks = chunkCount(dIn);
@@ -88,8 +92,7 @@ export function groupBytes(f: WeightFormat, dIn: number): number {
       return chunks * (HEADER_BYTES + 128);
     case "windows": {
       const blocks = Math.ceil(chunks / f.blockChunks);
-      const indices = f.bits === 8 ? Math.ceil(f.windows / 2) * 16 : 0;
-      return blocks * HEADER_BYTES + chunks * (f.windows * 16 + indices);
+      return blocks * HEADER_BYTES + chunks * windowsChunkBytes(f.windows, f.bits);
     }
   }
 }

@@ -8,6 +8,7 @@ import {
   ROWS,
   type Shape2,
   type WeightFormat,
+  windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
 import { destinationOf, type PackOptions } from "./pack_dense.ts";
@@ -37,10 +38,6 @@ export function slotBytes(bits: 4 | 8, slot: number): SlotBytes {
   const pair = (slot >> 1) * 48;
   return { values: pair + 16 + 16 * (slot & 1), indices: pair, shift: slot & 1 ? 4 : 0 };
 }
-
-/** Bytes of one chunk of K slots. */
-export const windowsChunkBytes = (windows: number, bits: 4 | 8): number =>
-  16 * (windows + (bits === 8 ? Math.ceil(windows / 2) : 0));
 
 /** Slots of each of a chunk's windows: `[view A windows 0..3, view B windows 0..3]`. */
 function slotsOfWindows(windows: number): number[][] {

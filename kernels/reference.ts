@@ -13,9 +13,10 @@ import {
   ROWS,
   type Shape2,
   type WeightFormat,
+  windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
-import { slotBytes, windowsChunkBytes } from "./pack_windows.ts";
+import { slotBytes } from "./pack_windows.ts";
 
 /** A quantised tile as in abi.ts. */
 export interface Tile {

@@ -9,9 +9,10 @@ import {
   ROWS,
   type Shape2,
   type WeightFormat,
+  windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
-import { slotBytes, windowsChunkBytes } from "./pack_windows.ts";
+import { slotBytes } from "./pack_windows.ts";
 import { blocksOf } from "./window_matching.ts";
 
 /** One weight of a packed layer; `header` numbers the runs of columns that share a scale. */
