@@ -192,6 +192,31 @@ describe("server", () => {
     assert.deepEqual(await temporaries(), []);
   });
 
+  it("unpacks an uploaded archive and serves dense f32 weights, token for token as the reference", async () => {
+    const archive = join(data, "tmp", "default.tar.gz");
+    await new Deno.Command("tar", { args: ["czf", archive, "-C", join(ROOT, "models"), "default"] }).output();
+    const body = new FormData();
+    body.append("recipe", JSON.stringify({ ...QUICK, method: "none", values: "f32" }));
+    body.append("files", new Blob([await Deno.readFile(archive)]), "default.tar.gz");
+    await Deno.remove(archive);
+    const { id, model } = await (await server.get("/v1/models", { method: "POST", body })).json();
+    assert.equal(model, "default");
+    await (await server.get(`/v1/compressions/${id}/events?stream=true`)).text();
+    const job = await (await server.get(`/v1/compressions/${id}`)).json();
+    assert.deepEqual([job.status, job.error], ["succeeded", null]);
+    const expected = JSON.parse(await Deno.readTextFile(join(ROOT, "models/default/expected.json")));
+    for (const { prompt, greedy_ids } of expected.cases) {
+      const body = {
+        model: "default",
+        prompt,
+        max_tokens: greedy_ids.length,
+        return_token_ids: true,
+        ignore_eos: true,
+      };
+      assert.deepEqual((await complete(body)).choices[0].token_ids, greedy_ids, prompt);
+    }
+  });
+
   const tiny = sharedFolder("oracles/llama2");
   (tiny ? it : it.skip)("serves an upload without a tokenizer by token ids (../shared/oracles)", async () => {
     const { job } = await compress(tiny!, "tiny");
