@@ -9,9 +9,10 @@
 import { Arena } from "../kernels/arena.ts";
 import { CONSTS_BYTES, TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { chunkCount, groupCount, packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
-import { loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
-import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "../kernels/manifest.ts";
+import { chosenModules, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
+import { kernelName, type LinearModule, weightFormat } from "../kernels/manifest.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows } from "../kernels/packers.ts";
+import { chooseAccumulate } from "../kernels/tune.ts";
 import type { Task, WorkerStart } from "./_kernels_worker.ts";
 
 export interface BenchKernelsOptions {
@@ -194,7 +195,8 @@ async function measureLinear(
 
 /** Measures; about a minute for everything. */
 export async function benchKernels(options: BenchKernelsOptions = {}): Promise<BenchKernelsReport> {
-  const linear = LINEAR_MODULES.filter(({ name }) => options.kernels?.includes(name) ?? true);
+  const choice = await chooseAccumulate();
+  const linear = chosenModules(choice).filter(({ name }) => options.kernels?.includes(name) ?? true);
   const shapes = options.shapes ?? SHAPES;
   const cores = navigator.hardwareConcurrency;
   const threads = options.threads ?? 1;
@@ -205,7 +207,7 @@ export async function benchKernels(options: BenchKernelsOptions = {}): Promise<B
   const [consts, weights] = [arena.allocate(CONSTS_BYTES), arena.allocate(weightBytes)];
   const activations = arena.allocate(activationBytes);
   writeConstants(arena.memory, consts, await probeEncoding());
-  const modules = await loadKernelModules(["base", ...linear.map(({ name }) => name)]);
+  const modules = await loadKernelModules(["base", ...linear.map(({ name }) => name)], choice);
   using pool = await Pool.start(Math.max(threads, cores), { memory: arena.memory, modules });
   arena.bytes(weights, weightBytes).fill(1);
   await measureReads(pool, weights, 1 << 22, 1); // compiles the loop
