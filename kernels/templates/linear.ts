@@ -7,7 +7,7 @@
  *   activation vector serves two groups of rows (batch 1: q8 +25 %, q4 +12 %, w8q8 +15 %, w8q4 +8 %), and in f32 one load serves four tokens (batch 4: +88 %, batch 8: +47 %);
  * - a body is one chunk of 64 columns: unrolling two brings nothing more;
  * - 8 accumulators, the decoded vectors and the constants fill the 15 usable registers of x64: no more in a pass.
- * Without the bounds checks (a V8 flag, unsafe) the kernels would run 3 to 11 % faster: what is left is arithmetic.
+ * Without the bounds checks (a V8 flag, unsafe) the kernels would run 3 to 12 % faster: what is left is arithmetic.
  * The first operand of a relaxed dot is the signed weight, the second the activation (abi.ts, encodings).
  */
 
