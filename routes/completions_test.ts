@@ -212,6 +212,13 @@ withServer(
   },
 );
 
+withServer("a body without a length is limited too", { limits: { jsonBytes: 1000 } }, async (server) => {
+  const body = new Blob(["x".repeat(5000)]).stream();
+  const headers = { "content-type": "application/json" };
+  const response = await server.get("/v1/completions", { method: "POST", headers, body });
+  assert.deepEqual([response.status, (await response.json()).error.code], [413, "too_large"]);
+});
+
 withServer(
   "a full queue is 429 with retry-after, also for streams",
   { engine: { maxRunning: 0 } },

@@ -18,11 +18,9 @@ import {
   type JobStore,
 } from "../store/job_store.ts";
 import { log } from "../telemetry/log.ts";
-import { failSpan, type Span, type Telemetry } from "../telemetry/telemetry.ts";
+import { failSpan, type Telemetry } from "../telemetry/telemetry.ts";
+import { JobProgressMeter } from "./job_progress.ts";
 import type { ModelRegistry } from "./registry.ts";
-
-/** Events of one phase closer together than this are one. */
-const EVENT_INTERVAL_MS = 250;
 
 export interface CompressTask {
   /** An archive to unpack first, or null. */
@@ -154,7 +152,7 @@ export class JobRunner {
       attributes: { "oatmill.job": id, "oatmill.model": submission.model },
     });
     const out = join(submission.folder, "artifact");
-    const progress = new Progress(telemetry, span, (p) => this.#progress(id, p));
+    const progress = new JobProgressMeter(telemetry, span, (p) => this.#progress(id, p));
     try {
       const task = { ...submission.task, out, name: submission.model };
       const result = await this.#o.run(task, { signal, onProgress: (p) => progress.see(p) });
@@ -217,49 +215,6 @@ export class JobRunner {
       await removeTree(submission.folder);
       this.#interrupt(id);
     }
-  }
-}
-
-/** Measures phases (metrics, spans) and thins progress out. */
-class Progress {
-  #phase: string | null = null;
-  #phaseStartMs = 0;
-  #lastMs = 0;
-  #last: CompressProgress | null = null;
-
-  constructor(
-    readonly telemetry: Telemetry,
-    readonly span: Span,
-    readonly report: (p: CompressProgress) => void,
-  ) {}
-
-  see(p: CompressProgress): void {
-    const now = Date.now();
-    const phaseBegins = p.phase !== this.#phase;
-    if (phaseBegins) {
-      this.end();
-      [this.#phase, this.#phaseStartMs] = [p.phase, now];
-    }
-    this.#last = p;
-    this.telemetry.set("jobProgress", p.total > 0 ? p.done / p.total : 0, { phase: p.phase });
-    if (!phaseBegins && p.done < p.total && now - this.#lastMs < EVENT_INTERVAL_MS) return;
-    this.#report(p, now);
-  }
-  #report(p: CompressProgress, now: number): void {
-    this.#lastMs = now;
-    this.#last = null;
-    this.report(p);
-  }
-  /** Of the present phase. */
-  end(): void {
-    const now = Date.now();
-    if (this.#last) this.#report(this.#last, now);
-    if (this.#phase === null) return;
-    const attributes = { phase: this.#phase };
-    this.telemetry.record("phaseDuration", (now - this.#phaseStartMs) / 1000, attributes);
-    this.telemetry.set("jobProgress", 0, attributes);
-    this.telemetry.spanOf(this.#phase, this.span, { startMs: this.#phaseStartMs, endMs: now });
-    this.#phase = null;
   }
 }
 

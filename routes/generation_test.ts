@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { merge } from "./generation.ts";
+
+async function* source(
+  values: number[],
+  options: { delayMs?: number; fail?: boolean; onEnd?: () => void } = {},
+) {
+  try {
+    for (const v of values) {
+      if (options.delayMs) await new Promise((done) => setTimeout(done, options.delayMs));
+      yield v;
+    }
+    if (options.fail) throw new RangeError("failed");
+  } finally {
+    options.onEnd?.();
+  }
+}
+
+Deno.test("merge() yields everything of every source, fast ones first", async () => {
+  const seen: string[] = [];
+  for await (const { index, event } of merge([source([1, 2], { delayMs: 20 }), source([3, 4])])) {
+    seen.push(`${index}:${event}`);
+  }
+  assert.deepEqual(seen, ["1:3", "1:4", "0:1", "0:2"]);
+});
+
+Deno.test("merge() ends all sources when one fails or the loop is left", async () => {
+  for (const fail of [true, false]) {
+    let ended = 0;
+    const onEnd = () => ended++;
+    const run = async () => {
+      for await (const { event } of merge([source([1], { fail, onEnd }), source([1, 2, 3], { onEnd })])) {
+        if (!fail && event === 2) break;
+      }
+    };
+    if (fail) await assert.rejects(run, RangeError);
+    else await run();
+    await new Promise((done) => setTimeout(done, 0));
+    assert.equal(ended, 2);
+  }
+});
