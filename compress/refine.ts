@@ -121,19 +121,3 @@ function rowDot(a: Float32Array, b: Float32Array, at: number, n: number): number
   for (let j = at; j < at + n; j++) sum += a[j] * b[j];
   return sum;
 }
-export async function refineStages(W: Matrix, start: SparseLowRank, options: RefineOptions) {
-  const { mask, d, linalg } = options;
-  const out: SparseLowRank[] = [];
-  const unscale = reciprocals(d);
-  const H = unitDiagonal(options.H, unscale);
-  const A = scaleColumns(W, d);
-  let S = scaleColumns(start.S, d), { U } = start, V = scaleColumns(start.V, d);
-  out.push({ S: scaleColumns(S, unscale), U, V: scaleColumns(V, unscale) });
-  for (let round = 0; round < 2; round++) {
-    ({ U, V } = await refitLowRank(subtract(A, S), U, H, linalg));
-    out.push({ S: scaleColumns(S, unscale), U, V: scaleColumns(V, unscale) });
-    S = await refitValues(subtract(A, await linalg.multiply(U, V)), S, { mask, H, linalg });
-    out.push({ S: scaleColumns(S, unscale), U, V: scaleColumns(V, unscale) });
-  }
-  return out;
-}

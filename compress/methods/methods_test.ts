@@ -1,0 +1,143 @@
+/** One contract for all methods; OATS against its exact self. */
+import assert from "node:assert/strict";
+import { layerBudget } from "../budget.ts";
+import { energy, type Matrix, matrix, scaleColumns, subtract } from "../linalg/matrix.ts";
+import { LinalgRuntime } from "../linalg/runtime.ts";
+import { seededRandom } from "../random.ts";
+import { keepPerRow, selectEntries } from "../select.ts";
+import { METHODS } from "./mod.ts";
+import type { MethodOptions } from "./method.ts";
+import type { Shape2 } from "../../kernels/layout.ts";
+
+/** Methods of 20 fast iterations may be this much worse than 20 exact ones (measured: they are better). */
+const FAST_TOLERANCE = 1.01;
+
+/** Weights with a decaying spectrum, as trained layers have, plus noise and a few large columns of inputs. */
+function layer([dOut, dIn]: Shape2, seed: number): { W: Matrix; d: Float32Array } {
+  const random = seededRandom(seed);
+  const W = matrix(dOut, dIn);
+  const rank = Math.min(dOut, dIn);
+  for (let k = 0; k < rank; k++) {
+    const u = Array.from({ length: dOut }, () => random.normal()),
+      v = Array.from({ length: dIn }, () => random.normal());
+    const size = 1 / (1 + k);
+    for (let i = 0; i < dOut; i++) for (let j = 0; j < dIn; j++) W.data[i * dIn + j] += size * u[i] * v[j];
+  }
+  for (let i = 0; i < W.data.length; i++) W.data[i] += 0.3 * random.normal() ** 3;
+  return { W, d: Float32Array.from({ length: dIn }, () => Math.exp(random.normal())) };
+}
+
+interface Case {
+  readonly rate: number;
+  readonly pattern: "unstructured" | "windows";
+  readonly decomposition?: "fast" | "exact";
+  readonly iterations?: number;
+}
+
+/** S + L and the number of parameters they have. */
+async function approximate(
+  name: keyof typeof METHODS,
+  { W, d }: { W: Matrix; d: Float32Array },
+  { rate, pattern, decomposition = "fast", iterations = 20 }: Case,
+): Promise<{ R: Matrix; parameters: number }> {
+  const linalg = await LinalgRuntime.create();
+  const method = METHODS[name];
+  const budget = layerBudget([W.rows, W.cols], rate, { rankRatio: method.lowRank ? 0.25 : 0, pattern });
+  const select = (scores: Matrix) => selectEntries(scores, budget, { blockChunks: 2 });
+  const options: MethodOptions = { budget, select, iterations, decomposition, seed: 7, linalg };
+  const { U, V, scores } = await method.compress({ W, d }, options);
+  const mask = select(scores);
+  const R = await linalg.multiply(U, V);
+  let kept = 0;
+  for (let i = 0; i < mask.length; i++) {
+    if (!mask[i]) continue;
+    R.data[i] = W.data[i];
+    kept++;
+  }
+  await linalg.close();
+  return { R, parameters: kept + U.data.length + V.data.length };
+}
+
+const weightedError = ({ W, d }: { W: Matrix; d: Float32Array }, R: Matrix) =>
+  energy(scaleColumns(subtract(W, R), d)) / energy(scaleColumns(W, d));
+
+for (const name of Object.keys(METHODS) as (keyof typeof METHODS)[]) {
+  for (const pattern of ["unstructured", "windows"] as const) {
+    Deno.test(`${name} meets its budget in ${pattern}, repeatably, no worse than magnitude`, async () => {
+      const input = layer([96, 128], 1);
+      for (const rate of [0.2, 0.5, 0.7]) {
+        const first = await approximate(name, input, { rate, pattern });
+        const budget = (1 - rate) * 96 * 128;
+        assert.ok(first.parameters <= budget + 96, `${first.parameters} parameters, budget ${budget}`);
+        const again = await approximate(name, input, { rate, pattern });
+        assert.deepEqual(again.R.data, first.R.data);
+        const magnitude = await approximate("magnitude", input, { rate, pattern });
+        const error = weightedError(input, first.R), bound = weightedError(input, magnitude.R);
+        assert.ok(error <= bound * (1 + 1e-6), `rate ${rate}: ${error} above ${bound}`);
+      }
+    });
+  }
+
+  Deno.test(`${name} is harmless with dead columns and tiny layers`, async () => {
+    const input = layer([24, 64], 2);
+    for (let j = 0; j < 10; j++) input.d[j * 5] = 0;
+    const { R } = await approximate(name, input, { rate: 0.5, pattern: "unstructured" });
+    assert.ok(R.data.every(Number.isFinite));
+    const tiny = layer([2, 3], 3); // rank < 1: no L
+    assert.ok(
+      (await approximate(name, tiny, { rate: 0.5, pattern: "unstructured" })).R.data.every(Number.isFinite),
+    );
+    const dead = { W: layer([8, 64], 4).W, d: new Float32Array(64) };
+    assert.ok(
+      (await approximate(name, dead, { rate: 0.5, pattern: "windows" })).R.data.every(Number.isFinite),
+    );
+  });
+}
+
+Deno.test("oats removes nothing at rate 0 and only ranks at rank ratio 1", async () => {
+  const linalg = await LinalgRuntime.create();
+  const input = layer([32, 64], 5);
+  const whole = await approximate("oats", input, { rate: 0, pattern: "unstructured" });
+  assert.ok(weightedError(input, whole.R) < 0.02);
+  const budget = layerBudget([32, 64], 0.5, { rankRatio: 1, pattern: "windows" });
+  assert.deepEqual(budget, { kept: 0, rank: 10, windows: 0 });
+  const { U, V } = await METHODS.oats.compress(input, {
+    budget,
+    select: (scores) => selectEntries(scores, budget, { blockChunks: 1 }),
+    iterations: 3,
+    decomposition: "fast",
+    seed: 0,
+    linalg,
+  });
+  const A = scaleColumns(input.W, input.d), L = scaleColumns(await linalg.multiply(U, V), input.d);
+  assert.ok(energy(subtract(A, L)) < energy(A));
+  await linalg.close();
+});
+
+for (const shape of [[96, 64], [64, 160]] as const) {
+  Deno.test(`fast OATS is within 1 % of exact OATS on [${shape}]`, async () => {
+    const input = layer(shape, 6);
+    const of = async (decomposition: "fast" | "exact") => {
+      const { R } = await approximate("oats", input, { rate: 0.5, pattern: "unstructured", decomposition });
+      return weightedError(input, R);
+    };
+    const fast = await of("fast"), exact = await of("exact");
+    assert.ok(fast <= exact * FAST_TOLERANCE, `${fast} against ${exact}`);
+  });
+}
+
+Deno.test("keepPerRow() keeps exactly the k largest of every row, the leftmost of equal ones", () => {
+  const random = seededRandom(8);
+  const scores = matrix(50, 37, Float32Array.from({ length: 50 * 37 }, () => Math.floor(random.next() * 12)));
+  for (const k of [0, 1, 5, 36, 37]) {
+    const mask = keepPerRow(scores, k);
+    for (let i = 0; i < 50; i++) {
+      const row = Array.from(scores.data.subarray(i * 37, (i + 1) * 37));
+      const order = row.map((_, j) => j).sort((a, b) => row[b] - row[a] || a - b).slice(0, k).sort((a, b) =>
+        a - b
+      );
+      const kept = row.map((_, j) => j).filter((j) => mask[i * 37 + j]);
+      assert.deepEqual(kept, order);
+    }
+  }
+});
