@@ -13,7 +13,7 @@ const PERPLEXITY_BOUND = 1.1;
 
 const recipe = (over: RecipeInput = {}): RecipeInput => ({
   rate: 0.4,
-  iterations: 6,
+  iterations: 4,
   calibration: { sequences: 8, length: 64, ...(over.calibration ?? {}) },
   evaluate: { tokens: 256 },
   ...Object.fromEntries(Object.entries(over).filter(([key]) => key !== "calibration")),
@@ -107,7 +107,7 @@ Deno.test("compress() leaves nothing behind when cancelled, at any phase", () =>
       const work = compress({
         source: SOURCE,
         out: join(dir, "out"),
-        recipe: recipe(),
+        recipe: recipe({ iterations: 1, refine: false }),
         signal: controller.signal,
         onProgress: (p) => p.phase === phase && controller.abort(),
       });
