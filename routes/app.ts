@@ -5,6 +5,7 @@ import { OatmillError } from "../errors.ts";
 import { chatCompletions } from "./chat_completions.ts";
 import { completions } from "./completions.ts";
 import { compressions } from "./compressions.ts";
+import { docs } from "./docs.ts";
 import { onError } from "./errors.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
@@ -40,6 +41,7 @@ export function createApp(services: Services): OpenAPIHono {
   app.route("/", compressions(services));
   app.route("/", completions(services));
   app.route("/", chatCompletions(services));
+  app.route("/", docs());
   app.doc31("/openapi.json", {
     openapi: "3.1.0",
     info: {

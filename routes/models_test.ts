@@ -276,4 +276,5 @@ withServer("the OpenAPI document names every route", {}, async (server) => {
   ];
   assert.deepEqual(Object.keys(document.paths).sort(), expected);
   assert.deepEqual(Object.keys(document.paths["/v1/models"]).sort(), ["get", "post"]);
+  assert.match(await (await server.get("/docs")).text(), /openapi\.json/);
 });
