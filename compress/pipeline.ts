@@ -157,6 +157,7 @@ class Compression {
         denseBytes: denseHalfBytes(checkpoint),
       }, checkpoint.tokenizerFiles);
     });
+    this.context.pool.close(); // the workers' memory would add to the engine's
     return await this.#evaluate(header, texts, dense);
   }
 

@@ -1,13 +1,18 @@
 /**
  * Refits L and the kept values of S to what the layer computes on calibration data: minimises the trace of
- * E H E' over E = W - S - L, H = X'X / tokens, in rounds. SmolLM2 at rate 0.5: perplexity 53.4 to 49.8.
+ * E H E' over E = W - S - L, H = X'X / tokens, in rounds of a refit of L and a few steps on S.
+ * SmolLM2 at rate 0.5, rows: perplexity 53.4 without, 49.8 with it.
  */
 import { orthonormalise } from "./linalg/factor.ts";
 import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 
-const ROUNDS = 2;
-const CG_ITERATIONS = 10;
+/**
+ * Conjugate gradient steps on S in each round. Short rounds beat long ones: the error on the inputs is 0.0210 after
+ * 3, 3, 4 steps and 0.0211 after twice 10, at half the cost (gate, block 5 of SmolLM2). Without L there is one round.
+ */
+const CG_STEPS = [3, 3, 4];
+const CG_STEPS_ALONE = [10];
 /** Steps of subspace iteration for L, warm-started from the last one. */
 const SUBSPACE_ITERATIONS = 4;
 /** Added to the diagonal of H in coordinates where that diagonal is 1. */
@@ -43,9 +48,9 @@ export async function refine(
   const H = unitDiagonal(options.H, unscale);
   const A = scaleColumns(W, d);
   let S = scaleColumns(start.S, d), { U } = start, V = scaleColumns(start.V, d);
-  for (let round = 0; round < ROUNDS; round++) {
+  for (const steps of U.cols > 0 ? CG_STEPS : CG_STEPS_ALONE) {
     if (U.cols > 0) ({ U, V } = await refitLowRank(subtract(A, S), U, H, linalg));
-    S = await refitValues(subtract(A, await linalg.multiply(U, V)), S, { mask, H, linalg });
+    S = await refitValues(subtract(A, await linalg.multiply(U, V)), S, { mask, H, steps, linalg });
   }
   return { S: scaleColumns(S, unscale), U, V: scaleColumns(V, unscale) };
 }
@@ -81,7 +86,12 @@ async function refitLowRank(
 async function refitValues(
   T: Matrix,
   start: Matrix,
-  { mask, H, linalg }: { readonly mask: Uint8Array; readonly H: Matrix; readonly linalg: Linalg },
+  { mask, H, steps, linalg }: {
+    readonly mask: Uint8Array;
+    readonly H: Matrix;
+    readonly steps: number;
+    readonly linalg: Linalg;
+  },
 ): Promise<Matrix> {
   const { rows, cols } = T;
   const S = matrix(rows, cols, start.data.slice());
@@ -89,7 +99,7 @@ async function refitValues(
   applyMask(R.data, mask);
   const P = matrix(rows, cols, R.data.slice());
   const norms = Float64Array.from({ length: rows }, (_, i) => rowDot(R.data, R.data, i * cols, cols));
-  for (let iteration = 0; iteration < CG_ITERATIONS; iteration++) {
+  for (let iteration = 0; iteration < steps; iteration++) {
     const HP = (await linalg.multiply(P, H)).data;
     applyMask(HP, mask);
     for (let i = 0; i < rows; i++) {
