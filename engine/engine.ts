@@ -5,6 +5,7 @@
 import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
+import { chooseAccumulate } from "../kernels/tune.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
 import { fillRope } from "./executor.ts";
@@ -57,7 +58,7 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
 
   const plan = buildPlan(model);
   const map = mapMemory(model, plan, { threads, maxRows: MAX_ROWS, maxSequences, kvBlocks, contextLength });
-  const modules = await loadKernelModules(["base", ...plan.modules]);
+  const modules = await loadKernelModules(["base", ...plan.modules], await accumulateChoice());
   const encoding = await probeEncoding();
   const memory = createMemory(map.bytes);
   writeConstants(memory, map.consts, encoding);
@@ -98,6 +99,10 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
     kvBlocks,
   });
 }
+
+/** Which variant of the quantised kernels is faster here: ~20 ms, once a process. Results are the same bits. */
+let choice: ReturnType<typeof chooseAccumulate> | null = null;
+const accumulateChoice = () => choice ??= chooseAccumulate();
 
 function defaultKvTokens(model: PackedModel, maxSequences: number, contextLength: number): number {
   const { kvHeads, headDim } = model.spec.attention;
