@@ -2,6 +2,7 @@
  * One compression from source model to artifact: calibration text, one pass over the blocks (statistics, then all of
  * the block's layers in parallel), artifact, perplexity. Call it from any thread; the heavy work runs in workers.
  */
+import { basename } from "node:path";
 import { OatmillError } from "../errors.ts";
 import { CHUNK } from "../kernels/layout.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
@@ -143,11 +144,11 @@ class Compression {
       return await writer.finish({
         oatmill: VERSION,
         created: new Date().toISOString(),
-        name: options.name ?? options.out.split(/[\\/]/).findLast((part) => part !== "") ?? "model",
+        name: options.name ?? basename(options.out),
         spec: checkpoint.spec,
         recipe,
         source: {
-          file: checkpoint.path.split(/[\\/]/).findLast((part) => part !== "") ?? checkpoint.path,
+          file: basename(checkpoint.path),
           format: checkpoint.format,
           tensorBytes: checkpoint.tensorBytes,
         },
@@ -191,7 +192,11 @@ class Compression {
     const heldOut = evaluate.text === null
       ? found.slice(found.length - back)
       : await evaluationSequences(evaluate.text, this.#tokenizer(), { tokens: evaluate.tokens, length });
-    return { calibration, heldOut, heldOutName: evaluate.text ?? `held back from ${wanted.text}` };
+    return {
+      calibration,
+      heldOut,
+      heldOutName: evaluate.text ? basename(evaluate.text) : `held back from ${basename(wanted.text)}`,
+    };
   }
 
   #tokenizer() {

@@ -6,6 +6,7 @@ import { LinalgRuntime } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { keepPerRow, selectEntries } from "../select.ts";
 import { METHODS } from "./mod.ts";
+import { openCheckpoint } from "../../models/open.ts";
 import type { MethodOptions } from "./method.ts";
 import type { Shape2 } from "../../kernels/layout.ts";
 
@@ -125,6 +126,31 @@ for (const shape of [[96, 64], [64, 160]] as const) {
     assert.ok(fast <= exact * FAST_TOLERANCE, `${fast} against ${exact}`);
   });
 }
+
+/** Lies beside the repository on development machines only. */
+const SMOLLM2 = new URL("../../../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf", import.meta.url).pathname;
+const present = await Deno.stat(SMOLLM2).then(() => true, () => false);
+
+Deno.test({
+  name: "fast OATS is within 1 % of exact OATS on real layers (needs SmolLM2 in ../shared/models)",
+  ignore: !present,
+  fn: async () => {
+    const checkpoint = await openCheckpoint(SMOLLM2);
+    for (const [block, name] of [[1, "k"], [20, "v"]] as const) {
+      const { data, shape } = await checkpoint.read(`block.${block}.${name}`);
+      // The norm's weights stand in for the inputs' root mean squares.
+      const norm = (await checkpoint.read(`block.${block}.attnNorm`)).data;
+      const input = { W: matrix(shape[0], shape[1], data), d: norm.map(Math.abs) };
+      const of = async (decomposition: "fast" | "exact") => {
+        const { R } = await approximate("oats", input, { rate: 0.5, pattern: "unstructured", decomposition });
+        return weightedError(input, R);
+      };
+      const fast = await of("fast"), exact = await of("exact");
+      assert.ok(fast <= exact * FAST_TOLERANCE, `${block}.${name}: ${fast} against ${exact}`);
+    }
+    checkpoint.close();
+  },
+});
 
 Deno.test("keepPerRow() keeps exactly the k largest of every row, the leftmost of equal ones", () => {
   const random = seededRandom(8);
