@@ -2,8 +2,7 @@
  * A checkpoint as a {@linkcode PackedModel}: dense weights, packed one by one while they are loaded. It is how dense
  * models are served (`method: "none"`), evaluated exactly (`f32`) and sampled from for calibration.
  */
-import { type Shape2, type WeightFormat } from "../kernels/layout.ts";
-import { packedBytes } from "../kernels/layout.ts";
+import { packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
 import { packF32, packQ4, packQ8 } from "../kernels/packers.ts";
 import type { Checkpoint, WeightRole } from "./checkpoint.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";

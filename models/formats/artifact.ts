@@ -20,7 +20,6 @@ const READ_BYTES = 1 << 20;
 const MAX_HEADER_BYTES = 64 << 20;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
 
 type HeaderRest = Omit<ArtifactHeader, "format" | "tensors" | "bytes" | "files">;
 
