@@ -112,7 +112,7 @@ export async function* generateText(
   request: TextRequest,
   signal?: AbortSignal,
 ): AsyncGenerator<TextEvent, void, void> {
-  const stream = tokenizer?.stream() ?? NO_TEXT;
+  const stream = tokenizer?.stream({ after: request.promptIds }) ?? NO_TEXT;
   const matcher = new StopMatcher(request.stop);
   const queue = new TokenQueue();
   const clock = new Clock();

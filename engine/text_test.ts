@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { loadTokenizer } from "../models/tokenizer.ts";
 import { byteTokenizer, EOS, FakeEngine } from "../tests/fake_engine.ts";
 import { generateText, StopMatcher, type TextEvent } from "./text.ts";
 import { GREEDY } from "./types.ts";
@@ -61,6 +62,24 @@ Deno.test("generateText() ends by length and without a tokenizer", async () => {
     if (e.type !== "prompt") ids.push(...e.tokens.map((t) => t.id));
   }
   assert.deepEqual(ids, [97, 98]);
+});
+
+Deno.test("generateText() keeps the space between the prompt and a SentencePiece continuation", async () => {
+  const tokenizer = loadTokenizer({
+    tokenizer: {
+      model: { type: "BPE", vocab: { "▁a": 0, "▁b": 1, "b": 2, "a": 3 }, merges: [] },
+      decoder: { type: "Metaspace", replacement: "▁", prepend_scheme: "first" },
+    },
+    config: {},
+    chatTemplate: null,
+  });
+  const engine = new FakeEngine({ script: "\0\x01\x02" });
+  const request = { maxTokens: 3, stopIds: [], sampling: GREEDY, logprobs: null, stop: [] };
+  let text = "";
+  for await (const e of generateText(engine, tokenizer, { ...request, promptIds: [1] })) {
+    if (e.type !== "prompt") text += e.text;
+  }
+  assert.equal(text, " a bb");
 });
 
 Deno.test("StopMatcher shows all text before the first stop string, however the text is cut", () => {
