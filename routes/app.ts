@@ -14,11 +14,16 @@ import type { Services } from "./services.ts";
 export function createApp(services: Services): OpenAPIHono {
   const app = new OpenAPIHono();
   app.onError(onError);
-  app.notFound((c) => {
-    throw new OatmillError("not_found", `No route for ${c.req.method} ${c.req.path}`);
-  });
+  app.notFound((c) =>
+    onError(
+      new OatmillError("not_found", `No route for ${c.req.method} ${c.req.path}: /docs has them all`),
+      c,
+    )
+  );
   app.use("*", async (c, next) => {
     await next();
+    // Hono answers HEAD by the GET handler and drops the body: its file or stream must end.
+    if (c.req.method === "HEAD") await c.res.body?.cancel();
     c.header("x-content-type-options", "nosniff");
     c.header("x-request-id", c.req.header("x-request-id")?.slice(0, 100) ?? crypto.randomUUID());
   });
@@ -28,13 +33,7 @@ export function createApp(services: Services): OpenAPIHono {
       throw new OatmillError("too_large", `Body exceeds the allowed ${services.limits.jsonBytes} bytes`);
     },
   });
-  app.on("POST", ["/v1/completions", "/v1/chat/completions"], limit, async (c, next) => {
-    const type = c.req.header("content-type") ?? "";
-    if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
-      throw new OatmillError("unsupported_media_type", "Send the body as application/json");
-    }
-    await next();
-  });
+  app.on("POST", ["/v1/completions", "/v1/chat/completions"], limit);
 
   app.route("/", operations(services));
   app.route("/", models(services));

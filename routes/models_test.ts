@@ -58,6 +58,17 @@ withServer("models are listed, shown, downloaded and deleted", {}, async (server
   assert.deepEqual([...Deno.readDirSync(join(server.services.data.root, "models"))], []);
 });
 
+Deno.test({
+  name: "HEAD answers with headers only and keeps no file open",
+  sanitizeResources: true,
+  async fn() {
+    await using server = await FakeServer.start();
+    const response = await server.get("/v1/models/fake/files/model.safetensors", { method: "HEAD" });
+    assert.deepEqual([response.status, response.headers.get("content-length")], [200, "7"]);
+    assert.equal(await response.text(), "");
+  },
+});
+
 withServer("engines of models that were not used for longest make room", { maxLoaded: 1 }, async (server) => {
   await server.addModel("other");
   for (const model of ["fake", "other", "fake"]) {
@@ -134,6 +145,7 @@ withServer("uploads that cannot become a model are refused and leave nothing", {
     [form(gguf, { name: "../x" }), 400, "invalid_request", "name"],
     [form(gguf, { name: "fake" }), 409, "conflict", "name"],
     [form({ "a.gguf": "x".repeat(101) }), 413, "too_large", "files"],
+    [form({ "a.txt": "x".repeat(60), "b.txt": "x".repeat(60) }), 413, "too_large", "files"],
     [
       form({ "a.safetensors": "x", "b.safetensors": "x", "c.safetensors": "x", "config.json": "{}" }),
       413,
@@ -156,6 +168,21 @@ withServer("uploads that cannot become a model are refused and leave nothing", {
     body: '--b\r\ncontent-disposition: form-data; name="files"; filename="a.gguf"\r\n\r\nabc',
   });
   assert.deepEqual([broken.status, (await broken.json()).error.code], [400, "invalid_request"]);
+  for (
+    const [disposition, code] of [['name="files"', "unsupported_format"], [
+      'filename="a.gguf"',
+      "invalid_request",
+    ]]
+  ) {
+    const response = await server.get("/v1/models", {
+      method: "POST",
+      headers: { "content-type": "multipart/form-data; boundary=b" },
+      body: `--b\r\ncontent-disposition: form-data; ${disposition}\r\n` +
+        "content-type: application/octet-stream\r\n\r\nabc\r\n--b--\r\n",
+    });
+    const { error } = await response.json();
+    assert.deepEqual([response.status, error.code, error.param], [400, code, "files"], error.message);
+  }
   assert.deepEqual((await (await server.get("/v1/compressions")).json()).data, []);
   await settled(server);
 });

@@ -4,7 +4,7 @@ import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { join } from "node:path";
 import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { OatmillError } from "../errors.ts";
-import { storeStream, type UploadKind, uploadKind } from "../store/upload.ts";
+import { storeStream, type UploadKind, uploadKind, UploadQuota } from "../store/upload.ts";
 import type { JobFile } from "../store/job_store.ts";
 
 export interface UploadedFile extends JobFile {
@@ -37,9 +37,8 @@ export function receiveMultipart(request: Request, options: MultipartOptions): P
     throw new OatmillError("unsupported_media_type", "Send the files as multipart/form-data");
   }
   if (!request.body) throw invalid("The body is empty");
-  if (Number(request.headers.get("content-length") ?? 0) > options.maxBytes + 2 ** 20) {
-    throw tooLarge(options);
-  }
+  // What is too long by its own account is refused before it is read; the parts' headers may take 1 MiB.
+  new UploadQuota(options.maxBytes).take(Number(request.headers.get("content-length") ?? 0) - 2 ** 20);
   return new Receiver(request.body, type, options).result;
 }
 
@@ -50,10 +49,11 @@ class Receiver {
   readonly #files: Promise<UploadedFile>[] = [];
   readonly #names = new Set<string>();
   readonly #open = new Set<BusboyFileStream>();
-  #bytes = 0;
+  readonly #quota: UploadQuota;
 
   constructor(body: ReadableStream<Uint8Array>, type: string, options: MultipartOptions) {
     this.#options = options;
+    this.#quota = new UploadQuota(options.maxBytes);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const source = Readable.fromWeb(body as unknown as NodeReadableStream);
     const parser = makeParser(type, options.maxFiles);
@@ -69,7 +69,8 @@ class Receiver {
       (name, value, _nameTruncated, valueTruncated) =>
         this.#guard(fail, () => this.#field(name, value, valueTruncated)),
     );
-    parser.on("file", (field, stream, name) => {
+    // A part without a name or filename gives undefined, whatever the types say.
+    parser.on("file", (field = "", stream, name = "") => {
       stream.on("error", () => {}); // its reader hears it too
       this.#guard(fail, () => {
         const file = this.#file(field, stream, name);
@@ -111,7 +112,7 @@ class Receiver {
     this.#fields.set(name, value);
   }
   async #file(field: string, stream: BusboyFileStream, name: string): Promise<UploadedFile> {
-    const { folder, fileField, maxBytes } = this.#options;
+    const { folder, fileField } = this.#options;
     if (field !== fileField) {
       throw invalid(`Send files in the field "${fileField}", not "${field.slice(0, 100)}"`, fileField);
     }
@@ -121,9 +122,7 @@ class Receiver {
     this.#open.add(stream);
     try {
       const path = join(folder, name);
-      const stored = await storeStream(stream, path, { maxBytes: maxBytes - this.#bytes });
-      this.#bytes += stored.bytes;
-      return { name, kind, path, ...stored };
+      return { name, kind, path, ...await storeStream(stream, path, this.#quota) };
     } finally {
       this.#open.delete(stream);
     }
@@ -150,5 +149,3 @@ function makeParser(type: string, maxFiles: number): BusboyInstance {
 
 const invalid = (message: string, param: string | null = null) =>
   new OatmillError("invalid_request", message, param);
-const tooLarge = (options: MultipartOptions) =>
-  new OatmillError("too_large", `Upload exceeds the allowed ${options.maxBytes} bytes`, options.fileField);

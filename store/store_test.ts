@@ -5,7 +5,7 @@ import { DataFolder } from "./data_folder.ts";
 import { openDatabase } from "./database.ts";
 import { JobStore } from "./job_store.ts";
 import { ModelStore } from "./model_store.ts";
-import { storeStream, uploadKind } from "./upload.ts";
+import { storeStream, uploadKind, UploadQuota } from "./upload.ts";
 
 async function withFolder(run: (path: string) => Promise<void>): Promise<void> {
   const path = await Deno.makeTempDir();
@@ -122,8 +122,8 @@ Deno.test("storeStream() hashes what it writes and stops at the limit", () =>
       yield new TextEncoder().encode("ab");
       yield new TextEncoder().encode("c");
     }
-    const stored = await storeStream(chunks(), join(path, "x"), { maxBytes: 3 });
+    const stored = await storeStream(chunks(), join(path, "x"), new UploadQuota(3));
     assert.equal(stored.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert.equal(await Deno.readTextFile(join(path, "x")), "abc");
-    await assert.rejects(storeStream(chunks(), join(path, "y"), { maxBytes: 2 }), code("too_large"));
+    await assert.rejects(storeStream(chunks(), join(path, "y"), new UploadQuota(2)), code("too_large"));
   }));

@@ -52,21 +52,32 @@ export function uploadKind(name: string): UploadKind {
   );
 }
 
+/** What all files of an upload may take together, however many are being written at once. */
+export class UploadQuota {
+  #bytes = 0;
+  constructor(readonly maxBytes: number) {}
+
+  /** @throws {OatmillError} too_large */
+  take(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#bytes <= this.maxBytes) return;
+    throw new OatmillError("too_large", `Upload exceeds the allowed ${this.maxBytes} bytes`, "files");
+  }
+}
+
 /** Writes a new file chunk by chunk. @throws {OatmillError} too_large, storage_failed */
 export async function storeStream(
   chunks: AsyncIterable<Uint8Array>,
   path: string,
-  options: { maxBytes: number },
+  quota: UploadQuota,
 ): Promise<{ bytes: number; sha256: string }> {
   const hash = createHash("sha256");
   let bytes = 0;
   try {
     using file = await Deno.open(path, { write: true, createNew: true });
     for await (const chunk of chunks) {
+      quota.take(chunk.byteLength);
       bytes += chunk.byteLength;
-      if (bytes > options.maxBytes) {
-        throw new OatmillError("too_large", `Upload exceeds the allowed ${options.maxBytes} bytes`, "files");
-      }
       hash.update(chunk);
       for (let done = 0; done < chunk.byteLength;) done += await file.write(chunk.subarray(done));
     }
