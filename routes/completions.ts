@@ -268,10 +268,17 @@ class Completion {
   }
   #addPrompt(logprobs: Logprobs, prompt: Prompt, values: readonly (TokenLogprobs | null)[]): void {
     const stream = this.tokenizer?.stream();
-    let offset = 0;
+    let end = 0;
+    const offsets = prompt.ids.map((id) => {
+      const offset = end;
+      end += stream?.push(id).length ?? 0;
+      return offset;
+    });
+    // What encoding put before the text (BOS) has no place in it.
+    const before = Math.max(0, end - prompt.text.length);
     prompt.ids.forEach((id, i) => {
+      const offset = Math.max(0, offsets[i] - before);
       this.#addToken(logprobs, { id, logprobs: values[i] ?? null, offset }, 0);
-      offset += stream?.push(id).length ?? 0;
     });
   }
   #addToken(logprobs: Logprobs, token: TextToken, offset: number): void {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { byteTokenizer } from "../tests/fake_engine.ts";
 import { FakeServer, type FakeServerOptions, readEvents } from "../tests/fake_server.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
@@ -144,6 +145,23 @@ withServer(
   },
 );
 
+withServer("offsets of an echoed prompt leave out the tokens that its text does not have", {
+  engine: { script: "!" },
+  tokenizer: { stream: () => ({ push: (id) => byteTokenizer.tokenText(id), end: () => "" }) },
+}, async (server) => {
+  const { choices: [{ text, logprobs }] } = await post(server, { logprobs: 0, echo: true });
+  assert.equal(text, "ab!");
+  assert.deepEqual(logprobs.tokens, ["<s>", "a", "b", "!"]);
+  assert.deepEqual(logprobs.text_offset, [0, 0, 1, 2]);
+});
+
+withServer("a refused list says what is wrong with it", {}, async (server) => {
+  const message = async (body: object) => (await post(server, body)).error.message;
+  assert.match(await message({ stop: ["1", "2", "3", "4", "5"] }), /"stop": Too big/);
+  assert.match(await message({ prompt: [] }), /"prompt": Too small/);
+  assert.match(await message({ prompt: 5 }), /"prompt": expected string or array/);
+});
+
 withServer("a model without a tokenizer takes and gives token ids", {
   tokenizer: null,
   engine: { script: "ab" },
@@ -203,11 +221,17 @@ withServer(
       [server.get("/v1/none"), 404, "not_found"],
       [server.get("/v1/completions"), 404, "not_found"],
       [server.get("/v1/completions", { method: "POST", body: "a=1" }), 415, "unsupported_media_type"],
+      [
+        server.post("/v1/completions", "{}", { headers: { "content-type": "application/json-patch" } }),
+        415,
+        "unsupported_media_type",
+      ],
       [server.post("/v1/completions", { model: "fake", prompt: "a".repeat(2000) }), 413, "too_large"],
     ];
     for (const [answer, status, code] of answers) {
       const response = await answer;
       assert.deepEqual([response.status, (await response.json()).error.code], [status, code]);
+      assert.ok(response.headers.get("x-request-id"));
     }
   },
 );

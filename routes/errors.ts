@@ -35,7 +35,10 @@ export function toHttpError(error: unknown): HttpError {
     const { status, type } = ERRORS[error.code];
     return { status, body: errorBody(error.message, type, error.param, error.code) };
   }
-  // Hono's own: a body that is not JSON, or that ends early.
+  // Hono's own: a body of another type, that is not JSON, or that ends early.
+  if (error instanceof HTTPException && error.status === 415) {
+    return toHttpError(new OatmillError("unsupported_media_type", "Send the body as application/json"));
+  }
   if (error instanceof HTTPException && error.status < 500) {
     return { status: 400, body: errorBody(error.message, "invalid_request_error", null, "invalid_request") };
   }
@@ -71,12 +74,13 @@ export function invalidInput(
 }
 
 type Issue = z.core.$ZodIssue;
-/** Of a union's complaints, those of the variant that came furthest say most. */
+/** Of a union's complaints, those of the variant that came furthest say most: of an element, of the value, of its type. */
 function deepest(issue: Issue): Issue {
   if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;
   const inner = issue.errors.flatMap((e) => e.slice(0, 1)).map(deepest);
-  const best = inner.toSorted((a, b) => b.path.length - a.path.length)[0];
-  if (!best || best.path.length === 0) return { ...issue, message: unionMessage(inner) };
+  const depth = (i: Issue) => i.path.length > 0 ? i.path.length + 1 : i.code === "invalid_type" ? 0 : 1;
+  const best = inner.toSorted((a, b) => depth(b) - depth(a))[0];
+  if (!best || depth(best) === 0) return { ...issue, message: unionMessage(inner) };
   return { ...best, path: [...issue.path, ...best.path] } as Issue;
 }
 function unionMessage(inner: Issue[]): string {

@@ -79,7 +79,7 @@ export class ModelRegistry {
     if (model) return model as StoredModel & { info: ModelInfo };
     throw new OatmillError(
       "model_not_found",
-      `Model ${JSON.stringify(id.slice(0, 200))} does not exist`,
+      `Model ${JSON.stringify(id.slice(0, 200))} does not exist: GET /v1/models lists those that do`,
       "model",
     );
   }

@@ -96,7 +96,7 @@ export function fitContext(
   const wanted = asked === null ? "" : ` and ${asked} to generate`;
   throw new OatmillError(
     "context_length_exceeded",
-    `This model's context holds ${contextLength} tokens, but the request has ${promptTokens} in the prompt${wanted}`,
+    `This model's context holds ${contextLength} tokens, but the request has ${promptTokens} in the prompt${wanted}: shorten it or ask for fewer tokens`,
     param,
   );
 }
