@@ -15,7 +15,7 @@ import type { Kernels } from "../kernels/load.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import type { Activation, ModelSpec } from "../models/spec.ts";
 import type { MemoryMap } from "./memory_map.ts";
-import { barrier } from "./threads.ts";
+import { Waiter } from "./threads.ts";
 
 /** A run of token rows that one batched kernel call handles. */
 interface Tile {
@@ -69,14 +69,14 @@ export class Executor {
   readonly #o: ExecutorOptions;
   readonly #body: Run[];
   readonly #head: Run[];
-  readonly #control: Int32Array;
+  readonly #waiter: Waiter;
   readonly #floats: Float32Array;
   readonly #ints: Int32Array;
 
   constructor(options: ExecutorOptions) {
     this.#o = options;
     const { buffer } = options.memory;
-    this.#control = new Int32Array(buffer, options.map.control, 16);
+    this.#waiter = new Waiter(new Int32Array(buffer, options.map.control, 16));
     this.#floats = new Float32Array(buffer);
     this.#ints = new Int32Array(buffer);
     this.#body = options.plan.body.map((op) => this.#bind(op));
@@ -94,7 +94,7 @@ export class Executor {
    */
   runHead(from: number, count: number): void {
     if (this.#o.thread === 0) this.#gather(from, count);
-    barrier(this.#control, this.#o.threads);
+    this.#waiter.barrier(this.#o.threads);
     this.#run(this.#head, count);
   }
 
@@ -120,7 +120,7 @@ export class Executor {
     switch (op.op) {
       case "sync":
         return (_rows, tiles) => {
-          if (!op.prepared || tiles.length > 1) barrier(this.#control, this.#o.threads);
+          if (!op.prepared || tiles.length > 1) this.#waiter.barrier(this.#o.threads);
         };
       case "embed":
         return this.#embed(op);

@@ -3,7 +3,7 @@ import { bindKernels } from "../kernels/load.ts";
 import { Executor } from "./executor.ts";
 import { Leader } from "./leader.ts";
 import { HEAD_ROWS } from "./memory_map.ts";
-import { COMMAND, CONTROL, waitWhile } from "./threads.ts";
+import { COMMAND, CONTROL, Waiter } from "./threads.ts";
 import type { FromWorker, InitMessage, ToLeader } from "./worker_messages.ts";
 
 const scope = self as unknown as DedicatedWorkerGlobalScope; // the compiler's DOM library types `self` as a window
@@ -39,8 +39,9 @@ scope.onmessage = ({ data }) => {
 /** Runs every step that the leader starts, until it says exit. Blocks the thread: helpers get no messages. */
 function follow({ memory, map }: InitMessage, executor: Executor): void {
   const control = new Int32Array(memory.buffer, map.control, 16);
+  const waiter = new Waiter(control);
   for (let epoch = 0;; epoch++) {
-    waitWhile(control, CONTROL.epoch, epoch);
+    waiter.waitWhile(CONTROL.epoch, epoch);
     if (Atomics.load(control, CONTROL.command) === COMMAND.exit) break;
     // Both before the body: after its last barrier the leader may already be writing the next step.
     const rows = Atomics.load(control, CONTROL.rows), outputs = Atomics.load(control, CONTROL.outputs);
