@@ -30,6 +30,8 @@ export async function chat(path: string, options: ChatOptions): Promise<void> {
         : "This model has no chat template: it continues your text. An empty line or Ctrl-D ends.",
     );
     const messages: ChatMessage[] = options.system ? [{ role: "system", content: options.system }] : [];
+    let open = true; // a pipe may end before its lines are answered
+    lines.once("close", () => open = false);
     lines.setPrompt("> ");
     lines.prompt();
     for await (const line of lines) {
@@ -56,7 +58,7 @@ export async function chat(path: string, options: ChatOptions): Promise<void> {
         if (event.type === "end") note(`\n(${speed(event.timings)})`);
       }
       messages.push({ role: "assistant", content: answer });
-      lines.prompt();
+      if (open) lines.prompt();
     }
   } finally {
     lines.close();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { recipeSchema } from "../models/recipe.ts";
 import { median } from "../bench/engine.ts";
-import { mergeRecipe } from "./compress.ts";
+import { mergeRecipe, readRecipe } from "./compress.ts";
 import { countWords, scoreWindows } from "./eval.ts";
 import { table } from "./output.ts";
 import { welcome } from "./serve.ts";
@@ -17,6 +17,16 @@ Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest
   ]);
   assert.equal(merged.refine, true);
   assert.equal(recipeSchema.parse(mergeRecipe({}, { out: "x", refine: false })).refine, false);
+});
+
+Deno.test("readRecipe() refuses what is no JSON object, naming the file", async () => {
+  const path = await Deno.makeTempFile();
+  for (const text of ["null", "[]", "{"]) {
+    await Deno.writeTextFile(path, text);
+    await assert.rejects(readRecipe(path), { code: "invalid_recipe", message: new RegExp(path) });
+  }
+  await Deno.remove(path);
+  assert.deepEqual(await readRecipe(undefined), {});
 });
 
 Deno.test("scoreWindows() scores each window alone and drops a lone last token", async () => {

@@ -2,7 +2,7 @@
 import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
-import { OatmillError } from "../errors.ts";
+import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { RecipeInput } from "../models/recipe.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 
@@ -66,13 +66,10 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
   };
 }
 
-async function readRecipe(path: string | undefined): Promise<unknown> {
+/** @throws {OatmillError} invalid_recipe */
+export async function readRecipe(path: string | undefined): Promise<unknown> {
   if (path === undefined) return {};
-  try {
-    return JSON.parse(await Deno.readTextFile(path));
-  } catch (error) {
-    throw new OatmillError("invalid_recipe", `Cannot read the recipe "${path}": ${(error as Error).message}`);
-  }
+  return parseJsonObject(await Deno.readFile(path), `the recipe "${path}"`, "invalid_recipe");
 }
 
 export async function compressCommand(source: string, options: CompressCommandOptions): Promise<void> {

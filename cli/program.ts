@@ -10,18 +10,22 @@ import { note, print } from "./output.ts";
 
 const MODEL = "artifact folder, Hugging Face folder or .gguf file";
 
-function integer(min: number) {
+function integer(min: number, max = Number.MAX_SAFE_INTEGER) {
   return (text: string): number => {
     const value = Number(text);
-    if (Number.isSafeInteger(value) && value >= min) return value;
-    throw new InvalidArgumentError(`Use a whole number of at least ${min}.`);
+    if (text.trim() !== "" && Number.isSafeInteger(value) && value >= min && value <= max) return value;
+    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw new InvalidArgumentError(`Use a whole number ${range}.`);
   };
 }
-function share(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
-  throw new InvalidArgumentError("Use a number from 0 to 1.");
+function number(min: number, max: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (text.trim() !== "" && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Use a number from ${min} to ${max}.`);
+  };
 }
+const share = number(0, 1);
 function idList(text: string): number[] {
   const ids = text.split(",").map((t) => t.trim() === "" ? NaN : Number(t));
   if (ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return ids;
@@ -56,7 +60,9 @@ function addServe(program: Command): void {
       new Option("--host <address>", "address to listen on").env("OATMILL_HOST").default("127.0.0.1"),
     )
     .addOption(
-      new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(integer(0)),
+      new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(
+        integer(0, 65535),
+      ),
     )
     .addOption(new Option("--data <folder>", "data folder").env("OATMILL_DATA").default(".oatmill"))
     .addOption(threads())
@@ -150,7 +156,7 @@ function addSmall(program: Command): void {
     .argument("<model>", MODEL)
     .option("--system <text>", "system message")
     .addOption(new Option("--max-tokens <n>", "most tokens of an answer").default(256).argParser(integer(1)))
-    .addOption(new Option("--temperature <t>", "0 is greedy").default(0.7).argParser(Number))
+    .addOption(new Option("--temperature <t>", "0 is greedy").default(0.7).argParser(number(0, 2)))
     .addOption(new Option("--seed <n>").argParser(integer(0)))
     .addOption(values())
     .addOption(threads())
@@ -178,8 +184,12 @@ export async function run(args: readonly string[]): Promise<number> {
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    if (error instanceof OatmillError) note(`oatmill: ${error.message}`);
+    if (error instanceof OatmillError || isSystemError(error)) note(`oatmill: ${error.message}`);
     else note(`oatmill: ${error instanceof Error ? error.stack ?? error.message : error}`);
     return 1;
   }
 }
+
+/** What the system refuses, such as a file that is not there: its message says which, a stack would say no more. */
+const isSystemError = (error: unknown): error is Error =>
+  Object.values(Deno.errors).some((kind) => error instanceof kind);

@@ -6,13 +6,19 @@ import { createProgram } from "./program.ts";
 /** One row and two rows go through different kernels, which add in different orders. */
 const F32_NOISE = 1e-4;
 
-async function oatmill(...args: string[]) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+const oatmill = (...args: string[]) => oatmillWith("", args);
+async function oatmillWith(input: string, args: string[]) {
+  const child = new Deno.Command(Deno.execPath(), {
     cwd: ROOT,
     args: ["run", "--no-prompt", ...permissionsOf("oatmill"), "main.ts", ...args],
     env: { NO_COLOR: "1" },
-    stdin: "null",
-  }).output();
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const written = new Response(input).body!.pipeTo(child.stdin).catch(() => {}); // it may end without reading
+  const { code, stdout, stderr } = await child.output();
+  await written;
   const text = new TextDecoder();
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
 }
@@ -29,6 +35,7 @@ Deno.test("every command has a description and describes its options", () => {
 });
 
 Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", async () => {
+  const data = await Deno.makeTempDir();
   const cases: [args: string[], code: number, output: RegExp][] = [
     [["--help"], 0, /Usage: oatmill/],
     [["eval", "--help"], 0, /--max-tokens/],
@@ -38,7 +45,17 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["compress", "models/default"], 2, /--out/],
     [["compress", "models/default", "--out", "x", "--rate", "2"], 2, /from 0 to 1/],
     [["logits", "models/default", "--ids", "1,x"], 2, /token ids/],
+    [["serve", "--port", "65536"], 2, /65535/],
+    [["chat", "models/default", "--temperature", "hot"], 2, /from 0 to 2/],
     [["inspect", "nowhere"], 1, /nowhere/],
+    [["eval", "models/default", "--text", "nowhere.txt"], 1, /nowhere\.txt/],
+    [["compress", "models/default", "--out", "x", "--recipe", "README.md"], 1, /recipe/i],
+    [["serve", "--data", "deno.json"], 1, /deno\.json/],
+    [
+      ["serve", "--data", data, "--host", "127.0.0.1.x", "--no-bundled"],
+      1,
+      /Cannot listen on 127\.0\.0\.1\.x/,
+    ],
     [["logits", "models/default", "--ids", "99999"], 1, /99999/],
   ];
   for (const [args, code, output] of cases) {
@@ -47,6 +64,16 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     assert.match(result.stdout + result.stderr, output, args.join(" "));
     assert.doesNotMatch(result.stderr, /^\s+at /m, `no stack trace: ${args.join(" ")}`);
   }
+  await Deno.remove(data, { recursive: true });
+});
+
+Deno.test("chat answers lines that come through a pipe, to the last one", async () => {
+  const { code, stderr } = await oatmillWith(
+    "One day\nThe dog\n",
+    ["chat", "models/default", "--max-tokens", "2", "--temperature", "0"],
+  );
+  assert.equal(code, 0, stderr);
+  assert.equal(stderr.match(/2 tokens/g)?.length, 2);
 });
 
 Deno.test("--json prints one JSON document with the promised fields, progress elsewhere", async () => {

@@ -65,14 +65,19 @@ export class Server implements AsyncDisposable {
     return server;
   }
 
-  /** @throws {OatmillError} conflict when the port is taken */
+  /** @throws {OatmillError} conflict when the port is taken, invalid_request when there is no such address */
   listen({ host, port }: ListenOptions): { host: string; port: number } {
     const app = createApp(this.services);
     try {
       this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
     } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-      throw new OatmillError("conflict", `Cannot listen on ${host}:${port}: another program does`);
+      const where = `Cannot listen on ${host}:${port}`;
+      if (error instanceof Deno.errors.AddrInUse) {
+        throw new OatmillError("conflict", `${where}: another program does; take another port`);
+      }
+      throw new OatmillError("invalid_request", `${where}: ${(error as Error).message}`, null, {
+        cause: error,
+      });
     }
     const { hostname, port: bound } = this.#http.addr;
     log("info", "listening", { host: hostname, port: bound });
