@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { byteTokenizer } from "../tests/fake_engine.ts";
 import { FakeServer, type FakeServerOptions, readEvents } from "../tests/fake_server.ts";
+import { until } from "../tests/until.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
@@ -265,11 +266,6 @@ withServer("an error after the stream began is a chunk with error, then the end"
   assert.equal(events.at(-1).error.code, "unavailable");
   assert.equal(events.length, 3);
 });
-
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !condition(); i++) await new Promise((done) => setTimeout(done, 10));
-  assert.ok(condition());
-}
 
 withServer(
   "a client that leaves a stream ends its generation",

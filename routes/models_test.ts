@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { OatmillError } from "../errors.ts";
 import { fakeRun, FakeServer, type FakeServerOptions, readEvents } from "../tests/fake_server.ts";
+import { until } from "../tests/until.ts";
 import type { CompressTask } from "./jobs.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
@@ -29,12 +30,7 @@ async function finished(server: FakeServer, id: string): Promise<Json> {
   assert.equal(events.at(-1), "[DONE]");
   return await (await server.get(`/v1/compressions/${id}`)).json();
 }
-async function settled(server: FakeServer): Promise<void> {
-  for (let i = 0; i < 100 && leftovers(server).length > 0; i++) {
-    await new Promise((done) => setTimeout(done, 5));
-  }
-  assert.deepEqual(leftovers(server), []);
-}
+const settled = (server: FakeServer) => until(() => leftovers(server).length === 0);
 
 withServer("models are listed, shown, downloaded and deleted", {}, async (server) => {
   const list = await (await server.get("/v1/models")).json();
@@ -194,10 +190,7 @@ withServer("a client that leaves its upload leaves nothing", {}, async (server) 
     `POST /v1/models HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 9999\r\n\r\n` +
     `--b\r\ncontent-disposition: form-data; name="files"; filename="a.gguf"\r\n\r\nabc`;
   await connection.write(new TextEncoder().encode(head));
-  for (let i = 0; i < 100 && leftovers(server).length === 0; i++) {
-    await new Promise((done) => setTimeout(done, 5));
-  }
-  assert.equal(leftovers(server).length, 1);
+  await until(() => leftovers(server).length === 1);
   connection.close();
   await settled(server);
 });

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import OpenAI from "openai";
 import { readEvents } from "./fake_server.ts";
 import { runReadme } from "./readme.ts";
+import { until } from "./until.ts";
 import { ROOT, ServerProcess, sharedFolder } from "./server_process.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
@@ -57,13 +58,7 @@ describe("server", () => {
     assert.equal(events.at(-1), "[DONE]");
     return { job: await (await server.get(`/v1/compressions/${id}`)).json(), events };
   };
-  const temporaries = async () => {
-    for (let i = 0; i < 100; i++) {
-      if ([...Deno.readDirSync(join(data, "tmp"))].length === 0) return [];
-      await new Promise((done) => setTimeout(done, 20));
-    }
-    return [...Deno.readDirSync(join(data, "tmp"))].map((e) => e.name);
-  };
+  const leavesNothing = () => until(() => [...Deno.readDirSync(join(data, "tmp"))].length === 0);
 
   it("is alive and ready, and prints a curl line that works when pasted", async () => {
     assert.equal((await (await server.get("/healthz")).json()).status, "ok");
@@ -156,8 +151,7 @@ describe("server", () => {
         /^oatmill_engine_requests_running\{.*\} (\d+)$/m.exec(await (await server.get("/metrics")).text())
           ?.[1],
       );
-    for (let i = 0; i < 50 && await running() > 0; i++) await new Promise((done) => setTimeout(done, 20));
-    assert.equal(await running(), 0);
+    await until(async () => await running() === 0);
   });
 
   it("shows its measurements at /metrics", async () => {
@@ -189,7 +183,7 @@ describe("server", () => {
     assert.equal((await weights.bytes()).length, Number(weights.headers.get("content-length")));
     assert.equal((await server.get("/v1/models/again", { method: "DELETE" })).status, 200);
     assert.equal((await server.post("/v1/completions", { model: "again", prompt: "x" })).status, 404);
-    assert.deepEqual(await temporaries(), []);
+    await leavesNothing();
   });
 
   it("unpacks an uploaded archive and serves dense f32 weights, token for token as the reference", async () => {
@@ -260,7 +254,7 @@ describe("server", () => {
       const job = await (await server.get(`/v1/compressions/${id}`)).json();
       assert.deepEqual([job.status, job.error?.code], ["failed", "unsupported_architecture"]);
       assert.match(job.error.message, /odd/i);
-      assert.deepEqual(await temporaries(), []);
+      await leavesNothing();
       assert.equal([...Deno.readDirSync(join(data, "models"))].length, models);
       assert.ok((await complete({ max_tokens: 4 })).choices[0].text.length > 0);
     },
