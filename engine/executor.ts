@@ -12,9 +12,9 @@ import {
   type WeightFormat,
 } from "../kernels/layout.ts";
 import type { Kernels } from "../kernels/load.ts";
-import type { Plan, PlanOp } from "../models/plan.ts";
+import type { BufferRef, Plan, PlanOp } from "../models/plan.ts";
 import type { Activation, ModelSpec } from "../models/spec.ts";
-import type { MemoryMap } from "./memory_map.ts";
+import type { BufferPlace, MemoryMap } from "./memory_map.ts";
 import { Waiter } from "./threads.ts";
 
 /** A run of token rows that one batched kernel call handles. */
@@ -139,10 +139,15 @@ export class Executor {
     }
   }
 
+  #place({ buffer, column }: BufferRef): BufferPlace {
+    const { address, stride } = this.#o.map.buffers[buffer];
+    return { address: address + column * 4, stride };
+  }
+
   #embed(op: PlanOp & { op: "embed" }): Run {
     const { map, kernels } = this.#o;
     const { address, entry } = map.tensors[op.table];
-    const out = map.buffers[op.out];
+    const out = this.#place(op.out);
     const embed = entry.format.kind === "f32" ? kernels.base.embed_f32 : kernels.base.embed_q8;
     return (_rows, _tiles, mine) => {
       for (const t of mine) {
@@ -161,7 +166,8 @@ export class Executor {
   #prepare(op: PlanOp & { op: "prepare" }): Run {
     const { map, kernels, spec, blockChunks, thread } = this.#o;
     const own = map.own[thread];
-    const ownInput = own.buffers[op.input] ?? map.buffers[op.input];
+    const sharedInput = this.#place(op.input);
+    const ownInput = own.buffers[op.input.buffer] ?? sharedInput;
     const scale = op.scale ? map.tensors[op.scale].address : 0;
     const weight = op.norm ? map.tensors[op.norm.weight].address : 0;
     const bias = op.norm?.bias ? map.tensors[op.norm.bias].address : 0;
@@ -170,7 +176,7 @@ export class Executor {
     const { eps } = spec.norm;
     return (_rows, tiles, mine) => {
       const alone = tiles.length === 1;
-      const input = alone ? ownInput : map.buffers[op.input];
+      const input = alone ? ownInput : sharedInput;
       const normed = alone ? own.buffers.normed : map.buffers.normed;
       const tile = alone ? own.tiles[op.tile] : map.tiles[op.tile];
       for (const { row, size } of alone ? tiles : mine) {
@@ -211,14 +217,15 @@ export class Executor {
 
   #linear(op: PlanOp & { op: "linear" }): Run {
     const { map, kernels, blockChunks, thread, threads } = this.#o;
-    const { address, entry } = map.tensors[op.weight];
+    const parts = op.weights.map((name) => map.tensors[name]);
+    const [{ address, entry }] = parts;
     const format = entry.format as WeightFormat; // the plan names packed layers only
     const [dOut, dIn] = entry.shape;
-    const out = map.buffers[op.out];
+    const out = this.#place(op.out);
     const shared = map.tiles[op.tile], own = map.own[thread].tiles[op.tile];
     const f32 = format.kind === "f32";
     const chunks = f32 ? dIn : chunkCount(dIn);
-    const groups = groupCount(dOut);
+    const groups = parts.reduce((n, p) => n + groupCount(p.entry.shape[0]), 0);
     const bytes = groupBytes(format, dIn);
     const begin = Math.floor(groups * thread / threads), end = Math.floor(groups * (thread + 1) / threads);
     const slab = Math.max(1, Math.floor(SLAB_BYTES / bytes));
@@ -270,7 +277,7 @@ export class Executor {
   #rope(op: PlanOp & { op: "rope" }): Run {
     const { map, kernels, spec } = this.#o;
     const { headDim, rope } = spec.attention;
-    const x = map.buffers[op.buffer];
+    const x = this.#place(op.x);
     return (_rows, _tiles, mine) => {
       for (const t of mine) {
         kernels.base.rope(
@@ -291,7 +298,7 @@ export class Executor {
   #kvWrite(op: PlanOp & { op: "kv_write" }): Run {
     const { map, kernels, spec } = this.#o;
     const { kvHeads, headDim } = spec.attention;
-    const k = map.buffers[op.k], v = map.buffers[op.v];
+    const k = this.#place(op.k), v = this.#place(op.v);
     const kPool = map.kv.k + op.block * map.kv.layerBytesK, vPool = map.kv.v + op.block * map.kv.layerBytesV;
     return (_rows, _tiles, mine) => {
       for (const t of mine) {
@@ -314,7 +321,7 @@ export class Executor {
   #attention(op: PlanOp & { op: "attention" }): Run {
     const { map, kernels, spec, thread, threads } = this.#o;
     const { heads, kvHeads, headDim, scale, window } = spec.attention;
-    const q = map.buffers[op.q], out = map.buffers[op.out];
+    const q = this.#place(op.q), out = this.#place(op.out);
     const kPool = map.kv.k + op.block * map.kv.layerBytesK, vPool = map.kv.v + op.block * map.kv.layerBytesV;
     const call = (from: number, to: number) =>
       kernels.base.attention(
@@ -348,12 +355,13 @@ export class Executor {
 
   #activate(op: PlanOp & { op: "activate" }): Run {
     const { map, kernels, spec, thread } = this.#o;
-    const gate = op.gate ? map.buffers[op.gate] : null;
-    const up = map.buffers[op.up];
+    const gate = op.gate ? this.#place(op.gate) : null;
+    const up = this.#place(op.up), sharedOut = this.#place(op.out);
+    const ownOut = map.own[thread].buffers[op.out.buffer];
     const kind = ACTIVATION_KIND[op.activation];
     return (_rows, tiles, mine) => {
       const alone = tiles.length === 1;
-      const out = alone ? map.own[thread].buffers[op.out] : map.buffers[op.out];
+      const out = alone ? ownOut : sharedOut;
       for (const t of alone ? tiles : mine) {
         kernels.base.activate(
           kind,

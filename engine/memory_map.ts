@@ -75,6 +75,20 @@ export interface MapOptions {
 
 const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
 
+/** Tensors in the order the plan reads them, those of one linear operation together; then the rest. */
+function readingOrder(model: PackedModel, plan: Plan): TensorEntry[][] {
+  const left = new Map(model.tensors.map((t) => [t.name, t]));
+  const take = (name: string): TensorEntry[] => {
+    const entry = left.get(name);
+    left.delete(name);
+    return entry ? [entry] : [];
+  };
+  const groups = [...plan.body, ...plan.head].flatMap((op) =>
+    op.op === "linear" ? [op.weights.flatMap(take)] : []
+  );
+  return [...groups, ...[...left.values()].map((e) => [e])].filter((g) => g.length > 0);
+}
+
 function mapValues<T, U>(
   record: Readonly<Record<string, T>>,
   f: (name: string, value: T) => U,
@@ -105,7 +119,13 @@ export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): Memory
   const control = take(CONTROL_BYTES);
   const consts = take(CONSTS_BYTES);
   const tensors: Record<string, { address: number; entry: TensorEntry }> = {};
-  for (const entry of model.tensors) tensors[entry.name] = { address: take(entry.bytes), entry };
+  for (const group of readingOrder(model, plan)) {
+    let address = take(group.reduce((n, e) => n + e.bytes, 0));
+    for (const entry of group) {
+      tensors[entry.name] = { address, entry };
+      address += entry.bytes; // packed layers are whole 16-byte vectors
+    }
+  }
 
   const buffer = (cols: number, rows: number): BufferPlace => {
     const stride = roundUp(cols, 16);

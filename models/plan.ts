@@ -6,7 +6,7 @@
  * where every thread must have finished what stands before it.
  */
 import { OatmillError } from "../errors.ts";
-import { formatName } from "../kernels/layout.ts";
+import { formatName, groupCount, ROWS } from "../kernels/layout.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
 import { type Activation, type InputName, LINEAR_INPUT, type LinearName, type ModelSpec } from "./spec.ts";
@@ -16,38 +16,48 @@ export interface NormRef {
   readonly bias: string | null;
 }
 
+/** Columns of a buffer from `column` on: outputs of one kernel call lie side by side in one buffer. */
+export interface BufferRef {
+  readonly buffer: string;
+  readonly column: number;
+}
+
 /** Quantised bytes or plain floats: what the consuming weights need. */
 export type TileKind = "q8" | "f32";
 
 export type PlanOp =
-  | { readonly op: "embed"; readonly table: string; readonly out: string }
+  | { readonly op: "embed"; readonly table: string; readonly out: BufferRef }
   /** Normalises (when asked), scales columns and writes the tile in every kind its consumers read. */
   | {
     readonly op: "prepare";
-    readonly input: string;
+    readonly input: BufferRef;
     readonly norm: NormRef | null;
     readonly scale: string | null;
     readonly cols: number;
     readonly tile: string;
     readonly kinds: readonly TileKind[];
   }
+  /**
+   * One or more weights of one format and input, which lie one after the other in memory, so that they are one long stream:
+   * their outputs follow each other too, each padded to whole groups of rows. Several weights have no bias.
+   */
   | {
     readonly op: "linear";
-    readonly weight: string;
+    readonly weights: readonly string[];
     readonly bias: string | null;
     readonly tile: string;
-    readonly out: string;
+    readonly out: BufferRef;
     readonly accumulate: boolean;
   }
-  | { readonly op: "rope"; readonly buffer: string; readonly heads: number }
-  | { readonly op: "kv_write"; readonly block: number; readonly k: string; readonly v: string }
-  | { readonly op: "attention"; readonly block: number; readonly q: string; readonly out: string }
+  | { readonly op: "rope"; readonly x: BufferRef; readonly heads: number }
+  | { readonly op: "kv_write"; readonly block: number; readonly k: BufferRef; readonly v: BufferRef }
+  | { readonly op: "attention"; readonly block: number; readonly q: BufferRef; readonly out: BufferRef }
   | {
     readonly op: "activate";
     readonly activation: Activation;
-    readonly gate: string | null;
-    readonly up: string;
-    readonly out: string;
+    readonly gate: BufferRef | null;
+    readonly up: BufferRef;
+    readonly out: BufferRef;
   }
   /** `prepared`: all that the other threads wait for is a tile, so threads that made their own need not. */
   | { readonly op: "sync"; readonly prepared?: boolean };
@@ -65,13 +75,11 @@ export interface Plan {
   readonly modules: readonly string[];
 }
 
-const OUTPUT: Readonly<Record<LinearName, string>> = {
-  q: "q",
-  k: "k",
-  v: "v",
+/** Where the layers of an input write: those of one input side by side, the last two into the residual stream. */
+const OUTPUT_BUFFER: Readonly<Record<InputName, string>> = {
+  attn: "qkv",
   o: "hidden",
-  gate: "gate",
-  up: "up",
+  mlp: "gateUp",
   down: "hidden",
 };
 const INPUT_BUFFER: Readonly<Record<InputName, string>> = {
@@ -80,6 +88,11 @@ const INPUT_BUFFER: Readonly<Record<InputName, string>> = {
   mlp: "hidden",
   down: "act",
 };
+
+const at = (buffer: string, column = 0): BufferRef => ({ buffer, column });
+/** Columns that a packed layer's rows fill: whole groups. */
+const wholeGroups = (rows: number): number => groupCount(rows) * ROWS;
+const paddedRows = (e: TensorEntry): number => wholeGroups(e.shape[0]);
 
 const kindOf = (e: TensorEntry): TileKind => e.format.kind === "f32" ? "f32" : "q8";
 
@@ -145,64 +158,64 @@ class Builder {
     this.tile(input, cols, kinds);
     this.body.push({
       op: "prepare",
-      input: INPUT_BUFFER[input],
+      input: at(INPUT_BUFFER[input]),
       norm,
       scale: this.optional(`${prefix}.${input}.scale`),
       cols,
       tile: input,
       kinds,
     }, { op: "sync", prepared: true });
-    for (const l of layers) {
-      const out = OUTPUT[l.name];
-      this.buffer(out, l.main.shape[0]);
-      this.body.push({
-        op: "linear",
-        weight: l.main.name,
-        bias: l.bias,
-        tile: input,
-        out,
-        accumulate: out === "hidden",
-      });
-      if (l.v) {
-        this.buffer(`low.${l.name}`, l.v.shape[0]);
-        this.body.push({
-          op: "linear",
-          weight: l.v.name,
-          bias: null,
-          tile: input,
-          out: `low.${l.name}`,
-          accumulate: false,
-        });
-      }
-    }
+    const buffer = OUTPUT_BUFFER[input];
+    const outs = this.#streams(layers.map((l) => ({ weight: l.main, bias: l.bias })), {
+      tile: input,
+      buffer,
+      accumulate: buffer === "hidden",
+    });
+    const ranked = layers.flatMap((l, i) => l.v && l.u ? [{ ...l, v: l.v, u: l.u, out: outs[i] }] : []);
+    const lows = this.#streams(ranked.map((l) => ({ weight: l.v, bias: null })), {
+      tile: input,
+      buffer: "low",
+      accumulate: false,
+    });
     this.body.push({ op: "sync" });
-    const ranked = layers.filter((l) => l.u !== null);
     if (ranked.length === 0) return;
-    for (const l of ranked) {
-      const kinds = [kindOf(l.u!)];
-      this.tile(`low.${l.name}`, l.u!.shape[1], kinds);
-      this.body.push({
-        op: "prepare",
-        input: `low.${l.name}`,
-        norm: null,
-        scale: null,
-        cols: l.u!.shape[1],
-        tile: `low.${l.name}`,
-        kinds,
-      });
-    }
+    ranked.forEach((l, i) => {
+      const kinds = [kindOf(l.u)];
+      const cols = l.u.shape[1], tile = `low.${l.name}`;
+      this.tile(tile, cols, kinds);
+      this.body.push({ op: "prepare", input: lows[i], norm: null, scale: null, cols, tile, kinds });
+    });
     this.body.push({ op: "sync", prepared: true });
     for (const l of ranked) {
-      this.body.push({
-        op: "linear",
-        weight: l.u!.name,
-        bias: null,
-        tile: `low.${l.name}`,
-        out: OUTPUT[l.name],
-        accumulate: true,
-      });
+      const tile = `low.${l.name}`;
+      this.body.push({ op: "linear", weights: [l.u.name], bias: null, tile, out: l.out, accumulate: true });
     }
     this.body.push({ op: "sync" });
+  }
+
+  /** Side by side into one buffer; neighbours of one format without bias as one stream. Returns where each one writes. */
+  #streams(
+    parts: readonly { weight: TensorEntry; bias: string | null }[],
+    o: { tile: string; buffer: string; accumulate: boolean },
+  ): BufferRef[] {
+    const outs: BufferRef[] = [];
+    let column = 0;
+    let last: { format: string; weights: string[] } | null = null;
+    for (const { weight, bias } of parts) {
+      const out = at(o.buffer, column);
+      outs.push(out);
+      column += paddedRows(weight);
+      const format = JSON.stringify(weight.format);
+      if (last && last.format === format && bias === null) {
+        last.weights.push(weight.name);
+        continue;
+      }
+      const weights = [weight.name];
+      last = bias === null ? { format, weights } : null;
+      this.body.push({ op: "linear", weights, bias, tile: o.tile, out, accumulate: o.accumulate });
+    }
+    this.buffer(o.buffer, column);
+    return outs;
   }
 }
 
@@ -217,7 +230,9 @@ export function buildPlan(model: PackedModel): Plan {
   b.buffer("hidden", spec.hiddenSize);
   b.buffer("attnOut", heads * headDim);
   b.buffer("act", spec.mlp.intermediateSize);
-  b.body.push({ op: "embed", table: b.tensor("embedding").name, out: "hidden" }, { op: "sync" });
+  b.body.push({ op: "embed", table: b.tensor("embedding").name, out: at("hidden") }, { op: "sync" });
+  const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
+  const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
   for (let i = 0; i < spec.blocks; i++) {
     const p = `block.${i}`;
     const by = (input: InputName) =>
@@ -225,18 +240,18 @@ export function buildPlan(model: PackedModel): Plan {
         .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
     b.linears(i, "attn", by("attn"), b.norm(`${p}.attnNorm`));
     if (spec.attention.rope) {
-      b.body.push({ op: "rope", buffer: "q", heads }, { op: "rope", buffer: "k", heads: kvHeads });
+      b.body.push({ op: "rope", x: q, heads }, { op: "rope", x: k, heads: kvHeads });
     }
-    b.body.push({ op: "kv_write", block: i, k: "k", v: "v" }, { op: "sync" });
-    b.body.push({ op: "attention", block: i, q: "q", out: "attnOut" }, { op: "sync" });
+    b.body.push({ op: "kv_write", block: i, k, v }, { op: "sync" });
+    b.body.push({ op: "attention", block: i, q, out: at("attnOut") }, { op: "sync" });
     b.linears(i, "o", by("o"), null);
     b.linears(i, "mlp", by("mlp"), b.norm(`${p}.mlpNorm`));
     b.body.push({
       op: "activate",
       activation: spec.mlp.activation,
-      gate: spec.mlp.gated ? "gate" : null,
-      up: "up",
-      out: "act",
+      gate: spec.mlp.gated ? at("gateUp") : null,
+      up: at("gateUp", spec.mlp.gated ? wholeGroups(spec.mlp.intermediateSize) : 0),
+      out: at("act"),
     });
     b.linears(i, "down", by("down"), null);
   }
@@ -247,7 +262,7 @@ export function buildPlan(model: PackedModel): Plan {
   b.head.push(
     {
       op: "prepare",
-      input: "headIn",
+      input: at("headIn"),
       norm: b.norm("finalNorm"),
       scale: b.optional("head.scale"),
       cols: spec.hiddenSize,
@@ -257,10 +272,10 @@ export function buildPlan(model: PackedModel): Plan {
     { op: "sync", prepared: true },
     {
       op: "linear",
-      weight: head.name,
+      weights: [head.name],
       bias: b.optional("head.bias"),
       tile: "head",
-      out: "logits",
+      out: at("logits"),
       accumulate: false,
     },
     { op: "sync" },
