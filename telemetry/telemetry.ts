@@ -21,7 +21,12 @@ import { W3CTraceContextPropagator } from "@opentelemetry/core";
 import { OTLPMetricExporter } from "@opentelemetry/exporter-metrics-otlp-http";
 import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
-import { defaultResource, resourceFromAttributes } from "@opentelemetry/resources";
+import {
+  defaultResource,
+  detectResources,
+  envDetector,
+  resourceFromAttributes,
+} from "@opentelemetry/resources";
 import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from "@opentelemetry/sdk-metrics";
 import { BatchSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
 import {
@@ -68,8 +73,10 @@ export class Telemetry {
   readonly #propagator = new W3CTraceContextPropagator();
 
   constructor(options: TelemetryOptions) {
-    const resource = resourceFromAttributes({ "service.name": "oatmill", "service.version": options.version })
-      .merge(defaultResource());
+    // In merge() the argument wins: the SDK's defaults, then ours, then OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
+    const resource = defaultResource()
+      .merge(resourceFromAttributes({ "service.name": "oatmill", "service.version": options.version }))
+      .merge(detectResources({ detectors: [envDetector] }));
     const endpoint = options.otlpEndpoint?.replace(/\/+$/, "") ?? null;
     const readers: MetricReader[] = [this.#prometheus];
     if (endpoint !== null) {

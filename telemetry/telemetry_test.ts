@@ -83,3 +83,22 @@ Deno.test("log() writes one JSON line with the trace's id", async () => {
     await telemetry.close();
   }
 });
+
+Deno.test("Telemetry names its service, unless the standard variable does", async () => {
+  const named = async () => {
+    const telemetry = new Telemetry({ version: "1.2.3", otlpEndpoint: null });
+    const text = await telemetry.metricsText();
+    await telemetry.close();
+    return /^target_info\{.*service_name="([^"]*)".*\}/m.exec(text)?.[1];
+  };
+  const former = Deno.env.get("OTEL_SERVICE_NAME");
+  try {
+    Deno.env.delete("OTEL_SERVICE_NAME");
+    assert.equal(await named(), "oatmill");
+    Deno.env.set("OTEL_SERVICE_NAME", "mill-1");
+    assert.equal(await named(), "mill-1");
+  } finally {
+    if (former === undefined) Deno.env.delete("OTEL_SERVICE_NAME");
+    else Deno.env.set("OTEL_SERVICE_NAME", former);
+  }
+});
