@@ -88,9 +88,7 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
     threads,
     scheduler,
   } as const;
-  const workers = await Promise.all(
-    Array.from({ length: threads }, (_, thread) => startWorker({ ...init, thread })),
-  );
+  const workers = await startWorkers(init);
   return new EngineHandle(workers, {
     contextLength,
     vocabSize: spec.vocabSize,
@@ -114,14 +112,26 @@ function defaultKvTokens(model: PackedModel, maxSequences: number, contextLength
   );
 }
 
-function startWorker(init: InitMessage): Promise<Worker> {
-  const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-    type: "module",
-    name: `engine-${init.thread}`,
-  });
+/** All threads or none. */
+async function startWorkers(init: Omit<InitMessage, "thread">): Promise<Worker[]> {
+  const workers = Array.from(
+    { length: init.threads },
+    (_, thread) =>
+      new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: `engine-${thread}` }),
+  );
+  try {
+    await Promise.all(workers.map((worker, thread) => ready(worker, { ...init, thread })));
+    return workers;
+  } catch (error) {
+    for (const w of workers) w.terminate();
+    throw error;
+  }
+}
+
+function ready(worker: Worker, init: InitMessage): Promise<void> {
   return new Promise((resolve, reject) => {
     worker.onmessage = (e: MessageEvent<FromWorker>) => {
-      if (e.data.type === "ready") resolve(worker);
+      if (e.data.type === "ready") resolve();
     };
     worker.onerror = (e) => {
       e.preventDefault();
@@ -143,6 +153,8 @@ class EngineHandle implements Engine {
   #stats: WorkerStats;
   #nextId = 1;
   #closed: Promise<void> | null = null;
+  /** Set when a thread died: nothing can run any more. */
+  #failure: string | null = null;
 
   constructor(
     workers: readonly Worker[],
@@ -169,7 +181,8 @@ class EngineHandle implements Engine {
     for (const w of workers) {
       w.onerror = (e) => {
         e.preventDefault();
-        this.#fail(`A compute thread failed: ${e.message}`);
+        this.#failure = `A compute thread failed: ${e.message}`;
+        this.#fail(this.#failure);
       };
     }
   }
@@ -229,12 +242,15 @@ class EngineHandle implements Engine {
   async #close(): Promise<void> {
     this.#fail("The engine was closed", "unavailable");
     const leader = this.#workers[0];
-    await new Promise<void>((resolve) => {
-      leader.onmessage = (e: MessageEvent<FromWorker>) => {
-        if (e.data.type === "closed") resolve();
-      };
-      this.#post({ type: "close" });
-    });
+    // A dead leader answers nothing.
+    if (this.#failure === null) {
+      await new Promise<void>((resolve) => {
+        leader.onmessage = (e: MessageEvent<FromWorker>) => {
+          if (e.data.type === "closed") resolve();
+        };
+        this.#post({ type: "close" });
+      });
+    }
     // Helpers leave their loop by themselves; terminate() makes sure that nothing outlives close().
     for (const w of this.#workers) w.terminate();
   }
@@ -269,6 +285,7 @@ class EngineHandle implements Engine {
   }
 
   #check(ids: readonly number[], room: number): void {
+    if (this.#failure !== null) throw new OatmillError("unavailable", this.#failure);
     if (this.#closed) throw new OatmillError("unavailable", "The engine is closed");
     if (ids.length === 0) throw new OatmillError("invalid_request", "The prompt has no tokens", "prompt");
     if (ids.length + room > this.contextLength) {

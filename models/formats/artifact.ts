@@ -18,6 +18,8 @@ export const WEIGHTS_FILE = "model.safetensors";
 /** Read size of the loading pass: large enough for full disk speed, small enough to stay in the L2/L3 cache for hashing. */
 const READ_BYTES = 1 << 20;
 const MAX_HEADER_BYTES = 64 << 20;
+/** Reading is synchronous, straight into shared memory; others get a turn about every 5 ms. */
+const YIELD_BYTES = 8 << 20;
 
 const encoder = new TextEncoder();
 
@@ -239,7 +241,6 @@ export async function openArtifact(dir: string): Promise<Artifact> {
 }
 
 /** One sequential read: header, then each tensor straight into its destination, hashed on the way. */
-// deno-lint-ignore require-await -- asynchronous by contract; the reads are synchronous on purpose (one big file, start-up)
 async function loadWeights(
   dir: string,
   header: ArtifactHeader,
@@ -276,8 +277,12 @@ async function loadWeights(
       throw bad(`its header claims ${headerBytes} bytes`);
     }
     read(new Uint8Array(headerBytes));
-    let at = 0;
+    let at = 0, yielded = 0;
     for (const t of header.tensors) {
+      if (at - yielded > YIELD_BYTES) {
+        await new Promise((resolve) => setImmediate(resolve));
+        yielded = at;
+      }
       if (t.offset > at) read(new Uint8Array(t.offset - at));
       const view = destination(t);
       if (view.length !== t.bytes) {
