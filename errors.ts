@@ -29,8 +29,8 @@ export const ERRORS = {
   invalid_chat_template: { status: 400, type: "invalid_request_error" },
   /** An archive is broken, unsafe (path traversal, links) or larger than allowed. */
   invalid_archive: { status: 400, type: "invalid_request_error" },
-  /** An artifact folder fails its hashes or sizes. */
-  invalid_artifact: { status: 400, type: "invalid_request_error" },
+  /** An artifact folder fails its hashes or sizes. Over HTTP it is one of the server's own. */
+  invalid_artifact: { status: 500, type: "server_error" },
   /** A compression recipe is inconsistent. */
   invalid_recipe: { status: 400, type: "invalid_request_error" },
   /** No model of that name. */

@@ -73,6 +73,20 @@ withServer("engines of models that were not used for longest make room", { maxLo
   assert.deepEqual(server.engines.map((e) => e.closed), [true, true, false]);
 });
 
+withServer("a damaged model is the server's fault: the answer says what to do, the log why", {
+  loadError: new OatmillError("invalid_artifact", 'Cannot load "/data/models/f": the SHA-256 differs'),
+}, async (server) => {
+  for (let i = 0; i < 2; i++) {
+    const response = await server.post("/v1/completions", { model: "fake", prompt: "a" });
+    const { error } = await response.json();
+    assert.deepEqual([response.status, error.type, error.code], [500, "server_error", "invalid_artifact"]);
+    assert.match(error.message, /"fake".*delete it/);
+    assert.doesNotMatch(error.message, /\/data/);
+  }
+  assert.ok(server.logs.some((l) => l.includes("the SHA-256 differs")));
+  assert.equal((await server.get("/v1/models/fake", { method: "DELETE" })).status, 200);
+});
+
 const tasks: CompressTask[] = [];
 const recordingRun: FakeServerOptions["run"] = async (task, options) => {
   tasks.push(task);

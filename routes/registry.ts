@@ -121,14 +121,30 @@ export class ModelRegistry {
   }
   #load(stored: StoredModel): Entry {
     const start = performance.now();
-    const opened = this.#makeRoom().then(() => this.#o.open(this.#o.data.modelPath(stored.folder)));
+    const opened = this.#makeRoom().then(() => this.#open(stored));
     const entry: Entry = { opened, model: null, leases: 0, lastUsed: 0 };
     this.#entries.set(stored.id, entry);
     opened.then((model) => {
       entry.model = model;
       log("info", "model loaded", { model: stored.id, ms: Math.round(performance.now() - start) });
-    }, () => this.#entries.delete(stored.id));
+    }, (error) => {
+      if (this.#entries.get(stored.id) === entry) this.#entries.delete(stored.id);
+      log("error", "model does not load", {
+        model: stored.id,
+        error: String((error as Error).cause ?? error),
+      });
+    });
     return entry;
+  }
+  /** Why an artifact is refused names places on the server: that is for the log. */
+  async #open({ id, folder }: StoredModel): Promise<OpenedModel> {
+    try {
+      return await this.#o.open(this.#o.data.modelPath(folder));
+    } catch (cause) {
+      if (!(cause instanceof OatmillError) || cause.code !== "invalid_artifact") throw cause;
+      const message = `Cannot load the model "${id}": its files are damaged; delete it and compress it again`;
+      throw new OatmillError("invalid_artifact", message, "model", { cause });
+    }
   }
   /** Closes the longest unused idle engines until one more fits. */
   async #makeRoom(): Promise<void> {

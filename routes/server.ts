@@ -88,9 +88,8 @@ export class Server implements AsyncDisposable {
     try {
       if (model !== null) (await this.services.registry.acquire(model))[Symbol.dispose]();
       this.#notReady = null;
-    } catch (error) {
-      this.#notReady = `The model "${model}" does not load`;
-      log("error", "model does not load", { model, error: String(error) });
+    } catch {
+      this.#notReady = `The model "${model}" does not load; the log has the cause`;
     }
   }
 

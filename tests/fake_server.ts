@@ -22,6 +22,8 @@ export interface FakeServerOptions {
   readonly run?: RunTask;
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
+  /** Thrown where a model would be opened. */
+  readonly loadError?: Error;
 }
 
 export class FakeServer implements AsyncDisposable {
@@ -39,7 +41,8 @@ export class FakeServer implements AsyncDisposable {
     const data = await DataFolder.open(root);
     const database = openDatabase(data.database);
     const telemetry = new Telemetry({ version: "test", otlpEndpoint: null });
-    const open = () => Promise.resolve(self.#open(options));
+    const open = () =>
+      options.loadError ? Promise.reject(options.loadError) : Promise.resolve(self.#open(options));
     const models = new ModelStore(database);
     const registry = new ModelRegistry({ data, models, open, maxLoaded: options.maxLoaded ?? 4 });
     const jobs = new JobRunner({
