@@ -77,8 +77,9 @@ export class JobRunner {
     const why = promised ? "a compression under way makes it" : "a model has it";
     throw new OatmillError("conflict", `Cannot name the model "${model}": ${why}`, "name");
   }
-  /** @throws {OatmillError} conflict; then the caller still owns the folder */
+  /** @throws {OatmillError} conflict, unavailable after close(); then the caller still owns the folder */
   submit(submission: Submission): Job {
+    if (this.#closed) throw new OatmillError("unavailable", "The server is shutting down");
     this.checkName(submission.model);
     const { model, recipe, files } = submission;
     const job = this.#o.jobs.add({ id: `cmp-${crypto.randomUUID()}`, model, recipe, files });
@@ -98,7 +99,9 @@ export class JobRunner {
       "id",
     );
   }
+  /** @throws {OatmillError} not_found when there is no job to come after */
   list(options: { limit: number; after?: string }): Job[] {
+    if (options.after !== undefined) this.get(options.after);
     return this.#o.jobs.list(options);
   }
   events(id: string, options: { afterSeq?: number; limit?: number } = {}): JobEvent[] {
@@ -124,8 +127,8 @@ export class JobRunner {
     const at = this.#waiting.findIndex((w) => w.id === id);
     if (at >= 0) {
       const [{ submission }] = this.#waiting.splice(at, 1);
-      await removeTree(submission.folder);
       this.#finish(id, "cancelled", { message: "Cancelled" });
+      await removeTree(submission.folder);
     } else if (this.#running?.id === id) {
       this.#running.abort.abort();
       await this.#running.done;
@@ -165,10 +168,10 @@ export class JobRunner {
       });
     } catch (thrown) {
       progress.end();
-      const error = jobError(thrown);
       if (this.#closed) this.#interrupt(id);
       else if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" });
       else {
+        const error = jobError(thrown);
         failSpan(span, error.code);
         log("error", "compression failed", { job: id, code: error.code, reason: error.message }, span);
         this.#finish(id, "failed", { message: error.message, error });

@@ -274,6 +274,7 @@ withServer(
     ]);
     assert.equal((await server.get("/v1/compressions/none/events")).status, 404);
     assert.equal((await server.get("/v1/compressions?limit=x")).status, 400);
+    assert.equal((await server.get("/v1/compressions?after=none")).status, 404);
     await settled(server);
   },
 );
@@ -288,6 +289,9 @@ Deno.test("jobs under way when the server stops fail as interrupted", async () =
     const { state, error } = server.services.jobs.get(id);
     assert.deepEqual([state, error?.code], ["failed", "interrupted"]);
   }
+  const late = await upload(server, form({ "a.gguf": "x" }, { name: "late" }));
+  assert.deepEqual([late.status, late.headers.get("retry-after")], [503, "2"]);
+  await late.body?.cancel();
   await settled(server);
 });
 
