@@ -17,7 +17,7 @@ export interface LinearTask {
   readonly weights: number;
   readonly layerBytes: number;
   readonly copies: number;
-  /** xa, xb, xs, y, yStride, groups, chunks, blockChunks, accumulate, consts of abi.ts. */
+  /** xa, xb, xs, y, yStride, groups, chunks, formatArgument, accumulate, consts of abi.ts. */
   readonly rest: readonly [number, number, number, number, number, number, number, number, number, number];
   readonly repeats: number;
 }

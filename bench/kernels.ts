@@ -8,7 +8,14 @@
 
 import { Arena } from "../kernels/arena.ts";
 import { CONSTS_BYTES, TILE_SIZES, type TileSize } from "../kernels/abi.ts";
-import { chunkCount, groupCount, packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import {
+  chunkCount,
+  formatArgument,
+  groupCount,
+  packedBytes,
+  type Shape2,
+  type WeightFormat,
+} from "../kernels/layout.ts";
 import { chosenModules, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
 import { kernelName, type LinearModule, weightFormat } from "../kernels/manifest.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows } from "../kernels/packers.ts";
@@ -172,7 +179,7 @@ async function measureLinear(
           dOut,
           groupCount(dOut),
           chunks,
-          BLOCK_CHUNKS,
+          formatArgument(format, dIn),
           0,
           consts,
         ],

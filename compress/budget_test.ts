@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { keptPerRow, layerBudget, lowRankRank } from "./budget.ts";
+import { budgetBytes, keptPerRow, layerBudget, lowRankRank } from "./budget.ts";
 
 Deno.test("lowRankRank() gives OATS's ranks", () => {
   assert.equal(lowRankRank([576, 576], 0.5, 0.25), 36);
@@ -43,4 +43,11 @@ Deno.test("layerBudget() of windows is defined at the ends", () => {
   assert.deepEqual(at(0.95, 0), { kept: 4, rank: 0, windows: 1 });
   assert.deepEqual(at(0.5, 1), { kept: 0, rank: 16, windows: 0 });
   assert.equal(at(0.7, 0.9).windows, 4); // one whole view is preferred to less
+});
+
+Deno.test("budgetBytes() counts S and the factors without padding U's columns", () => {
+  const options = { bits: 8, blockChunks: 2 } as const;
+  const S = budgetBytes([1536, 576], { rank: 0, windows: 6 }, options);
+  const U = 384 * (16 + 52 * 4), V = 52 / 4 * 9 * (16 + 64 * 4);
+  assert.equal(budgetBytes([1536, 576], { rank: 52, windows: 6 }, options), S + U + V);
 });

@@ -6,6 +6,7 @@ import { type LinearKernel, TILE_SIZES, type TileSize } from "../kernels/abi.ts"
 import {
   CHUNK,
   chunkCount,
+  formatArgument,
   formatName,
   groupBytes,
   groupCount,
@@ -216,7 +217,7 @@ export class Executor {
   }
 
   #linear(op: PlanOp & { op: "linear" }): Run {
-    const { map, kernels, blockChunks, thread, threads } = this.#o;
+    const { map, kernels, thread, threads } = this.#o;
     const parts = op.weights.map((name) => map.tensors[name]);
     const [{ address, entry }] = parts;
     const format = entry.format as WeightFormat; // the plan names packed layers only
@@ -226,7 +227,7 @@ export class Executor {
     const f32 = format.kind === "f32";
     const chunks = f32 ? dIn : chunkCount(dIn);
     const groups = parts.reduce((n, p) => n + groupCount(p.entry.shape[0]), 0);
-    const bytes = groupBytes(format, dIn);
+    const bytes = groupBytes(format, dIn), argument = formatArgument(format, dIn);
     const begin = Math.floor(groups * thread / threads), end = Math.floor(groups * (thread + 1) / threads);
     const slab = Math.max(1, Math.floor(SLAB_BYTES / bytes));
     const kernel = Object.fromEntries(
@@ -265,7 +266,7 @@ export class Executor {
             out.stride,
             count,
             chunks,
-            blockChunks,
+            argument,
             accumulate,
             map.consts,
           );

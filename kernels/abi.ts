@@ -22,7 +22,8 @@ export interface ActivationEncoding {
 /**
  * Linear layer on one tile: rows 4g..4g+3 of `groups` groups from address `w`.
  * y[t x yStride + 4g + lane] = (accumulate ? itself : 0) + sum. For `f32`: xb and xs are unused and `chunks` is dIn.
- * `blockChunks` is used by window formats only. Exported by each format's module as `mv_b1`, `mv_b2`, `mv_b4`, `mv_b8`.
+ * `formatArgument` is what only some formats need: `blockChunks` of windows, the vectors in the last chunk of `q8` and
+ * `q4`; layout.ts `formatArgument()` gives it. Exported by each format's module as `mv_b1`, `mv_b2`, `mv_b4`, `mv_b8`.
  */
 export type LinearKernel = (
   w: number,
@@ -33,7 +34,7 @@ export type LinearKernel = (
   yStride: number,
   groups: number,
   chunks: number,
-  blockChunks: number,
+  formatArgument: number,
   accumulate: number,
   consts: number,
 ) => void;

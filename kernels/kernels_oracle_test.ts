@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Arena } from "./arena.ts";
 import { type ActivationEncoding, CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES, type TileSize } from "./abi.ts";
-import { chunkCount, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
+import { chunkCount, formatArgument, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
 import { bindKernels, ENCODINGS, loadKernelModules, probeEncoding, writeConstants } from "./load.ts";
 import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "./manifest.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows } from "./packers.ts";
@@ -133,7 +133,7 @@ function runLinear(
   bytes: Uint8Array,
   shape: Shape2,
   tile: { xa: Float32Array | Uint8Array; xb?: Uint8Array; xs?: Float32Array; encoding: ActivationEncoding },
-  options: { blockChunks: number; start: Float32Array | null },
+  { blockChunks, start }: { blockChunks: number; start: Float32Array | null },
 ): Float32Array {
   arena.reset();
   const [dOut, dIn] = shape;
@@ -146,11 +146,11 @@ function runLinear(
   const xs = tile.xs ? arena.store(tile.xs) : 0;
   const y = arena.allocate(batch * yStride * 4);
   const out = arena.floats(y, batch * yStride).fill(99);
-  if (options.start) {
-    for (let t = 0; t < batch; t++) out.fill(options.start[t], t * yStride, t * yStride + dOut);
+  if (start) {
+    for (let t = 0; t < batch; t++) out.fill(start[t], t * yStride, t * yStride + dOut);
   }
   const chunks = module.name === "f32" ? dIn : chunkCount(dIn);
-  const accumulate = options.start ? 1 : 0;
+  const accumulate = start ? 1 : 0;
   const bound = module.accumulate === "i32" ? otherKernels : kernels;
   bound.linear(module.name, batch)(
     w,
@@ -161,7 +161,7 @@ function runLinear(
     yStride,
     groups,
     chunks,
-    options.blockChunks,
+    formatArgument(weightFormat(module, blockChunks), dIn),
     accumulate,
     consts,
   );
@@ -242,6 +242,31 @@ for (const module of LINEAR_MODULES) {
       });
     });
   }
+}
+
+/** Columns that end a dense layer in a chunk of every kind: one vector, whole windows, both, all, a second chunk. */
+const LAST_CHUNKS = [1, 3, 4, 5, 18, 36, 52, 63, 64, 65, 72, 100, 130];
+
+for (const module of LINEAR_MODULES.filter(({ name }) => name === "q8" || name === "q4")) {
+  Deno.test(`${module.file} equals its reference whatever its last chunk holds`, () => {
+    for (const batch of TILE_SIZES) {
+      for (const dIn of LAST_CHUNKS) {
+        for (const dOut of [3, 4, 13]) {
+          for (const accumulate of [false, true]) {
+            const shape: Shape2 = [dOut, dIn];
+            const format = { kind: module.name as "q8" | "q4" };
+            const bytes = pack(module, format, normals(dOut * dIn, dIn), shape);
+            const start = accumulate ? normals(batch, dIn + 2) : null;
+            for (const { tile, what } of tilesOf(normals(batch * dIn, dIn + 1), shape, batch, 1)) {
+              const actual = runLinear(module, batch, bytes, shape, tile, { blockChunks: 1, start });
+              const expected = referenceLinear(format, bytes, shape, tile);
+              assertLinear(actual, expected, start, `[${shape}], ${what}`);
+            }
+          }
+        }
+      }
+    }
+  });
 }
 
 Deno.test("linear kernels equal their reference for any shape", () => {
@@ -567,7 +592,7 @@ Deno.test("add and add_vector add, or set", () => {
 });
 
 Deno.test("embed_f32 and embed_q8 read rows of packed tables", () => {
-  for (const cols of [64, 203, 6]) {
+  for (const cols of [64, 203, 6, 1, 36, 72, 128]) {
     arena.reset();
     const shape: Shape2 = [7, cols];
     const W = normals(7 * cols, cols);

@@ -2,14 +2,15 @@
  * The byte layouts that packers, kernels and artifacts share. Everything little-endian.
  *
  * A layer `W [dOut, dIn]` is cut into *groups* of 4 rows (dOut padded with zero rows to a multiple of 4) and
- * *chunks* of 64 columns (dIn padded with zero columns to a multiple of 64, except for `f32`). A group's lanes
- * 0..3 are its rows. Groups are stored one after the other, so a thread's share of rows is contiguous.
+ * *chunks* of 64 columns. Windows pad dIn with zero columns to a multiple of 64; `q8` and `q4` only to whole vectors
+ * (the factors of a low rank have few columns: a padded U of rank 36 takes 1.7 times the bytes), `f32` not at all. A
+ * group's lanes 0..3 are its rows. Groups are stored one after the other, so a thread's share of rows is contiguous.
  *
  * | format | one group |
  * |---|---|
  * | `f32` | dIn x 4 floats: column c holds the 4 rows' values |
- * | `q8` | per chunk: header 16 B, then 16 vectors of 16 B; vector k, byte 4r+e = code of row r, column 4k+e |
- * | `q4` | per chunk: header 16 B, then 8 vectors; vector k, byte 4r+e: low nibble = column 8k+e, high nibble = column 8k+4+e (both + 8) |
+ * | `q8` | per chunk: header 16 B, then 16 vectors of 16 B (the last chunk: one for every 4 columns left); vector k, byte 4r+e = code of row r, column 4k+e |
+ * | `q4` | per chunk: header 16 B, then 8 vectors (the last chunk: one for every 8 columns left); vector k, byte 4r+e: low nibble = column 8k+e, high nibble = column 8k+4+e (both + 8) |
  * | `wKq4` | per block: header 16 B, then per chunk K vectors; byte 4r+e = code + 8 (low nibble), index in the window << 4 |
  * | `wKq8` | per block: header 16 B, then per chunk, for each pair of slots: 16 B of indices (low nibble: even slot, high: odd slot), then the pair's two value vectors (one when K is odd and the pair is the last) |
  *
@@ -80,6 +81,26 @@ export function windowSlots(windows: number): WindowSlot[] {
 export const windowsChunkBytes = (windows: number, bits: 4 | 8): number =>
   16 * (windows + (bits === 8 ? Math.ceil(windows / 2) : 0));
 
+/** Vectors of 16 bytes that `columns` columns of 4 rows take in a dense format. */
+export const denseVectors = (kind: "q8" | "q4", columns: number): number =>
+  Math.ceil(columns / (kind === "q8" ? 4 : 8));
+
+/**
+ * What abi.ts `LinearKernel` takes as `formatArgument`: chunks of a block (windows), vectors of the last chunk (`q8`:
+ * 1..16, `q4`: 1..8), nothing (`f32`).
+ */
+export function formatArgument(f: WeightFormat, dIn: number): number {
+  switch (f.kind) {
+    case "f32":
+      return 0;
+    case "q8":
+    case "q4":
+      return denseVectors(f.kind, dIn - CHUNK * (chunkCount(dIn) - 1));
+    case "windows":
+      return f.blockChunks;
+  }
+}
+
 /** Bytes of one group of 4 rows. */
 export function groupBytes(f: WeightFormat, dIn: number): number {
   const chunks = chunkCount(dIn);
@@ -87,9 +108,8 @@ export function groupBytes(f: WeightFormat, dIn: number): number {
     case "f32":
       return dIn * ROWS * 4;
     case "q8":
-      return chunks * (HEADER_BYTES + 256);
     case "q4":
-      return chunks * (HEADER_BYTES + 128);
+      return chunks * HEADER_BYTES + 16 * denseVectors(f.kind, dIn);
     case "windows": {
       const blocks = Math.ceil(chunks / f.blockChunks);
       return blocks * HEADER_BYTES + chunks * windowsChunkBytes(f.windows, f.bits);

@@ -68,7 +68,7 @@ function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOpt
   const importance = options.columnImportance ?? null;
   const values = new Float32Array(CHUNK);
   const codes = new Int8Array(CHUNK);
-  if (bits === 4) fillNibbles(out, chunkBytes);
+  if (bits === 4) fillNibbles(out, groupBytes(format, dIn), chunkBytes);
   for (let row = 0; row < dOut; row++) {
     const r = row % ROWS;
     const group = (row - r) / ROWS * groupBytes(format, dIn);
@@ -96,8 +96,13 @@ function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOpt
 }
 
 /** Code 0 is nibble 8: padding rows and columns of `q4`. */
-function fillNibbles(out: Uint8Array, chunkBytes: number): void {
-  for (let at = 0; at < out.length; at += chunkBytes) out.fill(0x88, at + HEADER_BYTES, at + chunkBytes);
+function fillNibbles(out: Uint8Array, groupBytes: number, chunkBytes: number): void {
+  for (let group = 0; group < out.length; group += groupBytes) {
+    const end = group + groupBytes;
+    for (let at = group; at < end; at += chunkBytes) {
+      out.fill(0x88, at + HEADER_BYTES, Math.min(at + chunkBytes, end));
+    }
+  }
 }
 
 /** @param W `[dOut, dIn]` @returns the `q8` layout: codes of 7 bits, one scale per row and 64 columns */

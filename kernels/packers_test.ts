@@ -98,6 +98,36 @@ for (const [bits, pack] of [[8, packQ8], [4, packQ4]] as const) {
   });
 }
 
+Deno.test("packedBytes() of dense layers counts the vectors that columns take, not whole chunks", () => {
+  const sizes = (kind: "q8" | "q4") =>
+    [1, 4, 5, 36, 64, 65, 72, 128].map((d) => packedBytes({ kind }, [4, d]));
+  assert.deepEqual(sizes("q8"), [32, 32, 48, 160, 272, 304, 320, 544]);
+  assert.deepEqual(sizes("q4"), [32, 32, 32, 96, 144, 176, 176, 288]);
+});
+
+Deno.test("packQ4() stores code 0 in every place outside the shape", () => {
+  const bytes = packQ4(new Float32Array(5 * 69).fill(1), [5, 69]);
+  const group = packedBytes({ kind: "q4" }, [4, 69]);
+  assert.equal(bytes.length, 2 * group);
+  const [chunk, header] = [144, 16];
+  const second = bytes.subarray(group);
+  // Rows 5 to 7: headers and codes. Of the last vector's 8 columns 5 belong to the layer.
+  for (let row = 1; row < 4; row++) {
+    for (const at of [0, chunk]) {
+      assert.deepEqual([...second.subarray(at + 2 * row, at + 2 * row + 2)], [0, 0]);
+      assert.deepEqual([...second.subarray(at + 8 + 2 * row, at + 10 + 2 * row)], [0, 0]);
+    }
+    for (let v = header; v < group - header; v += v + 16 === chunk ? 32 : 16) {
+      assert.deepEqual([...second.subarray(v + 4 * row, v + 4 * row + 4)], [0x88, 0x88, 0x88, 0x88]);
+    }
+  }
+  assert.deepEqual([...second.subarray(chunk + header + 1, chunk + header + 4)].map((b) => b >> 4), [
+    8,
+    8,
+    8,
+  ]);
+});
+
 Deno.test("packQ8() and packQ4() favour important columns", () => {
   const W = Float32Array.from({ length: 64 }, (_, c) => c === 0 ? 1 : 0.1 + 0.001 * c);
   const error = (columnImportance?: Float32Array) => {
@@ -110,8 +140,8 @@ Deno.test("packQ8() and packQ4() favour important columns", () => {
 
 Deno.test("packers write into a given destination and refuse a wrong one", () => {
   const W = numbers(4 * 70, 3);
-  const buffer = new Uint8Array(2 * 272 + 8).fill(7);
-  const bytes = packQ8(W, [4, 70], { destination: buffer.subarray(4, 4 + 2 * 272) });
+  const buffer = new Uint8Array(272 + 48 + 8).fill(7);
+  const bytes = packQ8(W, [4, 70], { destination: buffer.subarray(4, 4 + 272 + 48) });
   assert.deepEqual(bytes, packQ8(W, [4, 70]));
   assert.deepEqual([...buffer.subarray(0, 4), ...buffer.subarray(-4)], Array(8).fill(7));
   assert.throws(() => packQ8(W, [4, 70], { destination: buffer }), RangeError);

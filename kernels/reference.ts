@@ -8,6 +8,7 @@ import { fromBf16 } from "./_quantize_row.ts";
 import {
   CHUNK,
   chunkCount,
+  denseVectors,
   groupBytes,
   HEADER_BYTES,
   ROWS,
@@ -115,7 +116,7 @@ export function referenceLinear(
       const scale = fromBf16(view.getUint16(at + 8 + 2 * lane, true));
       const places = format.kind === "windows"
         ? windowPlaces(format, view, at + HEADER_BYTES, lane, n)
-        : densePlaces(format.kind, view, at + HEADER_BYTES, lane);
+        : densePlaces(format.kind, view, at + HEADER_BYTES, lane, dIn - chunk * CHUNK);
       for (let t = 0; t < batch; t++) {
         let sum = -encoding.offset * codeSum;
         for (const { view: name, window, index, code } of places) {
@@ -144,8 +145,10 @@ interface Place {
   readonly code: number;
 }
 
-function densePlaces(kind: "q8" | "q4", view: DataView, at: number, lane: number): Place[] {
-  return Array.from({ length: CHUNK }, (_, c) => {
+/** All codes of the chunk's vectors, `left` columns before the end of the row. */
+function densePlaces(kind: "q8" | "q4", view: DataView, at: number, lane: number, left: number): Place[] {
+  const columns = denseVectors(kind, Math.min(CHUNK, left)) * (kind === "q8" ? 4 : 8);
+  return Array.from({ length: columns }, (_, c) => {
     const code = kind === "q8"
       ? view.getInt8(at + (c >> 2) * 16 + 4 * lane + (c & 3))
       : (view.getUint8(at + (c >> 3) * 16 + 4 * lane + (c & 3)) >> (c & 4) & 15) - 8;

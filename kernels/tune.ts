@@ -2,7 +2,7 @@
 
 import { Arena } from "./arena.ts";
 import { CONSTS_BYTES } from "./abi.ts";
-import { packedBytes, type Shape2, type WeightFormat } from "./layout.ts";
+import { formatArgument, packedBytes, type Shape2, type WeightFormat } from "./layout.ts";
 import { type AccumulateChoice, bindKernels, ENCODINGS, loadKernelModules, writeConstants } from "./load.ts";
 
 /** Small enough for the second-level cache, so that arithmetic decides. */
@@ -30,7 +30,7 @@ async function measure(
   let best = Infinity;
   for (let i = 0; i < WARM_UP + RUNS; i++) {
     const start = performance.now();
-    kernel(w, x, x, xs, y, dOut, dOut / 4, dIn / 64, 1, 0, consts);
+    kernel(w, x, x, xs, y, dOut, dOut / 4, dIn / 64, formatArgument(format, dIn), 0, consts);
     if (i >= WARM_UP) best = Math.min(best, performance.now() - start);
   }
   return best;

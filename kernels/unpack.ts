@@ -55,7 +55,7 @@ function visitDense(bits: 4 | 8, view: DataView, { at, lane, dIn }: Row, visit: 
   for (let from = 0; from < dIn; from += CHUNK) {
     const scale = fromBf16(view.getUint16(at + 8 + 2 * lane, true));
     const row = at + HEADER_BYTES + 4 * lane;
-    for (let c = 0; c < CHUNK; c++) {
+    for (let c = 0; c < CHUNK && from + c < dIn; c++) {
       const code = bits === 8
         ? view.getInt8(row + (c >> 2) * 16 + (c & 3))
         : (view.getUint8(row + (c >> 3) * 16 + (c & 3)) >> (c & 4) & 15) - 8;

@@ -107,10 +107,10 @@ export function embed_f32(table: usize, ids: usize, rows: i32, cols: i32, out: u
 }
 
 export function embed_q8(table: usize, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32): void {
-  const chunks = (cols + 63) >> 6;
+  const chunks = (cols + 63) >> 6, groupBytes = <usize>(chunks + ((cols + 3) >> 2)) << 4;
   for (let r = 0; r < rows; r++) {
     const id = load<i32>(ids + (<usize>r << 2)), lane = <usize>(id & 3);
-    let p = table + <usize>(id >> 2) * (<usize>chunks * 272);
+    let p = table + <usize>(id >> 2) * groupBytes;
     for (let q = 0; q < chunks; q++) {
       const scale = reinterpret<f32>(<u32>load<u16>(p + 8 + (lane << 1)) << 16), scale4 = f32x4.splat(scale);
       for (let k = 0; k < 16; k++) {
