@@ -42,8 +42,8 @@ import type { CompressOptions, CompressResult } from "./types.ts";
 const VERSION = "0.1.0";
 
 /**
- * Sequences (of 512 tokens; fewer when longer) behind each H: X'X of SmolLM2 costs as much as its forward pass, and
- * 64 sequences measured the same as 128.
+ * Tokens behind each H: X'X of SmolLM2 over all 65,536 would cost as much as its forward pass. The reference rows
+ * (64 sequences of 512) stand on as many.
  */
 const MOMENT_TOKENS = 32_768;
 /** Sequences behind OWL's outlier ratios, which take a pass of their own: 1/8 of the default calibration. */
@@ -86,8 +86,10 @@ function parseRecipe(input: unknown): Recipe {
   const [issue] = parsed.error.issues;
   throw new OatmillError(
     "invalid_recipe",
-    `Recipe field "${issue.path.join(".")}": ${issue.message}`,
-    issue.path.join("."),
+    issue.path.length > 0
+      ? `Recipe field "${issue.path.join(".")}": ${issue.message}`
+      : `Recipe: ${issue.message}`,
+    issue.path.join(".") || null,
   );
 }
 

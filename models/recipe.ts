@@ -1,18 +1,21 @@
-/** The compression recipe: one schema for the CLI, HTTP and the artifact (product.md of the design). */
+/**
+ * The compression recipe: one schema for the CLI, HTTP and the artifact. Unknown fields are refused: a misspelt `rate` must
+ * not cost an hour.
+ */
 import { z } from "@hono/zod-openapi";
 
 export const METHODS = ["none", "magnitude", "wanda", "oats"] as const;
 export const PATTERNS = ["unstructured", "windows"] as const;
 export const VALUES = ["f32", "int8", "int4"] as const;
 
-const allocationSchema = z.object({
+const allocationSchema = z.strictObject({
   kind: z.enum(["uniform", "owl"]).default("owl").describe("How the rate is spread over the blocks"),
   lambda: z.number().min(0).max(0.5).default(0.08).describe(
     "OWL: half of the spread between the blocks' rates",
   ),
   m: z.number().min(1).max(100).default(5).describe("OWL: scores above m x mean count as outliers"),
 });
-const calibrationSchema = z.object({
+const calibrationSchema = z.strictObject({
   text: z.string().default("self").describe(
     'A text or .jsonl file, or "self": text sampled from the model itself',
   ),
@@ -25,7 +28,7 @@ const calibrationSchema = z.object({
     ),
 });
 
-export const recipeSchema = z.object({
+export const recipeSchema = z.strictObject({
   method: z.enum(METHODS).default("oats"),
   rate: z.number().min(0).max(0.95).default(0.3).describe(
     "Share of the block weights' parameters removed (ρ)",
@@ -42,7 +45,7 @@ export const recipeSchema = z.object({
   ),
   refine: z.boolean().default(true).describe("Refit L and the kept values of S on calibration data"),
   calibration: calibrationSchema.prefault({}),
-  evaluate: z.object({
+  evaluate: z.strictObject({
     text: z.string().nullable().default(null).describe(
       "Held-out text file; null: sequences held back from calibration",
     ),

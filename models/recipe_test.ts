@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import { recipeSchema } from "./recipe.ts";
+
+Deno.test("recipeSchema fills every default", () => {
+  const recipe = recipeSchema.parse({});
+  assert.equal(recipe.method, "oats");
+  assert.equal(recipe.rate, 0.3);
+  assert.deepEqual(recipe.allocation, { kind: "owl", lambda: 0.08, m: 5 });
+  assert.equal(recipe.calibration.text, "self");
+  assert.deepEqual(recipeSchema.parse(recipe), recipe);
+});
+
+Deno.test("recipeSchema takes an allocation by its name alone", () => {
+  assert.equal(recipeSchema.parse({ allocation: "uniform" }).allocation.kind, "uniform");
+});
+
+Deno.test("recipeSchema refuses misspelt fields and values out of range", () => {
+  for (
+    const bad of [{ ratee: 0.5 }, { calibration: { sequence: 3 } }, { rate: 1 }, { rate: "0.5" }, {
+      method: "magic",
+    }, { evaluate: { tokens: 1 } }]
+  ) {
+    assert.equal(recipeSchema.safeParse(bad).success, false, JSON.stringify(bad));
+  }
+});
