@@ -1,6 +1,6 @@
 /**
  * llama.cpp as a peer: its prebuilt binaries by node-llama-cpp, run by Node in a process of its own (bench/peer/), one
- * command and one answer per line. It is not a dependency of Oatmill: `npm ci --prefix bench/peer` installs it.
+ * command and one answer per line. It is not a dependency of Oatmill: `npm install --prefix bench/peer` installs it.
  */
 import { fileURLToPath } from "node:url";
 import { writeGgufQ8 } from "./_gguf_q8.ts";
@@ -26,7 +26,9 @@ export async function startLlamaCpp(
   if (!path.endsWith(".gguf")) return skip("it reads .gguf files only");
   const installed = await Deno.stat(FOLDER + "node_modules/node-llama-cpp").then(() => true, () => false);
   if (!installed) {
-    return skip("install it with `npm ci --prefix bench/peer --ignore-scripts --omit=optional`");
+    return skip(
+      "install it with `npm install --prefix bench/peer --no-package-lock --ignore-scripts --omit=optional`",
+    );
   }
   // What it runs natively at 8 bits, from the very weights that this model was made of.
   const q8 = await Deno.makeTempFile({ suffix: ".gguf" });
