@@ -1,12 +1,11 @@
 /** POST /v1/chat/completions: the model's chat template, then the same generation as completions. */
-import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 import type { TextEvent, TextToken } from "../engine/text.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
+import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
 import { tokenString } from "./completions.ts";
-import { errorResponse, toHttpError } from "./errors.ts";
-import { dataEvent, eventStream } from "./event_stream.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
 import {
   checkFields,
@@ -65,21 +64,12 @@ const responseSchema = z.object({
   timings: timingsSchema,
 }).openapi("ChatCompletion");
 
-const route = createRoute({
-  method: "post",
+const route = answerRoute({
   path: "/v1/chat/completions",
   summary: "Answer a conversation",
-  request: { body: { required: true, content: { "application/json": { schema: requestSchema } } } },
-  responses: {
-    200: {
-      description: "The answer; with `stream`, server-sent chat.completion.chunk events, then [DONE]",
-      content: {
-        "application/json": { schema: responseSchema },
-        "text/event-stream": { schema: z.string() },
-      },
-    },
-    default: errorResponse,
-  },
+  body: requestSchema,
+  answer: responseSchema,
+  description: "The answer; with `stream`, server-sent chat.completion.chunk events, then [DONE]",
 });
 
 export function chatCompletions(services: Services): OpenAPIHono {
@@ -87,8 +77,13 @@ export function chatCompletions(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     checkBody(body);
-    const lease = await services.registry.acquire(body.model);
-    const chat = await Chat.start(body, { lease, services, request: c.req.raw });
+    const generation = await Generation.start((model) => readChoices(body, model), {
+      operation: "chat",
+      model: body.model,
+      request: c.req.raw,
+      services,
+    });
+    const chat = new Chat(body, generation);
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     if (body.stream) return chat.stream() as any;
     return c.json(await chat.whole(), 200);
@@ -122,7 +117,8 @@ const toMessages = (body: Body): ChatMessage[] =>
     content: Array.isArray(m.content) ? m.content.map((p) => p.text).join("") : m.content ?? "",
   }));
 
-function readChoices(body: Body, tokenizer: Tokenizer, model: OpenedModel): Choice[] {
+function readChoices(body: Body, model: OpenedModel): Choice[] {
+  const tokenizer = needTokenizer(model);
   const text = tokenizer.renderChat(toMessages(body), { addGenerationPrompt: true });
   const promptIds = tokenizer.encode(text, { addSpecialTokens: false }); // templates write them
   const { contextLength, vocabSize } = model.engine;
@@ -131,6 +127,7 @@ function readChoices(body: Body, tokenizer: Tokenizer, model: OpenedModel): Choi
   const seed = requestSeed(body);
   return Array.from({ length: body.n ?? 1 }, (_, i) => ({
     promptIndex: 0,
+    promptText: text,
     promptIds,
     maxTokens,
     stopIds: body.ignore_eos ? [] : stopIdsOf(model),
@@ -148,48 +145,12 @@ interface Delta {
 }
 
 class Chat {
-  readonly #head: { id: string; created: number; model: string };
-  #first: ChoiceEvent | null = null;
+  readonly #head: ReturnType<typeof answerHead>;
+  readonly #tokenizer: Tokenizer;
 
-  private constructor(readonly body: Body, readonly tokenizer: Tokenizer, readonly generation: Generation) {
-    this.#head = {
-      id: `chatcmpl-${crypto.randomUUID()}`,
-      created: Math.floor(Date.now() / 1000),
-      model: body.model,
-    };
-  }
-  static async start(
-    body: Body,
-    options: {
-      lease: Awaited<ReturnType<Services["registry"]["acquire"]>>;
-      services: Services;
-      request: Request;
-    },
-  ): Promise<Chat> {
-    const { lease, services, request } = options;
-    try {
-      const tokenizer = needTokenizer(lease.model);
-      const choices = readChoices(body, tokenizer, lease.model);
-      const generation = new Generation("chat", choices, { lease, telemetry: services.telemetry, request });
-      const chat = new Chat(body, tokenizer, generation);
-      // What an engine refuses (full queue) must become a status: the first event comes before the answer begins.
-      chat.#first = (await generation.events().next()).value ?? null;
-      return chat;
-    } catch (error) {
-      lease[Symbol.dispose]();
-      throw error;
-    }
-  }
-  async *#deltas(): AsyncGenerator<{ index: number; delta: Delta }, void, void> {
-    const { generation } = this;
-    if (this.#first) yield* this.#delta(this.#first);
-    for await (const event of generation.events()) yield* this.#delta(event);
-  }
-  *#delta({ index, event }: ChoiceEvent): Generator<{ index: number; delta: Delta }, void, void> {
-    if (event.type === "prompt") return;
-    const logprobs = this.body.logprobs ? event.tokens.map((t) => this.#logprob(t)) : [];
-    const ids = this.body.return_token_ids ? event.tokens.map((t) => t.id) : [];
-    yield { index, delta: { text: event.text, logprobs, ids, finish: finishOf(event) } };
+  constructor(readonly body: Body, readonly generation: Generation) {
+    this.#head = answerHead("chatcmpl", body.model);
+    this.#tokenizer = needTokenizer(generation.model);
   }
 
   async whole(): Promise<z.infer<typeof responseSchema>> {
@@ -199,7 +160,9 @@ class Chat {
       ids: [],
       finish: null,
     }));
-    for await (const { index, delta } of this.#deltas()) {
+    for await (const { index, event } of this.generation.events()) {
+      if (event.type === "prompt") continue;
+      const delta = this.#delta(event);
       answers[index].text += delta.text;
       answers[index].logprobs.push(...delta.logprobs);
       answers[index].ids.push(...delta.ids);
@@ -221,49 +184,42 @@ class Chat {
   }
 
   stream(): Response {
-    return eventStream(this.#chunks(), () => this.generation.leave());
+    const head = { ...this.#head, object: "chat.completion.chunk" };
+    return streamAnswer(this.generation, { head, body: this.body, parts: (event) => this.#parts(event) });
   }
-  async *#chunks(): AsyncGenerator<string, void, void> {
-    const withUsage = this.body.stream_options?.include_usage === true;
-    const usage = withUsage ? { usage: null } : {};
-    const chunk = (choices: unknown[], more: object = {}) =>
-      dataEvent({ ...this.#head, object: "chat.completion.chunk", choices, ...usage, ...more });
-    const choice = (index: number, delta: object, more: object = {}) => ({
+  #parts({ index, event }: ChoiceEvent): { finish_reason: Delta["finish"] }[] {
+    const choice = (delta: object, more: object = {}) => ({
       index,
       delta,
       logprobs: null,
       finish_reason: null,
       ...more,
     });
-    let open = this.generation.choices.length;
-    try {
-      for (let i = 0; i < open; i++) yield chunk([choice(i, { role: "assistant", content: "" })]);
-      for await (const { index, delta } of this.#deltas()) {
-        const logprobs = delta.logprobs.length ? { content: delta.logprobs, refusal: null } : null;
-        const ids = delta.ids.length ? { token_ids: delta.ids } : {};
-        if (delta.text !== "" || logprobs || delta.ids.length) {
-          yield chunk([choice(index, { content: delta.text }, { logprobs, ...ids })]);
-        }
-        if (delta.finish === null) continue;
-        const more = --open === 0 ? { timings: this.generation.timings() } : {};
-        yield chunk([choice(index, {}, { finish_reason: delta.finish })], more);
-      }
-      if (withUsage) yield chunk([], { usage: this.generation.usage() });
-      yield dataEvent("[DONE]");
-    } catch (error) {
-      if (!this.generation.left) yield dataEvent(toHttpError(error).body);
-    }
+    if (event.type === "prompt") return [choice({ role: "assistant", content: "" })];
+    const { text, logprobs, ids, finish } = this.#delta(event);
+    const content = choice({ content: text }, {
+      logprobs: logprobs.length ? { content: logprobs, refusal: null } : null,
+      ...ids.length ? { token_ids: ids } : {},
+    });
+    const silent = text === "" && !logprobs.length && !ids.length;
+    return [...silent ? [] : [content], ...finish ? [choice({}, { finish_reason: finish })] : []];
   }
 
+  #delta(event: Exclude<TextEvent, { type: "prompt" }>): Delta {
+    return {
+      text: event.text,
+      logprobs: this.body.logprobs ? event.tokens.map((t) => this.#logprob(t)) : [],
+      ids: this.body.return_token_ids ? event.tokens.map((t) => t.id) : [],
+      finish: event.type === "end" ? event.reason : null,
+    };
+  }
   #logprob(token: TextToken): Logprobs["content"][number] {
     const entry = (id: number, logprob: number) => ({
-      token: tokenString(this.tokenizer, id),
+      token: tokenString(this.#tokenizer, id),
       logprob,
-      bytes: [...this.tokenizer.tokenBytes(id)],
+      bytes: [...this.#tokenizer.tokenBytes(id)],
     });
     const { logprob = 0, top = [] } = token.logprobs ?? {};
     return { ...entry(token.id, logprob), top_logprobs: top.map(([id, value]) => entry(id, value)) };
   }
 }
-
-const finishOf = (event: TextEvent): "stop" | "length" | null => event.type === "end" ? event.reason : null;

@@ -1,12 +1,11 @@
 /** POST /v1/completions: text after text. */
-import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
-import type { TextEvent, TextToken } from "../engine/text.ts";
+import type { TextToken } from "../engine/text.ts";
 import type { TokenLogprobs } from "../engine/types.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
-import { errorResponse, toHttpError } from "./errors.ts";
-import { dataEvent, eventStream } from "./event_stream.ts";
+import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
 import {
   checkFields,
@@ -62,21 +61,12 @@ const responseSchema = z.object({
   timings: timingsSchema.optional(),
 }).openapi("Completion");
 
-const route = createRoute({
-  method: "post",
+const route = answerRoute({
   path: "/v1/completions",
   summary: "Continue a text",
-  request: { body: { required: true, content: { "application/json": { schema: requestSchema } } } },
-  responses: {
-    200: {
-      description: "The completion; with `stream`, server-sent events of the same shape, then [DONE]",
-      content: {
-        "application/json": { schema: responseSchema },
-        "text/event-stream": { schema: z.string() },
-      },
-    },
-    default: errorResponse,
-  },
+  body: requestSchema,
+  answer: responseSchema,
+  description: "The completion; with `stream`, server-sent events of the same shape, then [DONE]",
 });
 
 export function completions(services: Services): OpenAPIHono {
@@ -84,8 +74,13 @@ export function completions(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     checkBody(body);
-    const lease = await services.registry.acquire(body.model);
-    const completion = await Completion.start(body, { lease, services, request: c.req.raw });
+    const generation = await Generation.start((model) => readChoices(body, model), {
+      operation: "text_completion",
+      model: body.model,
+      request: c.req.raw,
+      services,
+    });
+    const completion = new Completion(body, generation);
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     if (body.stream) return completion.stream() as any;
     return c.json(await completion.whole(), 200);
@@ -143,15 +138,16 @@ function orStart(ids: number[], model: OpenedModel): number[] {
   );
 }
 
-function readChoices(body: Body, prompts: readonly Prompt[], model: OpenedModel): Choice[] {
+function readChoices(body: Body, model: OpenedModel): Choice[] {
   const n = body.n ?? 1;
   const seed = requestSeed(body);
   const { contextLength, vocabSize } = model.engine;
-  return prompts.flatMap(({ ids }, promptIndex) => {
+  return readPrompts(body, model).flatMap(({ ids, text }, promptIndex) => {
     const left = Math.min(DEFAULT_MAX_TOKENS, Math.max(1, contextLength - ids.length));
     const maxTokens = fitContext(ids.length, body.max_tokens ?? left, { contextLength, param: "prompt" });
     return Array.from({ length: n }, (_, i): Choice => ({
       promptIndex,
+      promptText: text,
       promptIds: ids,
       maxTokens,
       stopIds: body.ignore_eos ? [] : stopIdsOf(model),
@@ -164,79 +160,29 @@ function readChoices(body: Body, prompts: readonly Prompt[], model: OpenedModel)
 }
 
 class Completion {
-  readonly #head: { id: string; object: "text_completion"; created: number; model: string };
+  readonly #head: ReturnType<typeof answerHead> & { object: "text_completion" };
+  readonly #tokenizer: Tokenizer | null;
 
-  private constructor(
-    readonly body: Body,
-    readonly prompts: readonly Prompt[],
-    readonly tokenizer: Tokenizer | null,
-    readonly generation: Generation,
-  ) {
-    const created = Math.floor(Date.now() / 1000);
-    this.#head = { id: `cmpl-${crypto.randomUUID()}`, object: "text_completion", created, model: body.model };
-  }
-
-  static async start(
-    body: Body,
-    options: {
-      lease: Awaited<ReturnType<Services["registry"]["acquire"]>>;
-      services: Services;
-      request: Request;
-    },
-  ): Promise<Completion> {
-    const { lease, services, request } = options;
-    try {
-      const prompts = readPrompts(body, lease.model);
-      const choices = readChoices(body, prompts, lease.model);
-      const generation = new Generation("text_completion", choices, {
-        lease,
-        telemetry: services.telemetry,
-        request,
-      });
-      const completion = new Completion(body, prompts, lease.model.tokenizer, generation);
-      // What an engine refuses (full queue) must become a status: the first event comes before the answer begins.
-      completion.#first = (await generation.events().next()).value ?? null;
-      return completion;
-    } catch (error) {
-      lease[Symbol.dispose]();
-      throw error;
-    }
-  }
-  #first: ChoiceEvent | null = null;
-  async *#events(): AsyncGenerator<ChoiceEvent, void, void> {
-    if (this.#first) yield this.#first;
-    yield* this.generation.events();
+  constructor(readonly body: Body, readonly generation: Generation) {
+    this.#head = { ...answerHead("cmpl", body.model), object: "text_completion" };
+    this.#tokenizer = generation.model.tokenizer;
   }
 
   async whole(): Promise<z.infer<typeof responseSchema>> {
     const choices = this.generation.choices.map((_, index): ChoiceBody => this.#emptyChoice(index));
-    for await (const { index, event } of this.#events()) {
-      const part = this.#part(index, event);
-      if (part) append(choices[index], part);
+    for await (const event of this.generation.events()) {
+      const part = this.#part(event);
+      if (part) append(choices[event.index], part);
     }
     return { ...this.#head, choices, usage: this.generation.usage(), timings: this.generation.timings() };
   }
 
   stream(): Response {
-    return eventStream(this.#chunks(), () => this.generation.leave());
-  }
-  async *#chunks(): AsyncGenerator<string, void, void> {
-    const withUsage = this.body.stream_options?.include_usage === true;
-    const chunk = (choices: ChoiceBody[], more: object = {}) =>
-      dataEvent({ ...this.#head, choices, ...withUsage ? { usage: null } : {}, ...more });
-    let open = this.generation.choices.length;
-    try {
-      for await (const { index, event } of this.#events()) {
-        const part = this.#part(index, event);
-        if (event.type === "end") open--;
-        const more = open === 0 ? { timings: this.generation.timings() } : {};
-        if (part && !isSilent(part)) yield chunk([part], more);
-      }
-      if (withUsage) yield chunk([], { usage: this.generation.usage() });
-      yield dataEvent("[DONE]");
-    } catch (error) {
-      if (!this.generation.left) yield dataEvent(toHttpError(error).body);
-    }
+    const parts = (event: ChoiceEvent) => {
+      const part = this.#part(event);
+      return part && !isSilent(part) ? [part] : [];
+    };
+    return streamAnswer(this.generation, { head: this.#head, body: this.body, parts });
   }
 
   #emptyChoice(index: number): ChoiceBody {
@@ -248,41 +194,41 @@ class Completion {
   }
 
   /** What an event adds to its choice. */
-  #part(index: number, event: TextEvent): ChoiceBody | null {
+  #part({ index, event }: ChoiceEvent): ChoiceBody | null {
     const part = this.#emptyChoice(index);
-    const prompt = this.prompts[this.generation.choices[index].promptIndex];
+    const choice = this.generation.choices[index];
     if (event.type === "prompt") {
       if (!this.body.echo) return null;
-      part.text = prompt.text;
-      if (part.logprobs) this.#addPrompt(part.logprobs, prompt, event.logprobs ?? []);
+      part.text = choice.promptText;
+      if (part.logprobs) this.#addPrompt(part.logprobs, choice, event.logprobs ?? []);
       return part;
     }
     part.text = event.text;
     part.token_ids?.push(...event.tokens.map((t) => t.id));
     if (part.logprobs) {
-      const before = this.body.echo ? prompt.text.length : 0;
+      const before = this.body.echo ? choice.promptText.length : 0;
       for (const t of event.tokens) this.#addToken(part.logprobs, t, before);
     }
     if (event.type === "end") part.finish_reason = event.reason;
     return part;
   }
-  #addPrompt(logprobs: Logprobs, prompt: Prompt, values: readonly (TokenLogprobs | null)[]): void {
-    const stream = this.tokenizer?.stream();
+  #addPrompt(logprobs: Logprobs, choice: Choice, values: readonly (TokenLogprobs | null)[]): void {
+    const stream = this.#tokenizer?.stream();
     let end = 0;
-    const offsets = prompt.ids.map((id) => {
+    const offsets = choice.promptIds.map((id) => {
       const offset = end;
       end += stream?.push(id).length ?? 0;
       return offset;
     });
     // What encoding put before the text (BOS) has no place in it.
-    const before = Math.max(0, end - prompt.text.length);
-    prompt.ids.forEach((id, i) => {
+    const before = Math.max(0, end - choice.promptText.length);
+    choice.promptIds.forEach((id, i) => {
       const offset = Math.max(0, offsets[i] - before);
       this.#addToken(logprobs, { id, logprobs: values[i] ?? null, offset }, 0);
     });
   }
   #addToken(logprobs: Logprobs, token: TextToken, offset: number): void {
-    const text = (id: number) => this.tokenizer ? tokenString(this.tokenizer, id) : String(id);
+    const text = (id: number) => this.#tokenizer ? tokenString(this.#tokenizer, id) : String(id);
     logprobs.tokens.push(text(token.id));
     logprobs.token_logprobs.push(token.logprobs?.logprob ?? null);
     logprobs.top_logprobs!.push(

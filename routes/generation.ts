@@ -2,47 +2,90 @@
  * One request's generations (its prompts x n choices) run at once, measured by a {@linkcode Meter}.
  */
 import type { z } from "@hono/zod-openapi";
+import type { OpenedModel } from "../engine/open_model.ts";
 import { generateText, type TextEvent, type TextRequest } from "../engine/text.ts";
-import type { Telemetry } from "../telemetry/telemetry.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { Meter } from "./meter.ts";
 import type { Lease } from "./registry.ts";
 import type { timingsSchema, usageSchema } from "./sampling.ts";
+import type { Services } from "./services.ts";
 
 export interface Choice extends TextRequest {
   /** The prompt it belongs to: choices of one prompt count its tokens once. */
   readonly promptIndex: number;
+  /** What `echo` repeats. */
+  readonly promptText: string;
 }
 export interface ChoiceEvent {
   readonly index: number;
   readonly event: TextEvent;
 }
 
+export interface GenerationOptions {
+  readonly operation: "text_completion" | "chat";
+  /** The model's id. */
+  readonly model: string;
+  readonly request: Request;
+  readonly services: Services;
+}
+
 export class Generation {
+  readonly operation: GenerationOptions["operation"];
   readonly #lease: Lease;
   readonly #abort = new AbortController();
   readonly #meter: Meter;
-  readonly #events: AsyncGenerator<ChoiceEvent, void, void>;
+  readonly #run: AsyncGenerator<ChoiceEvent, void, void>;
+  readonly #first: ChoiceEvent[] = [];
   #over = false;
   #left = false;
 
-  constructor(
-    readonly operation: "text_completion" | "chat",
-    readonly choices: readonly Choice[],
-    options: { lease: Lease; telemetry: Telemetry; request: Request },
-  ) {
-    const { lease, telemetry, request } = options;
+  private constructor(readonly choices: readonly Choice[], lease: Lease, options: GenerationOptions) {
+    const { operation, request, services } = options;
+    this.operation = operation;
     this.#lease = lease;
-    this.#meter = new Meter(telemetry, { operation, model: lease.id, request });
+    this.#meter = new Meter(services.telemetry, { operation, model: lease.id, request });
     request.signal.addEventListener("abort", () => this.leave(), { once: true });
-    this.#events = this.#run();
+    this.#run = this.#events();
   }
 
-  /** @throws {OatmillError} whatever a choice throws; all others are stopped then */
-  events(): AsyncGenerator<ChoiceEvent, void, void> {
-    return this.#events;
+  /**
+   * Takes a lease of the model and starts the choices that `read` makes for it.
+   * @throws {OatmillError} what the registry, `read` or the engine refuses: the answer has not begun
+   */
+  static async start(
+    read: (model: OpenedModel) => readonly Choice[],
+    options: GenerationOptions,
+  ): Promise<Generation> {
+    const lease = await options.services.registry.acquire(options.model);
+    let generation: Generation;
+    try {
+      generation = new Generation(read(lease.model), lease, options);
+    } catch (error) {
+      lease[Symbol.dispose]();
+      throw error;
+    }
+    await generation.#admit();
+    return generation;
   }
-  async *#run(): AsyncGenerator<ChoiceEvent, void, void> {
+  /** What an engine refuses (full queue) must become a status: the first event comes before the answer begins. */
+  async #admit(): Promise<void> {
+    const { value } = await this.#run.next();
+    if (value) this.#first.push(value);
+  }
+
+  get model(): OpenedModel {
+    return this.#lease.model;
+  }
+  /** To be read once. @throws {OatmillError} whatever a choice throws; all others are stopped then */
+  async *events(): AsyncGenerator<ChoiceEvent, void, void> {
+    try {
+      yield* this.#first;
+      yield* this.#run;
+    } finally {
+      await this.#run.return(); // whoever leaves at a first event leaves the others too
+    }
+  }
+  async *#events(): AsyncGenerator<ChoiceEvent, void, void> {
     const { engine, tokenizer } = this.#lease.model;
     const runs = this.choices.map((c) => generateText(engine, tokenizer, c, this.#abort.signal));
     let error: unknown = null;
