@@ -12,42 +12,12 @@ export interface InstrumentInfo {
   readonly buckets?: readonly number[];
 }
 
+/** 1 ms to 2.5 s, about evenly on a logarithmic scale. */
+const MS_TO_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5] as const;
 /** 1 ms to 5 min: a 5 M model answers in milliseconds, a long prompt on one slow core takes minutes. */
-const REQUEST_SECONDS = [
-  0.001,
-  0.0025,
-  0.005,
-  0.01,
-  0.025,
-  0.05,
-  0.1,
-  0.25,
-  0.5,
-  1,
-  2.5,
-  5,
-  10,
-  30,
-  60,
-  120,
-  300,
-] as const;
+const REQUEST_SECONDS = [...MS_TO_SECONDS, 5, 10, 30, 60, 120, 300] as const;
 /** 0.25 ms to 2.5 s: 4000 to 0.4 tokens/s. */
-const TOKEN_SECONDS = [
-  0.00025,
-  0.0005,
-  0.001,
-  0.0025,
-  0.005,
-  0.01,
-  0.025,
-  0.05,
-  0.1,
-  0.25,
-  0.5,
-  1,
-  2.5,
-] as const;
+const TOKEN_SECONDS = [0.00025, 0.0005, ...MS_TO_SECONDS] as const;
 /** The conventions' advice for token counts. */
 const TOKENS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576] as const;
 const TOKENS_PER_SECOND = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] as const;
