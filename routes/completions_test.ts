@@ -244,18 +244,37 @@ withServer("a body without a length is limited too", { limits: { jsonBytes: 1000
   assert.deepEqual([response.status, (await response.json()).error.code], [413, "too_large"]);
 });
 
-withServer(
-  "a full queue is 429 with retry-after, also for streams",
-  { engine: { maxRunning: 0 } },
-  async (server) => {
-    for (const stream of [false, true]) {
-      const response = await server.post("/v1/completions", { model: "fake", prompt: "a", stream });
-      assert.equal(response.status, 429);
-      assert.equal(response.headers.get("retry-after"), "1");
-      assert.equal((await response.json()).error.type, "rate_limit_error");
-    }
-  },
-);
+for (const maxRequests of [0, 3]) {
+  withServer(
+    `a queue with room for ${maxRequests} of 4 choices is 429 with retry-after, also for streams`,
+    { engine: { maxRequests, tokenDelayMs: 5 } },
+    async (server) => {
+      const chat = { n: 4, messages: [{ role: "user", content: "a" }] };
+      const requests = { "/v1/completions": { n: 2, prompt: ["a", "b"] }, "/v1/chat/completions": chat };
+      for (const [path, fields] of Object.entries(requests)) {
+        for (const stream of [false, true]) {
+          const response = await server.post(path, { model: "fake", max_tokens: 400, stream, ...fields });
+          assert.equal(response.status, 429);
+          assert.equal(response.headers.get("retry-after"), "1");
+          assert.equal((await response.json()).error.type, "rate_limit_error");
+          await until(() => server.engines[0].running === 0);
+        }
+      }
+      assert.equal(server.engines[0].finished, 0);
+    },
+  );
+}
+
+withServer("a stream begins while some of its choices still wait for a place", {
+  engine: { slots: 1, tokenDelayMs: 5 },
+}, async (server) => {
+  const body = { model: "fake", prompt: "a", n: 3, max_tokens: 20, seed: 0, stream: true };
+  const response = await server.post("/v1/completions", body);
+  assert.equal(server.engines[0].finished, 0);
+  const events = await readEvents(response) as Json[];
+  assert.deepEqual([0, 1, 2].map((i) => textOf(events, i).slice(0, 3)), ["abc", "bcd", "cde"]);
+  assert.ok(events.at(-2).timings);
+});
 
 withServer("an error after the stream began is a chunk with error, then the end", {
   engine: { failAfter: 2 },

@@ -67,10 +67,19 @@ export class Generation {
     await generation.#admit();
     return generation;
   }
-  /** What an engine refuses (full queue) must become a status: the first event comes before the answer begins. */
+  /**
+   * What an engine refuses (full queue) must become a status: the answer begins when every choice has. Choices may wait
+   * long for a place, though. The engine hears of all before its second step: at a second token it has refused what it
+   * refuses.
+   */
   async #admit(): Promise<void> {
-    const { value } = await this.#run.next();
-    if (value) this.#first.push(value);
+    const seen = this.choices.map(() => 0);
+    while (seen.includes(0)) {
+      const { value } = await this.#run.next();
+      if (!value) return;
+      this.#first.push(value);
+      if (++seen[value.index] === 3 && value.event.type === "text") return; // prompt, token, token
+    }
   }
 
   get model(): OpenedModel {

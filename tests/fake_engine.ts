@@ -5,6 +5,7 @@
 import { OatmillError } from "../errors.ts";
 import type { Engine, EngineStats, GenerateEvent, GenerateRequest, TokenLogprobs } from "../engine/types.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
+import { until } from "./until.ts";
 
 export const BOS = 256;
 export const EOS = 257;
@@ -18,14 +19,19 @@ export interface FakeEngineOptions {
   readonly tokenDelayMs?: number;
   /** Thrown after so many tokens. */
   readonly failAfter?: number;
-  readonly maxRunning?: number;
+  /** Generations beyond are refused. */
+  readonly maxRequests?: number;
+  /** Generations beyond wait until one of these ends. */
+  readonly slots?: number;
 }
 
 export class FakeEngine implements Engine {
   readonly vocabSize = VOCAB;
   readonly contextLength: number;
   readonly requests: GenerateRequest[] = [];
+  /** With those that wait. */
   running = 0;
+  #slotsTaken = 0;
   finished = 0;
   closed = false;
   constructor(readonly options: FakeEngineOptions = {}) {
@@ -34,14 +40,21 @@ export class FakeEngine implements Engine {
 
   async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent, void, void> {
     if (this.closed) throw new OatmillError("unavailable", "The engine is closed");
-    if (this.running >= (this.options.maxRunning ?? Infinity)) {
+    if (this.running >= (this.options.maxRequests ?? Infinity)) {
+      await new Promise((done) => setTimeout(done)); // another thread says so
       throw new OatmillError("rate_limit_exceeded", "The queue is full");
     }
     this.requests.push(request);
     this.running++;
     try {
-      yield* this.#run(request, signal);
-      this.finished++;
+      await until(() => this.#slotsTaken < (this.options.slots ?? Infinity) || signal?.aborted === true);
+      this.#slotsTaken++;
+      try {
+        yield* this.#run(request, signal);
+        this.finished++;
+      } finally {
+        this.#slotsTaken--;
+      }
     } finally {
       this.running--;
     }
@@ -59,7 +72,7 @@ export class FakeEngine implements Engine {
     for (; n < request.maxTokens; n++) {
       if (tokenDelayMs !== undefined) await new Promise((done) => setTimeout(done, tokenDelayMs));
       signal?.throwIfAborted();
-      if (n === failAfter) throw new OatmillError("unavailable", "The engine is closed");
+      if (n === failAfter || this.closed) throw new OatmillError("unavailable", "The engine is closed");
       const token = bytes ? bytes[n] ?? EOS : 97 + (n + request.sampling.seed) % 26;
       if (request.stopIds.includes(token)) {
         reason = "stop";
