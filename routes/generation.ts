@@ -104,8 +104,8 @@ export class Generation {
         yield { index, event };
       }
     } catch (thrown) {
-      error = thrown;
-      throw thrown;
+      error = this.#lease.closed ?? thrown;
+      throw error;
     } finally {
       this.#over = true;
       this.#abort.abort(); // one choice failed: stop the others

@@ -54,6 +54,24 @@ withServer("models are listed, shown, downloaded and deleted", {}, async (server
   assert.deepEqual([...Deno.readDirSync(join(server.services.data.root, "models"))], []);
 });
 
+withServer("a model deleted in use ends its answers, which say why", {
+  engine: { tokenDelayMs: 5 },
+}, async (server) => {
+  const body = { model: "fake", prompt: "a", max_tokens: 400 };
+  const stream = await server.post("/v1/completions", { ...body, stream: true });
+  const whole = server.post("/v1/completions", body);
+  await until(() => server.engines[0].running === 2);
+  await (await server.get("/v1/models/fake", { method: "DELETE" })).body?.cancel();
+  const expected = {
+    message: 'The model "fake" was deleted',
+    type: "server_error",
+    param: null,
+    code: "unavailable",
+  };
+  assert.deepEqual((await readEvents(stream)).at(-1), { error: expected });
+  assert.deepEqual(await (await whole).json(), { error: expected });
+});
+
 Deno.test({
   name: "HEAD answers with headers only and keeps no file open",
   sanitizeResources: true,

@@ -43,6 +43,8 @@ export function modelInfo(header: ArtifactHeader): ModelInfo {
 interface Entry {
   readonly opened: Promise<OpenedModel>;
   model: OpenedModel | null;
+  /** Why its engine was closed, for those who still use it. */
+  closed: OatmillError | null;
   leases: number;
   lastUsed: number;
 }
@@ -51,6 +53,8 @@ interface Entry {
 export interface Lease extends Disposable {
   readonly id: string;
   readonly model: OpenedModel;
+  /** Set when the engine was closed: why requests under way fail. */
+  readonly closed: OatmillError | null;
 }
 
 export interface RegistryOptions {
@@ -98,7 +102,7 @@ export class ModelRegistry {
   async remove(id: string): Promise<void> {
     this.get(id);
     const folder = this.#o.models.remove(id)!;
-    await this.#close(id);
+    await this.#close(id, `The model "${id}" was deleted`);
     await this.#o.data.remove(folder);
   }
 
@@ -113,7 +117,15 @@ export class ModelRegistry {
       held = false;
     };
     try {
-      return { id, model: await entry.opened, [Symbol.dispose]: release };
+      const model = await entry.opened;
+      return {
+        id,
+        model,
+        get closed() {
+          return entry.closed;
+        },
+        [Symbol.dispose]: release,
+      };
     } catch (error) {
       release();
       throw error;
@@ -122,7 +134,7 @@ export class ModelRegistry {
   #load(stored: StoredModel): Entry {
     const start = performance.now();
     const opened = this.#makeRoom().then(() => this.#open(stored));
-    const entry: Entry = { opened, model: null, leases: 0, lastUsed: 0 };
+    const entry: Entry = { opened, model: null, closed: null, leases: 0, lastUsed: 0 };
     this.#entries.set(stored.id, entry);
     opened.then((model) => {
       entry.model = model;
@@ -151,12 +163,15 @@ export class ModelRegistry {
     const idle = [...this.#entries].filter(([, e]) => e.leases === 0 && e.model !== null)
       .sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
     const excess = this.#entries.size + 1 - this.#o.maxLoaded;
-    for (const [id] of idle.slice(0, Math.max(0, excess))) await this.#close(id);
+    for (const [id] of idle.slice(0, Math.max(0, excess))) {
+      await this.#close(id, `The model "${id}" was unloaded to make room for another`);
+    }
   }
-  async #close(id: string): Promise<void> {
+  async #close(id: string, why: string): Promise<void> {
     const entry = this.#entries.get(id);
     if (!entry) return;
     this.#entries.delete(id);
+    entry.closed = new OatmillError("unavailable", why);
     await entry.opened.then((m) => m.engine.close(), () => {});
   }
 
@@ -165,6 +180,6 @@ export class ModelRegistry {
     return [...this.#entries].flatMap(([id, e]) => e.model ? [{ id, stats: e.model.engine.stats() }] : []);
   }
   async close(): Promise<void> {
-    await Promise.all([...this.#entries.keys()].map((id) => this.#close(id)));
+    await Promise.all([...this.#entries.keys()].map((id) => this.#close(id, "The server is shutting down")));
   }
 }
