@@ -245,8 +245,8 @@ class Compression {
         const statistics = await runBlockOver(residual, weights, {
           checkpoint,
           pool,
+          collect: true,
           momentSequences: 0,
-          squareSequences: residual.sequences,
           write: true,
           sink: false,
         });
@@ -269,14 +269,14 @@ class Compression {
     const { recipe, checkpoint, progress, pool } = this.context;
     const weights = await progress.time("read", () => readBlock(checkpoint, index));
     const sequential = recipe.calibration.statistics === "sequential";
-    const plain = { checkpoint, pool, momentSequences: 0, squareSequences: 0, write: true, sink: false };
+    const plain = { checkpoint, pool, collect: false, momentSequences: 0, write: true, sink: false };
     const statistics = await progress.time("calibrate", async () => {
       await runBlockOver(heldOut, weights, plain);
       return await runBlockOver(calibration, weights, {
         checkpoint,
         pool,
+        collect: true,
         momentSequences: recipe.refine ? this.#momentSequences(calibration) : 0,
-        squareSequences: calibration.sequences,
         write: !sequential,
         sink: recipe.refine,
       });

@@ -22,12 +22,12 @@ export function blockStatistics(
   parts: readonly BlockSums[],
   options: { readonly sink: boolean },
 ): BlockStatistics {
-  const tokens = parts.reduce((n, p) => n + p.tokens, 0);
-  const momentTokens = parts.reduce((n, p) => n + p.momentTokens, 0);
+  const tokens = sum(parts, (p) => p.tokens);
+  const withMoments = parts.filter((p) => p.momentTokens > 0); // fewer sequences than workers may collect them
   const statistics = {} as Record<InputName, InputStatistics>;
   for (const name of INPUT_NAMES) {
     const meanSquares = parts[0].squares[name].map((_, j) => sum(parts, (p) => p.squares[name][j]) / tokens);
-    const H = momentTokens > 0 ? secondMoments(parts, name, momentTokens) : null;
+    const H = withMoments.length > 0 ? secondMoments(withMoments, name) : null;
     if (options.sink && name === "attn") addSink(parts, meanSquares, H);
     const d = shared(meanSquares.length);
     for (let j = 0; j < d.length; j++) d[j] = Math.sqrt(meanSquares[j]);
@@ -37,7 +37,8 @@ export function blockStatistics(
 }
 
 /** Adds the parts' upper triangles and mirrors them. */
-function secondMoments(parts: readonly BlockSums[], name: InputName, tokens: number) {
+function secondMoments(parts: readonly BlockSums[], name: InputName) {
+  const tokens = sum(parts, (p) => p.momentTokens);
   const H = shared(parts[0].moments[name].length), n = Math.sqrt(H.length);
   for (let i = 0; i < n; i++) {
     for (let j = i; j < n; j++) {

@@ -20,9 +20,9 @@ export interface BlockJob {
   readonly length: number;
   readonly from: number;
   readonly to: number;
-  /** The first sequences of the range collect moments, the next ones squares. */
+  /** Whether the sequences collect squares; the first `momentSequences` of the range collect moments as well. */
+  readonly collect: boolean;
   readonly momentSequences: number;
-  readonly squareSequences: number;
   readonly write: boolean;
 }
 
@@ -47,12 +47,10 @@ export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<Bl
   const sums = emptySums(job);
   const firstRows: Float32Array[] = [];
   const chunk = Math.max(1, Math.floor(CHUNK_TOKENS / length));
-  const momentEnd = job.from + job.momentSequences, squareEnd = momentEnd + job.squareSequences;
+  const momentEnd = job.from + job.momentSequences;
   for (let from = job.from, to; from < job.to; from = to) {
-    const collect: Collect = from < momentEnd ? "moments" : from < squareEnd ? "squares" : "nothing";
-    if (collect === "nothing" && !job.write) break;
-    const end = collect === "moments" ? momentEnd : collect === "squares" ? squareEnd : job.to;
-    to = Math.min(from + chunk, end);
+    const collect: Collect = from < momentEnd ? "moments" : job.collect ? "squares" : "nothing";
+    to = Math.min(from + chunk, collect === "moments" ? momentEnd : job.to);
     const tokens = (to - from) * length, range = x.subarray(from * length * width, to * length * width);
     const input: Tensor = { data: new Float32Array(range), shape: [tokens, width] };
     const outputs = graphOutputs(spec, to - from, tokens, collect);

@@ -46,9 +46,9 @@ export function embed(
 }
 
 export interface StepOptions {
-  /** Sequences that collect X'X, and sequences (with these) that collect column squares. */
+  /** Whether to gather statistics, and over how many of the sequences X'X as well. */
+  readonly collect: boolean;
   readonly momentSequences: number;
-  readonly squareSequences: number;
   /** Replace the residual stream by the block's output. */
   readonly write: boolean;
   /** See {@linkcode blockStatistics}. */
@@ -61,14 +61,14 @@ export async function runBlockOver(
   weights: BlockWeights,
   options: StepOptions & { readonly checkpoint: Checkpoint; readonly pool: LinalgPool },
 ): Promise<BlockStatistics | null> {
-  const { checkpoint, pool, momentSequences, squareSequences, write } = options;
+  const { checkpoint, pool, collect, momentSequences, write } = options;
   if (residual.sequences === 0) return null;
   const parts = Math.min(pool.threads, residual.sequences);
   const share = (total: number, i: number) =>
     Math.floor(total * (i + 1) / parts) - Math.floor(total * i / parts);
   const jobs: Promise<BlockSums>[] = [];
   for (let i = 0, from = 0; i < parts; i++) {
-    const to = from + share(residual.sequences, i), moments = share(momentSequences, i);
+    const to = from + share(residual.sequences, i);
     const job: BlockJob = {
       kind: "block",
       spec: checkpoint.spec,
@@ -77,20 +77,19 @@ export async function runBlockOver(
       length: residual.length,
       from,
       to,
-      momentSequences: moments,
-      squareSequences: Math.max(0, share(squareSequences, i) - moments),
+      collect,
+      // Both shares are rounded: never into the next worker's range.
+      momentSequences: Math.min(share(momentSequences, i), to - from),
       write,
     };
     jobs.push(pool.run<"block">(job));
     from = to;
   }
   const sums = await Promise.all(jobs);
-  return squareSequences > 0 ? blockStatistics(sums, options) : null;
+  return collect ? blockStatistics(sums, options) : null;
 }
 
-/**
- * Perplexity per token of `sequences`, from their hidden states after the last block.
- */
+/** Perplexity per token of `sequences`, from their hidden states after the last block. */
 export async function densePerplexity(
   residual: Residual,
   sequences: readonly Int32Array[],

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import type { InputName, ModelSpec } from "../../models/spec.ts";
+import type { Checkpoint } from "../../models/checkpoint.ts";
+import type { LinalgPool } from "../linalg/pool.ts";
 import { LinalgRuntime } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { blockStatistics, shared } from "../statistics.ts";
 import { blockWeights, INPUT_NAMES, inputWidths } from "./block_graph.ts";
 import { type BlockJob, runBlock } from "./block_job.ts";
+import { runBlockOver } from "./dense_forward.ts";
 import { logAddExp, runHead } from "./head_job.ts";
 
 /** f32 against f64 through one block of values around 1. */
@@ -159,8 +162,8 @@ for (const [name, spec] of Object.entries({ LLAMA, OTHER })) {
       length,
       from: 0,
       to: sequences,
+      collect: true,
       momentSequences: 2,
-      squareSequences: 1,
       write: true,
     };
     const sums = await runBlock(job, linalg);
@@ -203,13 +206,44 @@ Deno.test("blockStatistics() of a wide input is symmetric (its moments come in p
     length: 16,
     from: 0,
     to: 2,
-    squareSequences: 0,
+    collect: true,
     write: false,
   } as const;
   const { H } =
     blockStatistics([await runBlock({ ...job, momentSequences: 2 }, linalg)], { sink: false }).down;
   for (let i = 0; i < 600; i++) for (let j = 0; j < i; j++) assert.equal(H![i * 600 + j], H![j * 600 + i]);
   assert.ok(H![599 * 600] !== 0);
+  await linalg.close();
+});
+
+Deno.test("runBlockOver() does not depend on how many workers share the sequences", async () => {
+  const linalg = await LinalgRuntime.create();
+  const weights = randomWeights(LLAMA), length = 16, sequences = 8, size = length * LLAMA.hiddenSize;
+  const over = async (threads: number, momentSequences: number) => {
+    const random = seededRandom(5), data = shared(sequences * size);
+    for (let i = 0; i < data.length; i++) data[i] = random.normal();
+    const run = (job: BlockJob) => {
+      assert.ok(
+        job.from + job.momentSequences <= job.to,
+        `${job.momentSequences} from ${job.from} to ${job.to}`,
+      );
+      return runBlock(job, linalg);
+    };
+    const pool = { threads, run } as unknown as LinalgPool;
+    const checkpoint = { spec: LLAMA } as Checkpoint;
+    const options = { checkpoint, pool, collect: true, momentSequences, write: true, sink: true };
+    const statistics = await runBlockOver({ data, sequences, length }, weights, options);
+    return { data, statistics: statistics! };
+  };
+  for (const [threads, moments] of [[5, 7], [3, 1], [8, 2]]) {
+    const { data, statistics } = await over(threads, moments), one = await over(1, moments);
+    assertClose(data, [...one.data]);
+    for (const input of INPUT_NAMES) {
+      assertClose(statistics[input].d, [...one.statistics[input].d]);
+      assert.ok(statistics[input].H!.every(Number.isFinite));
+      assert.equal(statistics[input].H!.length, inputWidths(LLAMA)[input] ** 2);
+    }
+  }
   await linalg.close();
 });
 
