@@ -115,6 +115,34 @@ Deno.test("oats removes nothing at rate 0 and only ranks at rank ratio 1", async
   await linalg.close();
 });
 
+for (const decomposition of ["exact", "fast"] as const) {
+  Deno.test(`${decomposition} OATS separates a rank-1 matrix from one large entry a row`, async () => {
+    const linalg = await LinalgRuntime.create();
+    const random = seededRandom(9), rows = 24, cols = 32;
+    const u = Array.from({ length: rows }, () => 1 + random.next()),
+      v = Array.from({ length: cols }, () => 1 + random.next());
+    const L = matrix(
+      rows,
+      cols,
+      Float32Array.from({ length: rows * cols }, (_, at) => u[Math.floor(at / cols)] * v[at % cols]),
+    );
+    const W = matrix(rows, cols, L.data.slice());
+    for (let i = 0; i < rows; i++) W.data[i * cols + random.below(cols)] += 10;
+    const budget = { kept: 1, rank: 1, windows: null };
+    const { U, V } = await METHODS.oats.compress({ W, d: new Float32Array(cols).fill(1) }, {
+      budget,
+      select: (scores) => keepPerRow(scores, budget.kept),
+      iterations: 20,
+      decomposition,
+      seed: 0,
+      linalg,
+    });
+    const error = energy(subtract(L, await linalg.multiply(U, V))) / energy(L);
+    assert.ok(error < 1e-6, `${error}`);
+    await linalg.close();
+  });
+}
+
 for (const shape of [[96, 64], [64, 160]] as const) {
   Deno.test(`fast OATS is within 1 % of exact OATS on [${shape}]`, async () => {
     const input = layer(shape, 6);

@@ -4,7 +4,7 @@
  * W ~ (S + L) diag(1 / d).
  */
 import { orthonormalise, symmetricEigen } from "../linalg/factor.ts";
-import { energy, type Matrix, matrix, reciprocals, scaleColumns, subtract } from "../linalg/matrix.ts";
+import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { RowThreshold } from "../row_threshold.ts";
@@ -75,10 +75,10 @@ async function alternateExactly(
   const choice = new SparseChoice(A, budget.kept);
   let factors!: Factors;
   for (let i = 0; i < iterations; i++) {
+    if (i > 0) choice.take(await linalg.multiply(factors.U, factors.V));
     factors = await truncatedSvd(choice.rest(), rank, linalg);
-    choice.take(await linalg.multiply(factors.U, factors.V));
   }
-  return factors;
+  return factors; // the last S is the caller's to choose
 }
 
 /**
@@ -95,15 +95,16 @@ async function alternateFast(
   let factors = await subspaceStep(A, start, linalg);
   let last: Matrix | null = null, error = Infinity;
   for (let i = 0; i < iterations; i++) {
+    if (i > 0) {
+      const L: Matrix = await linalg.multiply(factors.U, factors.V);
+      let next = choice.take(L, last);
+      if (last && next > error) next = choice.take(L);
+      error = next;
+      last = L;
+    }
     factors = await subspaceStep(choice.rest(), factors.V, linalg);
-    const L = await linalg.multiply(factors.U, factors.V);
-    let next = Infinity;
-    if (last && i < iterations - 1) next = choice.take(L, last);
-    if (next > error) next = choice.take(L);
-    error = next;
-    last = L;
   }
-  return factors;
+  return factors; // the last S is the caller's to choose
 }
 
 /** Best rank-r approximation U V of M, U or V' orthonormal, through the eigenvectors of the smaller Gram matrix. */
@@ -119,7 +120,7 @@ async function truncatedSvd(M: Matrix, rank: number, linalg: Linalg): Promise<Fa
   return { U, V };
 }
 
-/** S as it changes: the `kept` largest entries of A - L in every row. */
+/** S as it changes: the `kept` largest entries of A - L in every row, and those equal to the smallest of them. */
 class SparseChoice {
   readonly #S: Float32Array;
   readonly #thresholds: Int32Array;
@@ -159,7 +160,7 @@ class SparseChoice {
       this.#thresholds[i] = Math.max(0, bound);
       for (let j = 0; j < cols; j++) {
         const r = a[at + j] - l[at + j];
-        if (bits[j] > bound) {
+        if (bits[j] >= bound) {
           S[at + j] = row[j];
           error += (r - row[j]) * (r - row[j]);
         } else {
@@ -170,9 +171,4 @@ class SparseChoice {
     }
     return error;
   }
-}
-
-/** ||A - S - L||² / ||A||², for tests and reports. */
-export function relativeError(A: Matrix, approximation: Matrix): number {
-  return energy(subtract(A, approximation)) / energy(A);
 }
