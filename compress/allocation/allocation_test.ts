@@ -20,6 +20,10 @@ Deno.test("owlRates() gives blocks with more outliers more parameters, 2 λ apar
   assert.ok(Math.abs(rates[1] - rates[0] - 0.16) < 1e-9);
 });
 
+Deno.test("owlRates() removes nothing at all at rate 0", () => {
+  for (const lambda of [0, 0.08]) assert.deepEqual(owlRates([3, 1, 2], { rate: 0, lambda }), [0, 0, 0]);
+});
+
 Deno.test("owlRates() is uniform for equal ratios and for λ = 0", () => {
   for (const r of owlRates([2, 2, 2], { rate: 0.4, lambda: 0.08 })) assert.ok(Math.abs(r - 0.4) < 1e-9);
   for (const r of owlRates([1, 2, 3], { rate: 0.4, lambda: 0 })) assert.ok(Math.abs(r - 0.4) < 1e-9);

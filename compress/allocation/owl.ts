@@ -42,6 +42,7 @@ export function owlRates(
   ratios: readonly number[],
   { rate, lambda }: { readonly rate: number; readonly lambda: number },
 ): number[] {
+  if (rate === 0) return ratios.map(() => 0); // bisection would leave 1e-18, which is not nothing
   const low = Math.min(...ratios), spread = Math.max(...ratios) - low;
   const offsets = ratios.map((r) => spread > 0 ? -2 * lambda * (r - low) / spread : 0);
   const at = (shift: number) => offsets.map((o) => Math.min(MAX_RATE, Math.max(0, o + shift)));
