@@ -27,11 +27,11 @@ export async function textSequences(
   tokenizer: Tokenizer,
   { sequences, length, seed }: SequenceRequest,
 ): Promise<Int32Array[]> {
-  const text = await readText(path, "calibration.text");
+  const { text, cut } = await readText(path, "calibration.text");
   const random = seededRandom(seed);
   const window = new Windows(tokenizer, length);
   const found = path.endsWith(".jsonl")
-    ? documentWindows(parseDocuments(text, path), window, { random, sequences })
+    ? documentWindows(parseDocuments(text, { path, cut }), window, { random, sequences })
     : shuffled(window.cut(window.encode(text)), random).slice(0, sequences);
   if (found.length === 0) {
     throw new OatmillError(
@@ -54,7 +54,7 @@ export async function evaluationSequences(
   { tokens, length }: { readonly tokens: number; readonly length: number },
 ): Promise<Int32Array[]> {
   const window = new Windows(tokenizer, length);
-  const text = await readText(path, "evaluate.text");
+  const { text } = await readText(path, "evaluate.text");
   const ids = window.encode(text.slice(0, tokens * 16)); // no tokenizer in use has 16 characters a token on average
   const found = window.cut(ids).slice(0, Math.max(1, Math.floor(tokens / length)));
   if (found.length === 0) {
@@ -108,7 +108,10 @@ function documentWindows(
   return [...found, ...window.cut(short)].slice(0, sequences);
 }
 
-function parseDocuments(text: string, path: string): string[] {
+function parseDocuments(
+  text: string,
+  { path, cut }: { readonly path: string; readonly cut: boolean },
+): string[] {
   const lines = text.split("\n").filter((line) => line.trim() !== "");
   return lines.flatMap((line, i) => {
     try {
@@ -117,7 +120,7 @@ function parseDocuments(text: string, path: string): string[] {
       const document = (value as { text?: unknown } | null)?.text;
       if (typeof document === "string") return [document];
     } catch (cause) {
-      if (i === lines.length - 1 && text.length >= MAX_TEXT_BYTES) return []; // cut off by the limit
+      if (cut && i === lines.length - 1) return [];
       throw new OatmillError(
         "invalid_recipe",
         `Cannot read "${path}": line ${i + 1} is not JSON`,
@@ -135,18 +138,21 @@ function parseDocuments(text: string, path: string): string[] {
   });
 }
 
-async function readText(path: string, param: string): Promise<string> {
+/** The text, and whether {@linkcode MAX_TEXT_BYTES} may have cut it off. */
+async function readText(path: string, param: string): Promise<{ text: string; cut: boolean }> {
   try {
     using file = await Deno.open(path);
     const parts: Uint8Array[] = [];
-    for (let size = 0; size < MAX_TEXT_BYTES;) {
+    let size = 0;
+    while (size < MAX_TEXT_BYTES) {
       const buffer = new Uint8Array(1 << 20);
       const n = await file.read(buffer);
       if (n === null) break;
       parts.push(buffer.subarray(0, n));
       size += n;
     }
-    return await new Blob(parts as Uint8Array<ArrayBuffer>[]).text();
+    const text = await new Blob(parts as Uint8Array<ArrayBuffer>[]).text();
+    return { text, cut: size >= MAX_TEXT_BYTES };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new OatmillError("invalid_recipe", `Cannot read text "${path}": ${reason}`, param, { cause });

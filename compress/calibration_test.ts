@@ -56,6 +56,13 @@ Deno.test("evaluationSequences() takes consecutive windows from the start", asyn
   });
 });
 
+Deno.test("textSequences() forgives the document that the size limit cuts off, whatever its letters", async () => {
+  await withFile("x.jsonl", `{"text": "é${"a".repeat(20)}"}\n`, async (path) => {
+    await Deno.truncate(path, 65 << 20); // zeros up to behind the limit
+    assert.equal((await textSequences(path, characters(false), REQUEST)).length, 1);
+  });
+});
+
 Deno.test("calibration texts that cannot serve are refused", async () => {
   await assert.rejects(textSequences("/does/not/exist.txt", characters(false), REQUEST), invalidRecipe);
   for (const [name, text] of [["x.txt", "abc"], ["x.jsonl", "{no json"], ["x.jsonl", '{"other": 1}']]) {
