@@ -1,6 +1,7 @@
 /** Perplexity of a model as the engine serves it, and sampling from one: the two uses of the engine in this room. */
 import { loadEngine } from "../engine/engine.ts";
 import { type Engine, GREEDY } from "../engine/types.ts";
+import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { PackedModel } from "../models/packed.ts";
 
 export interface EngineUse {
@@ -15,7 +16,14 @@ export async function servedPerplexity(
   sequences: readonly Int32Array[],
   { threads, signal, onStep }: EngineUse,
 ): Promise<number> {
-  const engine = await loadEngine(model, { threads, maxSequences: 8 });
+  // One sequence at a time: a cache of the default size could be too short for it, or push a large model past 4 GiB.
+  const longest = sequences.reduce((n, ids) => Math.max(n, ids.length), 1);
+  const engine = await loadEngine(model, {
+    threads,
+    maxSequences: 1,
+    contextLength: longest,
+    kvTokens: Math.ceil(longest / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS,
+  });
   try {
     let nll = 0, tokens = 0;
     for (const [i, ids] of sequences.entries()) {
@@ -52,13 +60,18 @@ export async function sampleSequences(
   try {
     let done = 0;
     return await Promise.all(Array.from({ length: sequences }, async (_, i) => {
-      const ids = await sampleOne(engine, { start, length, seed: seed * 1_000_003 + i }, signal);
+      const ids = await sampleOne(engine, { start, length, seed: sequenceSeed(seed, i) }, signal);
       onStep?.(++done, sequences);
       return ids;
     }));
   } finally {
     await engine.close();
   }
+}
+
+/** Modulo 2^53: as floats, large seeds would give all sequences the same one. */
+function sequenceSeed(seed: number, index: number): number {
+  return Number(BigInt.asUintN(53, BigInt(seed) * 1_000_003n + BigInt(index)));
 }
 
 async function sampleOne(
