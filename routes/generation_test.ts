@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
-import { merge } from "./generation.ts";
+import { FakeServer } from "../tests/fake_server.ts";
+import { until } from "../tests/until.ts";
+import { type Choice, Generation, merge } from "./generation.ts";
+import { samplingOptions } from "./sampling.ts";
 
 async function* source(
   values: number[],
@@ -38,4 +41,29 @@ Deno.test("merge() ends all sources when one fails or the loop is left", async (
     await new Promise((done) => setTimeout(done, 0));
     assert.equal(ended, 2);
   }
+});
+
+Deno.test("Generation ends all choices when its reader leaves at a first event", async () => {
+  await using server = await FakeServer.start({ engine: { tokenDelayMs: 5 } });
+  const { services, engines } = server;
+  const choice: Choice = {
+    promptIndex: 0,
+    promptText: "a",
+    promptIds: [97],
+    maxTokens: 400,
+    stopIds: [],
+    stop: [],
+    sampling: samplingOptions({ model: "fake" }, { vocabSize: 258, seed: 0 }),
+    logprobs: null,
+  };
+  const request = new Request(server.url);
+  const options = { operation: "chat", model: "fake", request, services } as const;
+  const generation = await Generation.start(() => [choice, choice, choice], options);
+  assert.equal(engines[0].running, 3);
+  for await (const { event } of generation.events()) {
+    assert.equal(event.type, "prompt");
+    break;
+  }
+  await until(() => engines[0].running === 0);
+  assert.equal(engines[0].finished, 0);
 });
