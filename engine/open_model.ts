@@ -33,20 +33,21 @@ export async function openModel(path: string, options: OpenModelOptions = {}): P
   const { values = "f32", ...engineOptions } = options;
   if (await isArtifact(path)) {
     const artifact = await openArtifact(path);
-    const engine = await loadEngine(artifact, engineOptions);
-    return { ...rest(artifact, artifact.tokenizerFiles), engine, header: artifact.header };
+    const rest = describe(artifact, artifact.tokenizerFiles);
+    return { ...rest, engine: await loadEngine(artifact, engineOptions), header: artifact.header };
   }
   const checkpoint = await openCheckpoint(path);
   try {
     const packed = packDense(checkpoint, { values });
-    const engine = await loadEngine(packed, engineOptions);
-    return { ...rest(packed, checkpoint.tokenizerFiles), engine, header: null };
+    const rest = describe(packed, checkpoint.tokenizerFiles);
+    return { ...rest, engine: await loadEngine(packed, engineOptions), header: null };
   } finally {
     checkpoint.close();
   }
 }
 
-const rest = (model: { name: string; spec: ModelSpec }, files: TokenizerFiles | null) => ({
+/** All but the engine, before it: what fails here must not leave its threads running. */
+const describe = (model: { name: string; spec: ModelSpec }, files: TokenizerFiles | null) => ({
   name: model.name,
   spec: model.spec,
   tokenizer: files === null ? null : loadTokenizer(files),
