@@ -13,7 +13,7 @@ interface Pending {
 export class LinalgPool {
   readonly #workers: { readonly worker: Worker; current: Pending | null }[] = [];
   readonly #queue: Pending[] = [];
-  #closed = false;
+  #ended: Error | null = null;
 
   constructor(readonly threads: number = navigator.hardwareConcurrency) {
     for (let i = 0; i < threads; i++) this.#start();
@@ -31,15 +31,14 @@ export class LinalgPool {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      slot.current?.reject(new Error(`Compression worker failed: ${event.message}`));
-      slot.current = null;
+      this.#end(new Error(`Compression worker failed: ${event.message}`)); // a dead one would keep its next job
     };
     this.#workers.push(slot);
   }
 
   /** Queues one job; the first free worker takes it. */
   run<K extends JobKind>(job: JobOf<K>): Promise<ResultOf<K>> {
-    if (this.#closed) return Promise.reject(new Error("Cannot run a job: the pool is closed"));
+    if (this.#ended) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
       this.#queue.push({ job, resolve, reject });
       this.#next();
@@ -56,8 +55,11 @@ export class LinalgPool {
 
   /** Ends the workers; jobs that are not done are rejected. */
   close(): void {
-    this.#closed = true;
-    const reason = new Error("The pool was closed");
+    this.#end(new Error("The pool was closed"));
+  }
+
+  #end(reason: Error): void {
+    this.#ended ??= reason;
     for (const { reject } of this.#queue.splice(0)) reject(reason);
     for (const slot of this.#workers.splice(0)) {
       slot.current?.reject(reason);

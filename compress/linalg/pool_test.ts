@@ -25,6 +25,26 @@ Deno.test("LinalgPool hands a job's error to its caller and goes on", async () =
   assert.equal(await pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), m: 2 }), 0);
 });
 
+Deno.test("LinalgPool refuses jobs once a worker has died, also one that died idle", async () => {
+  const started: Worker[] = [], real = globalThis.Worker;
+  globalThis.Worker = class extends real {
+    constructor(...args: ConstructorParameters<typeof Worker>) {
+      super(...args);
+      started.push(this);
+    }
+  };
+  try {
+    using pool = new LinalgPool(1);
+    started[0].onerror!(new ErrorEvent("error", { message: "out of memory" }));
+    await assert.rejects(
+      pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), m: 2 }),
+      /out of memory/,
+    );
+  } finally {
+    globalThis.Worker = real;
+  }
+});
+
 Deno.test("LinalgPool.close() rejects what is not done and what comes later", async () => {
   const pool = new LinalgPool(1);
   const job = () => pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), m: 2 });
