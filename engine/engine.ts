@@ -240,11 +240,17 @@ class EngineHandle implements Engine {
   }
 
   async #close(): Promise<void> {
-    this.#fail("The engine was closed", "unavailable");
+    this.#fail("The engine was closed");
     const leader = this.#workers[0];
-    // A dead leader answers nothing.
+    // After a thread's death the leader may never answer.
     if (this.#failure === null) {
       await new Promise<void>((resolve) => {
+        for (const w of this.#workers) {
+          w.onerror = (e) => {
+            e.preventDefault();
+            resolve();
+          };
+        }
         leader.onmessage = (e: MessageEvent<FromWorker>) => {
           if (e.data.type === "closed") resolve();
         };
@@ -318,8 +324,10 @@ class EngineHandle implements Engine {
   }
 
   /** Ends every request with an error. */
-  #fail(message: string, code: "unavailable" = "unavailable"): void {
-    for (const [id, listener] of [...this.#listeners]) listener({ id, error: { code, message } });
+  #fail(message: string): void {
+    for (const [id, listener] of [...this.#listeners]) {
+      listener({ id, error: { code: "unavailable", message } });
+    }
   }
 }
 

@@ -194,3 +194,29 @@ test("close() ends running requests with an error", {}, async (engine) => {
   await running;
   await assert.rejects(engine.score([1, 2]), (e) => e instanceof OatmillError && e.code === "unavailable");
 });
+
+Deno.test({
+  name: "close() ends although a thread dies while it waits",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const started: Worker[] = [], real = globalThis.Worker;
+    globalThis.Worker = class extends real {
+      constructor(...args: ConstructorParameters<typeof Worker>) {
+        super(...args);
+        started.push(this);
+      }
+    };
+    const engine = await load().finally(() => globalThis.Worker = real);
+    for (const w of started) w.terminate(); // so that nobody answers
+    const closed = engine.close();
+    await Promise.resolve();
+    started[1].onerror!(new ErrorEvent("error", { message: "unreachable" }));
+    let timer = 0;
+    const late = new Promise((_, reject) =>
+      timer = setTimeout(() => reject(new Error("close() hangs")), 5000)
+    );
+    await Promise.race([closed, late]);
+    clearTimeout(timer);
+  },
+});

@@ -5,7 +5,7 @@ import { Sequence } from "./scheduler.ts";
 import type { GenerateRequest, TokenLogprobs } from "./types.ts";
 import type { WorkEvent, WorkKind } from "./worker_messages.ts";
 
-/** State of one request; `rows()` is called for every output row, in order of position. */
+/** State of one request; `output()` is called for every output row, in order of position. */
 export class Work {
   readonly sequence: Sequence;
   readonly #sampler: Sampler;

@@ -41,5 +41,4 @@ export type WorkerStats = Omit<EngineStats, "threads" | "memoryBytes">;
 export type FromWorker =
   | { readonly type: "ready" }
   | { readonly type: "events"; readonly events: readonly WorkEvent[]; readonly stats: WorkerStats }
-  | { readonly type: "closed" }
-  | { readonly type: "failed"; readonly message: string };
+  | { readonly type: "closed" };
