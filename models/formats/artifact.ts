@@ -48,11 +48,11 @@ export class ArtifactWriter {
    * @throws {OatmillError} conflict when `dir` exists, storage_failed when it cannot be written
    */
   static async create(dir: string, options: { readonly maxTensors: number }): Promise<ArtifactWriter> {
-    if (await exists(dir)) {
-      throw new OatmillError("conflict", `Cannot write artifact "${dir}": the folder already exists`);
-    }
     const temp = join(dirname(dir), `.${basename(dir)}.${crypto.randomUUID()}.tmp`);
     return await storage(`Cannot write artifact "${dir}"`, async () => {
+      if (await exists(dir)) {
+        throw new OatmillError("conflict", `Cannot write artifact "${dir}": the folder already exists`);
+      }
       await Deno.mkdir(temp, { recursive: true });
       const file = await Deno.open(join(temp, WEIGHTS_FILE), { write: true, createNew: true });
       const dataStart = alignUp(8 + 160 * options.maxTensors);
@@ -90,11 +90,12 @@ export class ArtifactWriter {
   async finish(rest: HeaderRest, tokenizer: TokenizerFiles | null): Promise<ArtifactHeader> {
     return await storage(`Cannot write artifact "${this.#dir}"`, async () => {
       await this.#writeSafetensorsHeader();
-      await this.#file.sync();
       this.#close();
       if (tokenizer) await writeTokenizerFiles(this.#temp, tokenizer);
       const files: Record<string, { bytes: number; sha256: string }> = {};
       for await (const e of Deno.readDir(this.#temp)) {
+        using file = await Deno.open(join(this.#temp, e.name), { read: true, write: true });
+        await file.sync();
         files[e.name] = await hashFile(join(this.#temp, e.name));
       }
       const header: ArtifactHeader = {
@@ -199,7 +200,8 @@ const headerSchema = z.looseObject({
 export const isArtifact = (dir: string): Promise<boolean> => exists(join(dir, HEADER_FILE));
 
 /**
- * Opens an artifact: reads and checks `oatmill.json`; the weights are read and their hash checked by `load()`.
+ * Opens an artifact: reads and checks `oatmill.json` and the small files; the weights are read and their hash checked by
+ * `load()`.
  * @throws {OatmillError} invalid_artifact
  */
 export async function openArtifact(dir: string): Promise<Artifact> {
@@ -227,6 +229,14 @@ export async function openArtifact(dir: string): Promise<Artifact> {
       );
     }
     end = t.offset + t.bytes;
+  }
+  for (const [name, { sha256 }] of Object.entries(header.files)) {
+    if (name === WEIGHTS_FILE) continue;
+    if (basename(name) !== name) throw bad(`"${name}" is not a file name`);
+    const found = await hashFile(join(dir, name)).catch((e) => {
+      throw bad(`${name} cannot be read`, e);
+    });
+    if (found.sha256 !== sha256) throw bad(`the SHA-256 of ${name} differs: the file is damaged`);
   }
   return {
     path: dir,
@@ -277,6 +287,8 @@ async function loadWeights(
       throw bad(`its header claims ${headerBytes} bytes`);
     }
     read(new Uint8Array(headerBytes));
+    const last = header.tensors.at(-1);
+    if (last && 8 + headerBytes + last.offset + last.bytes > size) throw bad("tensors leave the file");
     let at = 0, yielded = 0;
     for (const t of header.tensors) {
       if (at - yielded > YIELD_BYTES) {
@@ -291,9 +303,7 @@ async function loadWeights(
       read(view);
       at = t.offset + t.bytes;
     }
-    const rest = size - 8 - headerBytes - at;
-    if (rest < 0) throw bad("tensors leave the file");
-    read(new Uint8Array(rest));
+    read(new Uint8Array(size - 8 - headerBytes - at));
     if (hash.digest("hex") !== expected.sha256) throw bad("the SHA-256 differs: the file is damaged");
   } finally {
     file.close();

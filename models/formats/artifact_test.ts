@@ -87,6 +87,18 @@ Deno.test("a damaged artifact is refused with the reason", async () => {
   await assert.rejects(load(dir), invalid(/cannot be opened/));
 
   const header = JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
+  await Deno.writeFile(weights, bytes);
+  const far = {
+    ...header,
+    tensors: header.tensors.map((t: object, i: number) => ({ ...t, offset: (i + 1) * 1e12 })),
+  };
+  await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(far));
+  await assert.rejects(load(dir), invalid(/tensors leave the file/));
+  await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(header));
+  const tokenizer = join(dir, "tokenizer.json");
+  await Deno.writeTextFile(tokenizer, await Deno.readTextFile(tokenizer) + " ");
+  await assert.rejects(openArtifact(dir), invalid(/tokenizer\.json.*damaged/));
+
   header.tensors[3].offset = 0;
   await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(header));
   await assert.rejects(openArtifact(dir), invalid(/wrong offsets/));
