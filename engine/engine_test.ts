@@ -212,7 +212,7 @@ Deno.test({
     const closed = engine.close();
     await Promise.resolve();
     started[1].onerror!(new ErrorEvent("error", { message: "unreachable" }));
-    let timer = 0;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise((_, reject) =>
       timer = setTimeout(() => reject(new Error("close() hangs")), 5000)
     );
