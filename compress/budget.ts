@@ -1,5 +1,5 @@
 /** How many parameters a layer may keep, and how they are shared between S and L. Counts, no weights. */
-import { CHUNK, packedBytes, type Shape2, WINDOW } from "../kernels/layout.ts";
+import { CHUNK, packedBytes, type Shape2 } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
 
 /** Slots a chunk of 64 columns would need to be dense. */
@@ -52,7 +52,8 @@ export interface LayerBudget {
 
 /**
  * For windows the kept share is rounded to a whole number K of windows first; the rank then absorbs the rounding, so
- * that the layer's rate stays what it should be: K/16 + r (dOut + dIn) / (dOut dIn) = 1 - ρ.
+ * that the layer's rate stays what it should be: K/16 + r (dOut + dIn) / (dOut dIn) = 1 - ρ. Without L nothing can absorb
+ * it: K is rounded down and the rate is up to 1/16 higher (at ρ above 15/16, where K stays 1, lower).
  */
 export function layerBudget(
   shape: Shape2,
@@ -69,9 +70,9 @@ export function layerBudget(
   }
   checkShares(rate, rankRatio);
   const windows = windowCount(rate, rankRatio);
-  const rest = Math.max(0, 1 - rate - windows / WINDOW);
+  const rest = Math.max(0, 1 - rate - windows / DENSE_WINDOWS);
   const rank = rankRatio === 0 ? 0 : Math.floor(rest * dOut * dIn / (dOut + dIn) + ROUNDING);
-  return { kept: Math.min(dIn, Math.round(dIn * windows / WINDOW)), rank, windows };
+  return { kept: Math.min(dIn, Math.round(dIn * windows / DENSE_WINDOWS)), rank, windows };
 }
 
 /** K nearest to the share that S should keep, within what ρ allows; κ = 1 means no S at all. */

@@ -16,7 +16,7 @@ export class ProgressReporter implements Disposable {
     this.#timer = setInterval(() => this.#sampleRss(), RSS_INTERVAL_MS);
   }
 
-  /** Runs one step of a phase and adds its time. @throws {OatmillError} cancelled, before and after the step */
+  /** Runs one step of a phase and adds its time. @throws {OatmillError} cancelled, before the step */
   async time<T>(phase: CompressPhase, step: () => T | Promise<T>): Promise<T> {
     this.checkCancelled();
     const start = performance.now();

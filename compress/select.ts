@@ -1,6 +1,6 @@
 /** Chooses which entries of a layer S stores: masks of 0 and 1 bytes, `[dOut, dIn]`. */
 import { assignWindows } from "../kernels/packers.ts";
-import type { LayerBudget } from "./budget.ts";
+import { DENSE_WINDOWS, type LayerBudget } from "./budget.ts";
 import type { Matrix } from "./linalg/matrix.ts";
 import { RowThreshold } from "./row_threshold.ts";
 
@@ -31,7 +31,7 @@ export function selectEntries(
   options: { readonly blockChunks: number },
 ): Uint8Array {
   const { rows, cols } = scores, { windows } = budget;
-  if (windows === null || windows >= 16) return keepPerRow(scores, budget.kept);
+  if (windows === null || windows >= DENSE_WINDOWS) return keepPerRow(scores, budget.kept);
   if (windows === 0) return new Uint8Array(rows * cols);
   return assignWindows(scores.data, [rows, cols], { windows, blockChunks: options.blockChunks });
 }
