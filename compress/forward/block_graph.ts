@@ -120,7 +120,7 @@ function normalise(g: OnnxGraph, x: string, name: string, { spec, weights }: Blo
 }
 
 /** x / sqrt(mean(x²) + eps) * weight */
-export function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): string {
+function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): string {
   const mean = g.node("ReduceMean", [g.node("Mul", [x, x])], { axes: { ints: [-1] } });
   const root = g.node("Sqrt", [g.node("Add", [mean, g.scalar(eps)])]);
   return g.node("Mul", [g.node("Div", [x, root]), weight]);

@@ -61,13 +61,13 @@ export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<Bl
       { x: input, ...constants },
       outputs,
     );
-    if (job.write) range.set(outputs.y.data as Float32Array);
+    if (job.write) range.set(outputs.y.data);
     if (collect === "nothing") continue;
     sums.tokens += tokens;
     if (collect === "moments") sums.momentTokens += tokens;
-    firstRows.push(outputs["attn.first"].data as Float32Array);
+    firstRows.push(outputs["attn.first"].data);
     for (const name of INPUT_NAMES) {
-      add(sums.squares[name], outputs[`${name}.squares`].data as Float32Array);
+      add(sums.squares[name], outputs[`${name}.squares`].data);
       if (collect === "moments") addMoments(name, sums.moments[name], outputs);
     }
   }
@@ -110,7 +110,7 @@ function graphOutputs(
 }
 
 /** The causal (and windowed) mask, and the rotations of every position. */
-export function positionInputs(spec: ModelSpec, length: number): Record<string, Tensor> {
+function positionInputs(spec: ModelSpec, length: number): Record<string, Tensor> {
   const { window, rope } = spec.attention;
   const mask = new Float32Array(length * length);
   for (let i = 0; i < length; i++) {
@@ -140,7 +140,7 @@ function add(sum: Float64Array | Float32Array, values: Float32Array): void {
 function addMoments(name: InputName, H: Float32Array, outputs: Readonly<Record<string, Tensor>>): void {
   const n = Math.sqrt(H.length);
   for (const { from, to, output } of momentPanels(name, n)) {
-    const panel = outputs[output].data as Float32Array, width = n - from;
+    const panel = outputs[output].data, width = n - from;
     for (let i = from; i < to; i++) {
       add(H.subarray(i * n + from, (i + 1) * n), panel.subarray((i - from) * width, (i - from + 1) * width));
     }

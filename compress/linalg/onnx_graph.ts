@@ -7,16 +7,14 @@
 const OPSET = 17;
 const IR_VERSION = 8;
 
-type ElementType = "f32" | "i64";
-const ELEMENT_TYPES: Readonly<Record<ElementType, number>> = { f32: 1, i64: 7 };
+const ELEMENT_TYPES = { f32: 1, i64: 7 } as const;
 /** AttributeProto.type by the kind of value. */
-const ATTRIBUTE_TYPES = { float: 1, int: 2, string: 3, ints: 7 } as const;
+const ATTRIBUTE_TYPES = { float: 1, int: 2, ints: 7 } as const;
 
 /** `{ int: 1 }` and so on: ONNX distinguishes 1 from 1.0. */
 export type Attribute =
   | { readonly float: number }
   | { readonly int: number }
-  | { readonly string: string }
   | { readonly ints: readonly number[] };
 
 /** A dimension is a number or the name of a free one. */
@@ -78,11 +76,11 @@ export class OnnxGraph {
   readonly #outputs: ((w: ProtoWriter) => void)[] = [];
   #values = 0;
 
-  #valueInfo(name: string, type: ElementType, shape: readonly Dimension[] | null) {
+  #valueInfo(name: string, shape: readonly Dimension[] | null) {
     return (w: ProtoWriter) =>
       w.string(1, name).message(2, (t) =>
         t.message(1, (tensor) => {
-          tensor.int(1, ELEMENT_TYPES[type]);
+          tensor.int(1, ELEMENT_TYPES.f32);
           if (!shape) return;
           tensor.message(2, (s) => {
             for (const d of shape) {
@@ -92,8 +90,8 @@ export class OnnxGraph {
         }));
   }
 
-  input(name: string, shape: readonly Dimension[], type: ElementType = "f32"): string {
-    this.#inputs.set(name, this.#valueInfo(name, type, shape));
+  input(name: string, shape: readonly Dimension[]): string {
+    this.#inputs.set(name, this.#valueInfo(name, shape));
     return name;
   }
 
@@ -105,7 +103,7 @@ export class OnnxGraph {
   /** Names `value` as an output of the graph. */
   output(name: string, value: string): void {
     this.node("Identity", [value], {}, name);
-    this.#outputs.push(this.#valueInfo(name, "f32", null));
+    this.#outputs.push(this.#valueInfo(name, null));
   }
 
   /** A constant vector of integers (shapes, axes). */
@@ -161,7 +159,6 @@ function writeAttribute(w: ProtoWriter, name: string, value: Attribute): void {
   w.string(1, name);
   if ("float" in value) w.float(2, value.float).int(20, ATTRIBUTE_TYPES.float);
   else if ("int" in value) w.int(3, value.int).int(20, ATTRIBUTE_TYPES.int);
-  else if ("string" in value) w.string(4, value.string).int(20, ATTRIBUTE_TYPES.string);
   else {
     for (const i of value.ints) w.int(8, i);
     w.int(20, ATTRIBUTE_TYPES.ints);

@@ -7,7 +7,7 @@ import type { Matrix } from "./matrix.ts";
 import { OnnxGraph } from "./onnx_graph.ts";
 
 export interface Tensor {
-  readonly data: Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>;
+  readonly data: Float32Array<ArrayBuffer>;
   readonly shape: readonly number[];
 }
 
@@ -79,9 +79,7 @@ export class LinalgRuntime implements Linalg {
     return Object.fromEntries(
       Object.entries(values).map(([name, { data, shape }]) => [
         name,
-        data instanceof BigInt64Array
-          ? new this.ort.Tensor("int64", data, shape)
-          : new this.ort.Tensor("float32", data, shape),
+        new this.ort.Tensor("float32", data, shape),
       ]),
     );
   }
