@@ -4,7 +4,7 @@ import { type Engine, GREEDY } from "../engine/types.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { PackedModel } from "../models/packed.ts";
 
-export interface EngineUse {
+interface EngineUse {
   readonly threads?: number;
   readonly signal?: AbortSignal;
   readonly onStep?: (done: number, total: number) => void;

@@ -100,7 +100,7 @@ async function sparseLowRank(
   const rest = subtract(W, await linalg.multiply(U, V));
   const S = matrix(W.rows, W.cols, rest.data.map((x, i) => mask[i] && d[i % W.cols] > 0 ? x : 0));
   const start = { S, U, V };
-  const parts = H ? await refine(W, start, { mask, d, H: new Float32Array(H), linalg }) : start;
+  const parts = H ? await refine(W, start, { mask, d, H, linalg }) : start;
   return { ...parts, windows };
 }
 

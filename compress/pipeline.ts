@@ -131,7 +131,7 @@ class Compression {
     const { progress, checkpoint, writer, options, recipe } = this.context;
     const texts = await progress.time("sample", () => this.#texts());
     const { calibration, heldOut } = await this.#embed(texts);
-    const rates = await this.#rates(texts.calibration);
+    const rates = await this.#rates(calibration);
     for (let i = 0; i < checkpoint.spec.blocks; i++) {
       await this.#block(i, rates[i], { calibration, heldOut });
       progress.report("compress", i + 1, checkpoint.spec.blocks, `block ${i}`);
@@ -229,15 +229,16 @@ class Compression {
   }
 
   /** Rates of the blocks. OWL takes its outlier ratios from a dense pass of its own over a few sequences. */
-  async #rates(calibration: readonly Int32Array[]): Promise<number[]> {
+  async #rates(calibration: Residual): Promise<number[]> {
     const { recipe, checkpoint, progress, pool } = this.context;
     const { blocks, hiddenSize } = checkpoint.spec;
     if (recipe.allocation.kind === "uniform" || recipe.method === "none") {
       return uniformRates(blocks, recipe.rate);
     }
     return await progress.time("allocate", async () => {
-      const table = (await checkpoint.read("embedding")).data;
-      const residual = embed(table, calibration.slice(0, OWL_SEQUENCES), hiddenSize);
+      const { length } = calibration, sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
+      const data = toShared(calibration.data.subarray(0, sequences * length * hiddenSize));
+      const residual: Residual = { data, sequences, length };
       const ratios: number[] = [];
       for (let i = 0; i < blocks; i++) {
         progress.checkCancelled();

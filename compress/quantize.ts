@@ -66,7 +66,7 @@ export function balanceFactors(U: Matrix, V: Matrix): { readonly U: Matrix; read
 }
 
 /** The values that a packed tensor stands for. */
-export function unpackMatrix({ format, bytes, shape }: PackedTensor): Matrix {
+function unpackMatrix({ format, bytes, shape }: PackedTensor): Matrix {
   return matrix(shape[0], shape[1], Float32Array.from(unpack(format, bytes, shape)));
 }
 

@@ -43,7 +43,7 @@ export class RowThreshold {
 }
 
 /** The k-th largest of the first n values (1 <= k <= n); reorders them (Hoare's quickselect). */
-export function selectLargest(values: Int32Array, n: number, k: number): number {
+function selectLargest(values: Int32Array, n: number, k: number): number {
   let left = 0, right = n - 1;
   const target = k - 1;
   while (left < right) {

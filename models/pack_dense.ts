@@ -22,9 +22,9 @@ const FORMAT: Readonly<Record<DenseValues, WeightFormat>> = {
 };
 
 /** Default activation block: 2 chunks = 128 columns (kernels.md of the design: 0.4-1.2 % perplexity, 1.02 of the score). */
-export const BLOCK_CHUNKS = 2;
+const BLOCK_CHUNKS = 2;
 
-export interface NamedFormat {
+interface NamedFormat {
   readonly name: string;
   readonly role: WeightRole;
   readonly format: TensorEntry["format"];
@@ -38,11 +38,8 @@ export function entryBytes(format: TensorEntry["format"], shape: readonly number
     : packedBytes(format, [shape[0], shape[1]] as Shape2);
 }
 
-/**
- * Names, roles and formats of everything outside the blocks' linear layers, in artifact order: embedding first, then the
- * blocks' vectors (see `block`), then final norm and head.
- */
-export function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[] {
+/** Names, roles and formats of all tensors: embedding first, then the blocks, then final norm and head. */
+function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[] {
   const { spec } = checkpoint;
   const list: NamedFormat[] = [];
   const vector = (name: WeightRole, n: number) => {

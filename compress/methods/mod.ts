@@ -9,5 +9,3 @@ export const METHODS: Readonly<Record<CompressionMethod["name"], CompressionMeth
   wanda,
   oats,
 };
-
-export type { CompressionMethod, Decomposition, Layer, MethodOptions } from "./method.ts";
