@@ -185,7 +185,7 @@ export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): Memory
     throw new OatmillError(
       "too_large",
       `Model "${model.name}" needs ${(at / 2 ** 30).toFixed(1)} GiB of memory, the limit is 4 GiB: ` +
-        `use a smaller KV cache (--kv-tokens), a higher rate or int4 values`,
+        `use a higher rate or int4 values`,
     );
   }
   return {
