@@ -67,7 +67,7 @@ export function balanceFactors(U: Matrix, V: Matrix): { readonly U: Matrix; read
 
 /** The values that a packed tensor stands for. */
 function unpackMatrix({ format, bytes, shape }: PackedTensor): Matrix {
-  return matrix(shape[0], shape[1], Float32Array.from(unpack(format, bytes, shape)));
+  return matrix(shape[0], shape[1], unpack(format, bytes, shape) as Float32Array<ArrayBuffer>);
 }
 
 /** What the packed tensors compute, in the coordinates they were packed in. */
