@@ -58,6 +58,9 @@ export class ArtifactWriter {
       const dataStart = alignUp(8 + 160 * options.maxTensors);
       await file.seek(dataStart, Deno.SeekMode.Start);
       return new ArtifactWriter(dir, temp, file, dataStart);
+    }).catch(async (error) => {
+      await Deno.remove(temp, { recursive: true }).catch(() => {});
+      throw error;
     });
   }
 
