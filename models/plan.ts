@@ -6,10 +6,17 @@
  * where every thread must have finished what stands before it.
  */
 import { OatmillError } from "../errors.ts";
-import { formatName, groupCount, ROWS } from "../kernels/layout.ts";
+import { formatName, groupCount, ROWS, type Shape2 } from "../kernels/layout.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
-import { type Activation, type InputName, LINEAR_INPUT, type LinearName, type ModelSpec } from "./spec.ts";
+import {
+  type Activation,
+  type InputName,
+  LINEAR_INPUT,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+} from "./spec.ts";
 
 export interface NormRef {
   readonly weight: string;
@@ -96,6 +103,8 @@ const paddedRows = (e: TensorEntry): number => wholeGroups(e.shape[0]);
 
 const kindOf = (e: TensorEntry): TileKind => e.format.kind === "f32" ? "f32" : "q8";
 
+const broken = (why: string) => new OatmillError("invalid_artifact", `Cannot build the plan: ${why}`);
+
 /** The parts that one linear layer is stored as. */
 interface LayerParts {
   readonly main: TensorEntry;
@@ -111,21 +120,50 @@ class Builder {
   readonly tiles: Record<string, { cols: number; kinds: TileKind[] }> = {};
   readonly #tensors: Map<string, TensorEntry>;
 
-  constructor(readonly spec: ModelSpec, tensors: readonly TensorEntry[]) {
+  constructor(readonly spec: ModelSpec, readonly blockChunks: number, tensors: readonly TensorEntry[]) {
     this.#tensors = new Map(tensors.map((t) => [t.name, t]));
   }
 
-  tensor(name: string): TensorEntry {
+  /** A packed tensor of exactly this shape: kernels trust the addresses that follow from it. */
+  packed(name: string, shape: Shape2): TensorEntry {
     const t = this.#tensors.get(name);
-    if (!t) throw new OatmillError("invalid_artifact", `Cannot build the plan: tensor "${name}" is missing`);
+    if (!t) throw broken(`tensor "${name}" is missing`);
+    const { format } = t;
+    if (
+      format.kind === "vector" || t.shape.length !== 2 || t.shape[0] !== shape[0] || t.shape[1] !== shape[1]
+    ) {
+      throw broken(`tensor "${name}" is ${format.kind} [${t.shape}], must be a packed layer [${shape}]`);
+    }
+    if (format.kind === "windows" && format.blockChunks !== this.blockChunks) {
+      throw broken(
+        `tensor "${name}" has blocks of ${format.blockChunks} chunks, the model ${this.blockChunks}`,
+      );
+    }
     return t;
   }
-  optional(name: string): string | null {
-    return this.#tensors.has(name) ? name : null;
+  /** The embedding or the head: rows that can be looked up. */
+  table(name: string): TensorEntry {
+    const t = this.packed(name, [this.spec.vocabSize, this.spec.hiddenSize]);
+    if (t.format.kind === "f32" || t.format.kind === "q8") return t;
+    throw broken(`tensor "${name}" is ${t.format.kind}, must be f32 or q8`);
+  }
+  /** Name of a vector of `length` floats, null when the model has none of that name. */
+  optional(name: string, length: number): string | null {
+    const t = this.#tensors.get(name);
+    if (!t) return null;
+    if (t.format.kind !== "vector" || t.shape.length !== 1 || t.shape[0] !== length) {
+      throw broken(`tensor "${name}" is ${t.format.kind} [${t.shape}], must be a vector of ${length}`);
+    }
+    return name;
   }
   norm(name: string): NormRef {
-    this.tensor(name);
-    return { weight: name, bias: this.optional(`${name}.bias`) };
+    const { hiddenSize, norm } = this.spec;
+    const weight = this.optional(name, hiddenSize);
+    const bias = this.optional(`${name}.bias`, hiddenSize);
+    if (weight === null || (norm.kind === "layernorm" && bias === null)) {
+      throw broken(`norm "${name}" is incomplete`);
+    }
+    return { weight, bias };
   }
   buffer(name: string, cols: number): void {
     this.buffers[name] = Math.max(this.buffers[name] ?? 0, cols);
@@ -136,14 +174,18 @@ class Builder {
     t.cols = Math.max(t.cols, cols);
     for (const k of kinds) if (!t.kinds.includes(k)) t.kinds.push(k);
   }
-  parts(layer: string): LayerParts {
-    const main = this.#tensors.get(`${layer}.w`) ?? this.#tensors.get(`${layer}.s`) ?? null;
-    const v = this.#tensors.get(`${layer}.v`) ?? null;
-    const u = this.#tensors.get(`${layer}.u`) ?? null;
-    if (!main || (v === null) !== (u === null)) {
-      throw new OatmillError("invalid_artifact", `Cannot build the plan: layer "${layer}" is incomplete`);
-    }
-    return { main, v, u, bias: this.optional(`${layer}.bias`) };
+  parts(layer: string, [dOut, dIn]: Shape2): LayerParts {
+    const has = (part: string) => this.#tensors.has(`${layer}.${part}`);
+    const main = this.packed(`${layer}.${has("w") ? "w" : "s"}`, [dOut, dIn]);
+    const bias = this.optional(`${layer}.bias`, dOut);
+    if (!has("v") && !has("u")) return { main, v: null, u: null, bias };
+    const rank = this.#tensors.get(`${layer}.v`)?.shape[0] ?? 0;
+    return {
+      main,
+      v: this.packed(`${layer}.v`, [rank, dIn]),
+      u: this.packed(`${layer}.u`, [dOut, rank]),
+      bias,
+    };
   }
 
   /**
@@ -152,7 +194,8 @@ class Builder {
    */
   linears(block: number, input: InputName, names: readonly LinearName[], norm: NormRef | null): void {
     const prefix = `block.${block}`;
-    const layers = names.map((n) => ({ name: n, ...this.parts(`${prefix}.${n}`) }));
+    const shapes = linearShapes(this.spec);
+    const layers = names.map((n) => ({ name: n, ...this.parts(`${prefix}.${n}`, shapes[n]!) }));
     const kinds = [...new Set(layers.flatMap((l) => [kindOf(l.main), ...(l.v ? [kindOf(l.v)] : [])]))];
     const cols = layers[0].main.shape[1];
     this.tile(input, cols, kinds);
@@ -160,7 +203,7 @@ class Builder {
       op: "prepare",
       input: at(INPUT_BUFFER[input]),
       norm,
-      scale: this.optional(`${prefix}.${input}.scale`),
+      scale: this.optional(`${prefix}.${input}.scale`, cols),
       cols,
       tile: input,
       kinds,
@@ -221,16 +264,16 @@ class Builder {
 
 /**
  * Builds the plan of a decoder.
- * @throws {OatmillError} invalid_artifact when a tensor is missing
+ * @throws {OatmillError} invalid_artifact when a tensor is missing or has another shape than the spec says
  */
 export function buildPlan(model: PackedModel): Plan {
   const { spec } = model;
-  const b = new Builder(spec, model.tensors);
+  const b = new Builder(spec, model.blockChunks, model.tensors);
   const { heads, kvHeads, headDim } = spec.attention;
   b.buffer("hidden", spec.hiddenSize);
   b.buffer("attnOut", heads * headDim);
   b.buffer("act", spec.mlp.intermediateSize);
-  b.body.push({ op: "embed", table: b.tensor("embedding").name, out: at("hidden") }, { op: "sync" });
+  b.body.push({ op: "embed", table: b.table("embedding").name, out: at("hidden") }, { op: "sync" });
   const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
   const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
   for (let i = 0; i < spec.blocks; i++) {
@@ -255,7 +298,7 @@ export function buildPlan(model: PackedModel): Plan {
     });
     b.linears(i, "down", by("down"), null);
   }
-  const head = b.tensor(b.optional("head") ?? "embedding");
+  const head = b.table(spec.tiedEmbeddings ? "embedding" : "head");
   b.buffer("headIn", spec.hiddenSize);
   b.buffer("logits", head.shape[0]);
   b.tile("head", spec.hiddenSize, [kindOf(head)]);
@@ -264,7 +307,7 @@ export function buildPlan(model: PackedModel): Plan {
       op: "prepare",
       input: at("headIn"),
       norm: b.norm("finalNorm"),
-      scale: b.optional("head.scale"),
+      scale: b.optional("head.scale", spec.hiddenSize),
       cols: spec.hiddenSize,
       tile: "head",
       kinds: [kindOf(head)],
@@ -273,7 +316,7 @@ export function buildPlan(model: PackedModel): Plan {
     {
       op: "linear",
       weights: [head.name],
-      bias: b.optional("head.bias"),
+      bias: b.optional("head.bias", spec.vocabSize),
       tile: "head",
       out: at("logits"),
       accumulate: false,

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { OatmillError } from "../errors.ts";
+import type { TensorEntry } from "./formats/artifact_header.ts";
+import { openCheckpoint } from "./open.ts";
+import { packDense } from "./pack_dense.ts";
+import type { PackedModel } from "./packed.ts";
+import { buildPlan } from "./plan.ts";
+
+const checkpoint = await openCheckpoint(new URL("./default/", import.meta.url).pathname);
+const dense = packDense(checkpoint, { values: "int8" });
+checkpoint.close();
+
+/** The bundled model with one tensor changed, removed (null) or added. */
+function changed(name: string, change: (t: TensorEntry) => TensorEntry | null): PackedModel {
+  return { ...dense, tensors: dense.tensors.flatMap((t) => t.name === name ? change(t) ?? [] : [t]) };
+}
+const invalid = (pattern: RegExp) => (e: unknown) =>
+  e instanceof OatmillError && e.code === "invalid_artifact" && pattern.test(e.message);
+
+Deno.test("buildPlan() runs the layers of one input as one stream", () => {
+  const plan = buildPlan(dense);
+  const linears = plan.body.filter((op) => op.op === "linear");
+  assert.deepEqual(linears[0].weights, ["block.0.q.w", "block.0.k.w", "block.0.v.w"]);
+  assert.equal(linears.length, 4 * dense.spec.blocks);
+  assert.equal(plan.buffers.qkv, 256 + 128 + 128);
+});
+
+Deno.test("buildPlan() takes layers of different formats apart and keeps their columns side by side", () => {
+  const plan = buildPlan(changed("block.0.k.w", (t) => ({ ...t, format: { kind: "q4" } })));
+  const first = plan.body.filter((op) => op.op === "linear").slice(0, 3);
+  assert.deepEqual(first.map((op) => op.weights), [["block.0.q.w"], ["block.0.k.w"], ["block.0.v.w"]]);
+  assert.deepEqual(first.map((op) => op.out.column), [0, 256, 384]);
+});
+
+Deno.test("buildPlan() refuses tensors that are missing or have another shape than the spec says", () => {
+  const cases: [PackedModel, RegExp][] = [
+    [changed("block.2.up.w", () => null), /"block.2.up.s" is missing/],
+    [
+      changed("block.2.up.w", (t) => ({ ...t, shape: [t.shape[0] + 4, t.shape[1]] })),
+      /must be a packed layer \[704,256\]/,
+    ],
+    [changed("block.1.attnNorm", (t) => ({ ...t, shape: [8] })), /must be a vector of 256/],
+    [changed("finalNorm", () => null), /norm "finalNorm" is incomplete/],
+    [changed("embedding", (t) => ({ ...t, format: { kind: "q4" } })), /must be f32 or q8/],
+    [
+      changed(
+        "block.0.q.w",
+        (t) => ({ ...t, format: { kind: "windows", windows: 8, bits: 8, blockChunks: 3 } }),
+      ),
+      /blocks of 3 chunks, the model 2/,
+    ],
+    [
+      {
+        ...dense,
+        tensors: [...dense.tensors, { ...dense.tensors[0], name: "block.0.q.v", shape: [8, 256] }],
+      },
+      /"block.0.q.u" is missing/,
+    ],
+  ];
+  for (const [model, pattern] of cases) assert.throws(() => buildPlan(model), invalid(pattern));
+});
