@@ -11,7 +11,7 @@ import { removeTree } from "../store/data_folder.ts";
 export const BUNDLED_MODEL = "stories-5m";
 
 /**
- * The default recipe (rate 0.3: 0.5 wrecks a model this small) on a quarter of the default's calibration text: the first
+ * The default recipe on a quarter of the default's calibration text: the first
  * start takes seconds instead of half a minute, and the held-out perplexity is the same.
  */
 const BUNDLED_RECIPE = recipeSchema.parse({ calibration: { sequences: 32 } });
