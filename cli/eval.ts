@@ -1,4 +1,5 @@
 /** `eval`: perplexity by token and by word. */
+import { unixLines } from "../compress/lines.ts";
 import { needTokenizer, openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import type { Engine } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
@@ -15,7 +16,7 @@ export interface EvalOptions extends Pick<OpenModelOptions, "values" | "threads"
 const CONCURRENT = 2;
 
 export async function evalCommand(path: string, options: EvalOptions): Promise<void> {
-  const text = await Deno.readTextFile(options.text);
+  const text = unixLines(await Deno.readTextFile(options.text));
   const model = await openModel(path, { values: options.values, threads: options.threads });
   try {
     const tokenizer = needTokenizer(model);

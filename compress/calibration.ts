@@ -1,4 +1,5 @@
 /** Token sequences for calibration and held-out evaluation, all of one length: from a file or from the model itself. */
+import { unixLines } from "./lines.ts";
 import { OatmillError } from "../errors.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
 import { type Random, seededRandom, shuffled } from "./random.ts";
@@ -151,7 +152,7 @@ async function readText(path: string, param: string): Promise<{ text: string; cu
       parts.push(buffer.subarray(0, n));
       size += n;
     }
-    const text = await new Blob(parts as Uint8Array<ArrayBuffer>[]).text();
+    const text = unixLines(await new Blob(parts as Uint8Array<ArrayBuffer>[]).text());
     return { text, cut: size >= MAX_TEXT_BYTES };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
