@@ -34,14 +34,7 @@ export async function textSequences(
   const found = path.endsWith(".jsonl")
     ? documentWindows(parseDocuments(text, { path, cut }), window, { random, sequences })
     : shuffled(window.cut(window.encode(text)), random).slice(0, sequences);
-  if (found.length === 0) {
-    throw new OatmillError(
-      "invalid_recipe",
-      `Cannot calibrate on "${path}": the text is shorter than one sequence of ${length} tokens`,
-      "calibration.text",
-    );
-  }
-  return found;
+  return someOf(found, { doing: "calibrate", path, length, param: "calibration.text" });
 }
 
 /**
@@ -58,14 +51,20 @@ export async function evaluationSequences(
   const { text } = await readText(path, "evaluate.text");
   const ids = window.encode(text.slice(0, tokens * 16)); // no tokenizer in use has 16 characters a token on average
   const found = window.cut(ids).slice(0, Math.max(1, Math.floor(tokens / length)));
-  if (found.length === 0) {
-    throw new OatmillError(
-      "invalid_recipe",
-      `Cannot evaluate on "${path}": the text is shorter than one window of ${length} tokens`,
-      "evaluate.text",
-    );
-  }
-  return found;
+  return someOf(found, { doing: "evaluate", path, length, param: "evaluate.text" });
+}
+
+/** @throws {OatmillError} invalid_recipe when a text gave no sequence */
+function someOf(
+  found: Int32Array[],
+  { doing, path, length, param }: { doing: string; path: string; length: number; param: string },
+): Int32Array[] {
+  if (found.length > 0) return found;
+  throw new OatmillError(
+    "invalid_recipe",
+    `Cannot ${doing} on "${path}": the text is shorter than one sequence of ${length} tokens`,
+    param,
+  );
 }
 
 /** Cuts token ids into sequences; each begins with BOS where the tokenizer would put one. */
