@@ -4,7 +4,7 @@
  */
 import { fileURLToPath } from "node:url";
 import { writeGgufQ8 } from "./_gguf_q8.ts";
-import type { Contender } from "./engine.ts";
+import type { Contender } from "./contender.ts";
 
 const FOLDER = fileURLToPath(new URL("./peer/", import.meta.url));
 

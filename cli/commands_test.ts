@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { recipeSchema } from "../models/recipe.ts";
-import { median } from "../bench/engine.ts";
+import { median } from "../bench/spread.ts";
 import { mergeRecipe, readRecipe } from "./compress.ts";
 import { countWords, scoreWindows } from "./eval.ts";
 import { table } from "./output.ts";

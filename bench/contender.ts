@@ -1,0 +1,25 @@
+/** What `bench engine` can time: the interface that own engine and peers share, and the prompts they are given. */
+
+/** Something that can be timed; answers in tokens per second. */
+export interface Contender {
+  readonly name: string;
+  readonly format: string;
+  prefill(tokens: number): Promise<number>;
+  decode(tokens: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** What a decode starts from: long enough to be text, short enough that attention costs nothing. */
+export const DECODE_PROMPT = 8;
+
+/** Prompts that no prefix cache knows: a new sequence of ids each time. */
+export class Prompts {
+  #seed = 1;
+  constructor(readonly vocabSize: number) {}
+  next(length: number): number[] {
+    return Array.from({ length }, () => {
+      this.#seed = (Math.imul(this.#seed, 1664525) + 1013904223) >>> 0;
+      return 3 + this.#seed % (this.vocabSize - 3);
+    });
+  }
+}
