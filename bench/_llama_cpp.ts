@@ -3,7 +3,7 @@
  * command and one answer per line. It is not a dependency of Oatmill: `npm install --prefix bench/peer` installs it.
  */
 import { fileURLToPath } from "node:url";
-import { writeGgufQ8 } from "./_gguf_q8.ts";
+import { writeGguf } from "./_gguf_writer.ts";
 import type { Contender } from "./contender.ts";
 
 const FOLDER = fileURLToPath(new URL("./peer/", import.meta.url));
@@ -32,7 +32,7 @@ export async function startLlamaCpp(
   }
   // What it runs natively at 8 bits, from the very weights that this model was made of.
   const q8 = await Deno.makeTempFile({ suffix: ".gguf" });
-  await writeGgufQ8(path, q8);
+  await writeGguf(path, q8, "Q8_0");
   const child = new Deno.Command("node", {
     args: [FOLDER + "llama_cpp.mjs", q8, String(options.threads)],
     stdin: "piped",
