@@ -11,13 +11,15 @@ export interface ServeOptions {
   readonly context?: number;
   readonly maxSequences?: number;
   readonly maxWaiting?: number;
+  readonly prefixCache: boolean;
   readonly maxLoaded: number;
   readonly maxUploadBytes?: number;
   readonly bundled: boolean;
 }
 
 export async function serve(options: ServeOptions): Promise<void> {
-  const { host, port, data, threads, context, maxSequences, maxWaiting, maxLoaded, maxUploadBytes } = options;
+  const { host, port, data, threads, context, maxLoaded, maxUploadBytes } = options;
+  const { maxSequences, maxWaiting, prefixCache } = options;
   const stop = Promise.withResolvers<void>();
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -30,7 +32,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     data,
     otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") || null,
     otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
-    engine: { threads, contextLength: context, maxSequences, maxWaiting },
+    engine: { threads, contextLength: context, maxSequences, maxWaiting, prefixCache },
     maxLoaded,
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });

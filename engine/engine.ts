@@ -75,6 +75,7 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
     kvBlocks,
     contextLength,
     maxWaiting: options.maxWaiting ?? DEFAULT_WAITING,
+    prefixCache: options.prefixCache ?? true,
   };
   const init = {
     type: "init",
@@ -169,6 +170,10 @@ class EngineHandle implements Engine {
       waiting: 0,
       kvBlocksUsed: 0,
       kvBlocksTotal: o.kvBlocks,
+      kvBlocksCached: 0,
+      prefixQueries: 0,
+      prefixHits: 0,
+      prefixTokens: 0,
       stepsTotal: 0,
       batchTokens: 0,
     };

@@ -1,30 +1,65 @@
-/** The free list of KV blocks. Pure bookkeeping: the memory belongs to the executor. */
+/**
+ * Which KV blocks are free, which are in use (by how many sequences) and which are kept for their contents though nobody
+ * uses them now. Pure bookkeeping: the memory belongs to the executor.
+ */
 export class KvBlocks {
   readonly #free: number[];
-  readonly #used = new Set<number>();
+  /** Users of each block. */
+  readonly #users: Int32Array;
+  /** Blocks without users that are kept, longest unused first. */
+  readonly #kept = new Set<number>();
 
-  constructor(readonly total: number) {
+  /** @param onEvict hears of every kept block whose contents are given up */
+  constructor(readonly total: number, readonly onEvict: (id: number) => void = () => {}) {
     this.#free = Array.from({ length: total }, (_, i) => total - 1 - i);
+    this.#users = new Int32Array(total);
   }
 
-  get free(): number {
-    return this.#free.length;
+  /** Blocks that `take()` can give: empty ones and kept ones. */
+  get available(): number {
+    return this.#free.length + this.#kept.size;
+  }
+  get kept(): number {
+    return this.#kept.size;
   }
   get used(): number {
-    return this.#used.size;
+    return this.total - this.available;
+  }
+  usersOf(id: number): number {
+    return this.#users[id];
   }
 
-  /** @returns a block id, or null when none is free */
+  /** @returns an empty block, else the longest unused of the kept ones, emptied; null when all are in use */
   take(): number | null {
-    const id = this.#free.pop();
-    if (id === undefined) return null;
-    this.#used.add(id);
+    let id = this.#free.pop();
+    if (id === undefined) {
+      const [oldest] = this.#kept;
+      if (oldest === undefined) return null;
+      this.#kept.delete(oldest);
+      this.onEvict(oldest);
+      id = oldest;
+    }
+    this.#users[id] = 1;
     return id;
   }
 
-  /** @throws {RangeError} when the block was not taken */
-  release(id: number): void {
-    if (!this.#used.delete(id)) throw new RangeError(`KV block ${id} is not in use`);
-    this.#free.push(id);
+  /**
+   * One more user of a block that is in use or kept.
+   * @throws {RangeError} when it is empty
+   */
+  share(id: number): void {
+    if (this.#users[id] === 0 && !this.#kept.delete(id)) throw new RangeError(`KV block ${id} is empty`);
+    this.#users[id]++;
+  }
+
+  /**
+   * One user less; the last one leaves the block empty, or kept if its contents can be found again.
+   * @throws {RangeError} when nobody uses it
+   */
+  release(id: number, keep: boolean): void {
+    if (!(this.#users[id] > 0)) throw new RangeError(`KV block ${id} is not in use`);
+    if (--this.#users[id] > 0) return;
+    if (keep) this.#kept.add(id);
+    else this.#free.push(id);
   }
 }

@@ -158,11 +158,16 @@ export class Leader {
   #flush(): void {
     const events = this.#events;
     this.#events = [];
+    const { running, waiting, blocks, prefixes } = this.#scheduler;
     this.#report(events, {
-      running: this.#scheduler.running,
-      waiting: this.#scheduler.waiting,
-      kvBlocksUsed: this.#scheduler.blocks.used,
-      kvBlocksTotal: this.#scheduler.blocks.total,
+      running,
+      waiting,
+      kvBlocksUsed: blocks.used,
+      kvBlocksTotal: blocks.total,
+      kvBlocksCached: blocks.kept,
+      prefixQueries: prefixes.queries,
+      prefixHits: prefixes.hits,
+      prefixTokens: prefixes.tokens,
       stepsTotal: this.#steps,
       batchTokens: this.#batchTokens,
     });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { OatmillError } from "../errors.ts";
-import { Scheduler, type SchedulerOptions, Sequence } from "./scheduler.ts";
+import { type Outputs, Scheduler, type SchedulerOptions, Sequence } from "./scheduler.ts";
 
 const OPTIONS: SchedulerOptions = {
   maxSequences: 4,
@@ -11,95 +11,172 @@ const OPTIONS: SchedulerOptions = {
   kvBlocks: 8,
   contextLength: 96,
   maxWaiting: 100,
+  prefixCache: true,
 };
 
-const prompt = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+const prompt = (n: number, from = 0): number[] => Array.from({ length: n }, (_, i) => from + i);
 
-/**
- * Runs a scheduler to the end with a model that is a function of the tokens, through a simulated cache: every row must find
- * all earlier positions of its own sequence in its own blocks.
- */
-function simulate(
-  options: SchedulerOptions,
-  requests: { prompt: number; produce: number; at: number; cancelAt: number | null }[],
-) {
-  const scheduler = new Scheduler(options);
-  const cache = new Map<string, number>();
-  const sequences = requests.map((r, i) => ({
-    r,
-    s: new Sequence(i, prompt(r.prompt), "last"),
-    done: false,
-    added: false,
-  }));
-  let steps = 0, rows = 0;
-  for (;; steps++) {
-    assert.ok(steps < 5000, "the scheduler makes progress");
-    for (const q of sequences) {
-      if (!q.added && q.r.at <= steps) {
-        scheduler.add(q.s);
-        q.added = true;
-      }
-      if (q.added && !q.done && q.r.cancelAt !== null && q.r.cancelAt <= steps) {
-        scheduler.remove(q.s);
-        q.done = true;
-      }
-    }
-    if (sequences.every((q) => q.done)) break;
-    const step = scheduler.next();
-    if (!step) {
-      assert.ok(scheduler.idle, "a step comes while work waits");
-      continue;
-    }
-    assert.ok(step.rows.length <= options.maxRows);
-    rows += step.rows.length;
-    const seen = new Set<string>();
-    for (const { sequence: s, position } of step.rows) {
-      const at = (p: number) => `${s.blocks[Math.floor(p / KV_BLOCK_TOKENS)]}:${p % KV_BLOCK_TOKENS}`;
-      assert.ok(!seen.has(at(position)), "no two rows write one slot");
-      seen.add(at(position));
-      cache.set(at(position), s.id * 1000 + position);
-    }
-    for (const { sequence: s, position, output } of step.rows) {
-      for (let p = 0; p <= position; p++) {
-        const at = `${s.blocks[Math.floor(p / KV_BLOCK_TOKENS)]}:${p % KV_BLOCK_TOKENS}`;
-        assert.equal(cache.get(at), s.id * 1000 + p, "the cache holds what the row attends to");
-      }
-      assert.equal(output, position === s.tokens.length - 1);
-    }
-    for (const { sequence: s, output } of step.rows.filter((r) => r.output)) {
-      assert.ok(output);
-      const q = sequences[s.id];
-      s.tokens.push(0);
-      if (s.tokens.length - s.promptLength >= q.r.produce || s.tokens.length >= options.contextLength) {
-        scheduler.remove(s);
-        q.done = true;
-      }
-    }
-  }
-  assert.equal(scheduler.blocks.used, 0, "no block leaks");
-  assert.ok(scheduler.idle);
-  return { sequences, steps, rows };
+/** Stands for the keys and values of a position, which depend on its token and all before it. */
+function contentsOf(tokens: readonly number[], length: number): number[] {
+  let hash = 1;
+  return tokens.slice(0, length).map((t) => hash = Math.imul(hash ^ (t + 1), 0x9e3779b1) ^ (hash >>> 15));
 }
 
-Deno.test("Scheduler completes every request and leaks no block, whatever the load", () => {
-  const request = fc.record({
-    prompt: fc.integer({ min: 1, max: 90 }),
-    produce: fc.integer({ min: 1, max: 40 }),
-    at: fc.integer({ min: 0, max: 60 }),
-    cancelAt: fc.option(fc.integer({ min: 0, max: 80 }), { freq: 5 }),
-  });
+interface Request {
+  readonly prompt: readonly number[];
+  readonly outputs: Outputs;
+  readonly produce: number;
+  readonly at: number;
+  readonly cancelAt: number | null;
+}
+const request = (o: Partial<Request>): Request => ({
+  prompt: prompt(20),
+  outputs: "last",
+  produce: 10,
+  at: 0,
+  cancelAt: null,
+  ...o,
+});
+
+/** A model without weights: the next of three tokens is a function of all before it. */
+const nextToken = (tokens: readonly number[]): number =>
+  Math.abs(contentsOf(tokens, tokens.length).at(-1)! >> 8) % 3;
+
+/** Every block is empty, kept and known, or in use by as many as count it; and a known prefix's beginning is known. */
+function checkBlocks({ blocks, prefixes }: Scheduler, sequences: readonly Sequence[]): void {
+  const users = new Map<number, number>();
+  for (const s of sequences) for (const b of s.blocks) users.set(b, (users.get(b) ?? 0) + 1);
+  for (let b = 0; b < blocks.total; b++) assert.equal(blocks.usersOf(b), users.get(b) ?? 0);
+  assert.equal(blocks.used, users.size);
+  const known = [...prefixes.blocks()];
+  assert.equal(known.filter((e) => blocks.usersOf(e.block) === 0).length, blocks.kept);
+  const numbers = new Set([0, ...known.map((e) => e.prefix)]);
+  for (const e of known) assert.ok(numbers.has(e.parent), "the ends of prefixes are evicted first");
+}
+
+/**
+ * Runs a scheduler to the end with a model that is a function of the tokens, through a simulated cache: whatever a row
+ * attends to must be what its own tokens would have written there.
+ */
+class Simulation {
+  readonly scheduler: Scheduler;
+  readonly #memory = new Map<number, number>();
+  readonly sequences: readonly { r: Request; s: Sequence; seen: number[]; state: "new" | "live" | "done" }[];
+  steps = 0;
+  rows = 0;
+
+  constructor(readonly options: SchedulerOptions, requests: readonly Request[]) {
+    this.scheduler = new Scheduler(options);
+    this.sequences = requests.map((r, i) => ({
+      r,
+      s: new Sequence(i, r.prompt, r.outputs),
+      seen: [],
+      state: "new",
+    }));
+  }
+
+  run(): this {
+    for (;; this.steps++) {
+      assert.ok(this.steps < 5000, "the scheduler makes progress");
+      this.#arrive();
+      if (this.sequences.every((q) => q.state === "done")) break;
+      this.#step();
+      checkBlocks(this.scheduler, this.sequences.map((q) => q.s));
+    }
+    assert.equal(this.scheduler.blocks.used, 0, "no block leaks");
+    assert.equal(this.scheduler.blocks.available, this.options.kvBlocks);
+    assert.ok(this.scheduler.idle);
+    return this;
+  }
+
+  #arrive(): void {
+    for (const q of this.sequences) {
+      if (q.state === "new" && q.r.at <= this.steps) {
+        this.scheduler.add(q.s);
+        q.state = "live";
+      }
+      if (q.state === "live" && q.r.cancelAt !== null && q.r.cancelAt <= this.steps) this.#end(q);
+    }
+  }
+
+  #end(q: Simulation["sequences"][number]): void {
+    this.scheduler.remove(q.s);
+    q.state = "done";
+  }
+
+  #step(): void {
+    const step = this.scheduler.next();
+    if (!step) return assert.ok(this.scheduler.idle, "a step comes while work waits");
+    assert.ok(step.rows.length <= this.options.maxRows);
+    this.rows += step.rows.length;
+    const slot = (s: Sequence, p: number) =>
+      s.blocks[Math.floor(p / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS + p % KV_BLOCK_TOKENS;
+    const written = new Set<number>();
+    for (const { sequence: s, position } of step.rows) {
+      const at = slot(s, position);
+      assert.ok(!written.has(at), "no two rows write one slot");
+      assert.equal(
+        this.scheduler.blocks.usersOf(Math.floor(at / KV_BLOCK_TOKENS)),
+        1,
+        "shared blocks are read only",
+      );
+      written.add(at);
+      this.#memory.set(at, contentsOf(s.tokens, position + 1).at(-1)!);
+    }
+    for (const { sequence: s, position } of step.rows) {
+      contentsOf(s.tokens, position + 1).forEach((contents, p) =>
+        assert.equal(this.#memory.get(slot(s, p)), contents, "the cache holds what the row attends to")
+      );
+    }
+    for (const { sequence: s, position } of step.rows.filter((r) => r.output)) this.#output(s, position);
+  }
+
+  #output(s: Sequence, position: number): void {
+    const q = this.sequences[s.id];
+    q.seen.push(position);
+    s.needed = position + 1;
+    if (position < s.tokens.length - 1) return;
+    s.tokens.push(nextToken(s.tokens));
+    if (s.tokens.length - s.promptLength >= q.r.produce || s.tokens.length >= this.options.contextLength) {
+      this.#end(q);
+    }
+  }
+}
+const simulate = (options: Partial<SchedulerOptions>, requests: readonly Request[]): Simulation =>
+  new Simulation({ ...OPTIONS, ...options }, requests).run();
+
+/** Prompts that begin alike more or less far, of tokens that `nextToken()` gives too. */
+const prompts = fc.tuple(
+  fc.integer({ min: 0, max: 2 }),
+  fc.integer({ min: 0, max: 70 }),
+  fc.integer({ min: 1, max: 20 }),
+)
+  .map(([family, shared, own]) => [
+    ...prompt(shared).map((i) => (i * (family + 1)) % 3),
+    ...prompt(own).map((i) => (shared + i) % 3),
+  ]);
+const requests = fc.record({
+  prompt: prompts,
+  outputs: fc.constantFrom<Outputs>("last", "last", "last", "all"),
+  produce: fc.integer({ min: 1, max: 40 }),
+  at: fc.integer({ min: 0, max: 60 }),
+  cancelAt: fc.option(fc.integer({ min: 0, max: 80 }), { freq: 5 }),
+});
+
+Deno.test("Scheduler completes every request, reads what was written and leaks no block, whatever the load", () => {
   fc.assert(
     fc.property(
-      fc.array(request, { minLength: 1, maxLength: 12 }),
+      fc.array(requests, { minLength: 1, maxLength: 12 }),
       fc.integer({ min: 6, max: 30 }),
-      (requests, kvBlocks) => {
-        const { sequences } = simulate({ ...OPTIONS, kvBlocks }, requests);
-        for (const { r, s } of sequences) {
+      fc.boolean(),
+      (requests, kvBlocks, prefixCache) => {
+        const { sequences } = simulate({ kvBlocks, prefixCache }, requests);
+        for (const { r, s, seen } of sequences) {
           if (r.cancelAt !== null) continue;
-          assert.equal(
-            s.tokens.length - s.promptLength,
-            Math.min(r.produce, OPTIONS.contextLength - r.prompt),
-          );
+          const made = Math.min(r.produce, OPTIONS.contextLength - r.prompt.length);
+          assert.equal(s.tokens.length - s.promptLength, made);
+          const first = r.outputs === "all" ? 0 : r.prompt.length - 1;
+          assert.deepEqual(seen, prompt(s.tokens.length - 1 - first, first), "each output once, in order");
         }
       },
     ),
@@ -129,12 +206,57 @@ Deno.test("Scheduler runs several decoding sequences in one step", () => {
 });
 
 Deno.test("Scheduler preempts the youngest sequence when blocks run out and finishes it later", () => {
-  const { sequences, rows } = simulate({ ...OPTIONS, kvBlocks: 6, maxSequences: 2 }, [
-    { prompt: 40, produce: 40, at: 0, cancelAt: null },
-    { prompt: 20, produce: 40, at: 0, cancelAt: null },
+  const { sequences, rows } = simulate({ kvBlocks: 6, maxSequences: 2, prefixCache: false }, [
+    request({ prompt: prompt(40), produce: 40 }),
+    request({ prompt: prompt(20), produce: 40 }),
   ]);
   for (const { s } of sequences) assert.equal(s.tokens.length - s.promptLength, 40);
   assert.ok(rows > 40 + 39 + 20 + 39, "something was computed again");
+});
+
+Deno.test("Scheduler computes a known beginning once, all but the last token", () => {
+  const beginning = prompt(48);
+  const { scheduler, rows, sequences } = simulate({ kvBlocks: 20 }, [
+    request({ prompt: [...beginning, 100], produce: 1 }),
+    request({ prompt: [...beginning, 200, 201], produce: 1, at: 5 }),
+    request({ prompt: beginning, produce: 1, at: 10 }),
+  ]);
+  assert.deepEqual(sequences.map(({ s }) => s.cached), [0, 48, 32]);
+  assert.equal(rows, 49 + 2 + 16);
+  assert.deepEqual([scheduler.prefixes.queries, scheduler.prefixes.hits, scheduler.prefixes.tokens], [
+    3,
+    2,
+    80,
+  ]);
+});
+
+Deno.test("Scheduler computes a common beginning once for sequences that come together", () => {
+  const { sequences } = simulate({ kvBlocks: 20 }, [
+    request({ prompt: [...prompt(70), 100], produce: 1 }),
+    request({ prompt: [...prompt(70), 200], produce: 1 }),
+  ]);
+  assert.deepEqual(sequences.map(({ s }) => s.cached), [0, 64]);
+});
+
+Deno.test("Scheduler computes every row whose logits are asked for", () => {
+  const { rows } = simulate({ kvBlocks: 20 }, [
+    request({ prompt: prompt(48), outputs: "all", produce: 1 }),
+    request({ prompt: prompt(48), outputs: "all", produce: 1, at: 5 }),
+  ]);
+  assert.equal(rows, 96);
+});
+
+Deno.test("Scheduler resumes a preempted sequence from what is left of its blocks", () => {
+  const load = [
+    request({ prompt: prompt(40), produce: 40 }),
+    request({ prompt: prompt(20, 50), produce: 40 }),
+  ];
+  const options = { kvBlocks: 6, maxSequences: 2 };
+  const kept = simulate(options, load), computed = simulate({ ...options, prefixCache: false }, load);
+  assert.ok(kept.rows < computed.rows, "fewer rows are computed again");
+  for (const { s } of kept.sequences) {
+    assert.equal(s.cached, 0, "what it computed itself does not count as cached");
+  }
 });
 
 Deno.test("Scheduler.add() refuses what exceeds the queue or the context window", () => {

@@ -66,6 +66,12 @@ export interface EngineStats {
   readonly waiting: number;
   readonly kvBlocksUsed: number;
   readonly kvBlocksTotal: number;
+  /** KV blocks that nobody uses now, kept for prompts that begin alike. */
+  readonly kvBlocksCached: number;
+  /** Since the model was loaded: prompts looked for in the prefix cache, prompts it knew some of, tokens it saved. */
+  readonly prefixQueries: number;
+  readonly prefixHits: number;
+  readonly prefixTokens: number;
   readonly threads: number;
   readonly memoryBytes: number;
   readonly stepsTotal: number;
@@ -102,4 +108,6 @@ export interface EngineOptions {
   readonly maxWaiting?: number;
   /** Cap on the context window. */
   readonly contextLength?: number;
+  /** Let prompts that begin alike share KV blocks; default true. Results are the same. */
+  readonly prefixCache?: boolean;
 }

@@ -45,6 +45,7 @@ export class Work {
    * @returns true when the request has ended (its last events are in `events`)
    */
   output(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
+    this.sequence.needed = position + 1;
     return this.kind === "generate"
       ? this.#generate(position, row, events)
       : this.#measure(position, row, events);
@@ -70,10 +71,8 @@ export class Work {
   #generate(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
     const { sequence: s, request } = this;
     if (position < s.tokens.length - 1) {
-      // A prompt row (echo), or a row computed again after preemption.
-      if (this.#promptLogprobs && position < s.promptLength - 1) {
-        this.#promptLogprobs[position + 1] = logprobs(row, request.logprobs ?? 0).of(s.tokens[position + 1]);
-      }
+      // A prompt row (echo).
+      this.#promptLogprobs![position + 1] = logprobs(row, request.logprobs ?? 0).of(s.tokens[position + 1]);
       return false;
     }
     if (this.#produced === 0) {
@@ -83,7 +82,7 @@ export class Work {
         event: {
           type: "prompt",
           promptTokens: s.promptLength,
-          cachedTokens: 0,
+          cachedTokens: s.cached,
           logprobs: this.#promptLogprobs,
         },
       });

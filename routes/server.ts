@@ -145,6 +145,10 @@ function observeModels({ telemetry, registry }: Services): void {
       report("steps", stats?.stepsTotal ?? 0, attributes);
       report("kvBlocksUsed", stats?.kvBlocksUsed ?? 0, attributes);
       report("kvBlocksTotal", stats?.kvBlocksTotal ?? 0, attributes);
+      report("kvBlocksCached", stats?.kvBlocksCached ?? 0, attributes);
+      report("prefixQueries", stats?.prefixQueries ?? 0, attributes);
+      report("prefixHits", stats?.prefixHits ?? 0, attributes);
+      report("prefixTokens", stats?.prefixTokens ?? 0, attributes);
       report("modelMemory", stats?.memoryBytes ?? 0, attributes);
     }
   });

@@ -140,6 +140,30 @@ export const INSTRUMENTS = {
     unit: "{block}",
     description: "KV blocks there are",
   },
+  kvBlocksCached: {
+    kind: "observable_gauge",
+    name: "oatmill.engine.kv_blocks_cached",
+    unit: "{block}",
+    description: "KV blocks kept for prompts that begin alike, not in use now",
+  },
+  prefixQueries: {
+    kind: "observable_gauge",
+    name: "oatmill.engine.prefix_cache_queries",
+    unit: "{request}",
+    description: "Prompts looked for in the prefix cache since the model was loaded",
+  },
+  prefixHits: {
+    kind: "observable_gauge",
+    name: "oatmill.engine.prefix_cache_hits",
+    unit: "{request}",
+    description: "Prompts whose beginning the prefix cache knew, since the model was loaded",
+  },
+  prefixTokens: {
+    kind: "observable_gauge",
+    name: "oatmill.engine.prefix_cache_tokens",
+    unit: "{token}",
+    description: "Tokens the prefix cache saved computing since the model was loaded",
+  },
   modelMemory: {
     kind: "observable_gauge",
     name: "oatmill.engine.memory",
