@@ -39,4 +39,5 @@ CMD ["run", "--no-prompt", "--cached-only", \
   "--allow-write=/data", \
   "--allow-env=OTEL_*,OATMILL_DATA,OATMILL_HOST,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
   "--allow-ffi=/app/node_modules", \
+  "--allow-sys=systemMemoryInfo", \
   "main.ts", "serve"]

@@ -49,6 +49,8 @@ export const ERRORS = {
   unavailable: { status: 503, type: "server_error" },
   /** The disk is full or not writable. */
   storage_failed: { status: 507, type: "server_error" },
+  /** The machine's memory cannot hold the model. */
+  insufficient_memory: { status: 507, type: "server_error" },
   /** The caller cancelled the work. */
   cancelled: { status: 409, type: "invalid_request_error" },
 } as const satisfies Record<string, ErrorInfo>;

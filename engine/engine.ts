@@ -3,13 +3,12 @@
  * their messages into promises and event streams.
  */
 import { OatmillError } from "../errors.ts";
-import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
 import { chooseAccumulate } from "../kernels/tune.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
-import { fillRope } from "./executor.ts";
-import { kvBlockBytes, mapMemory } from "./memory_map.ts";
+import { availableMemory, planCapacity } from "./capacity.ts";
+import { fillRope } from "./rope_tables.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import {
   type Engine,
@@ -34,39 +33,37 @@ const MAX_ROWS = 256;
 const MIXED_PREFILL_ROWS = 64;
 const DEFAULT_SEQUENCES = 16;
 const DEFAULT_WAITING = 256;
-/** Default bound on the KV pool; it is reserved, and touched only as far as it is used. */
-const DEFAULT_KV_BYTES = 1 << 30;
 
 /**
  * Loads a model and starts its threads.
- * @throws {OatmillError} too_large when the model does not fit into one memory, what the model's `load()` throws
+ * @throws {OatmillError} too_large when a part of the model does not fit into a memory, insufficient_memory when the
+ * machine cannot hold it, what the model's `load()` throws
  */
 export async function loadEngine(model: PackedModel, options: EngineOptions = {}): Promise<Engine> {
   const { spec } = model;
   const threads = options.threads ?? navigator.hardwareConcurrency;
   const maxSequences = options.maxSequences ?? DEFAULT_SEQUENCES;
-  let contextLength = Math.min(options.contextLength ?? spec.contextLength, spec.contextLength);
-  const kvTokens = options.kvTokens ?? defaultKvTokens(model, maxSequences, contextLength);
-  contextLength = Math.min(contextLength, Math.floor(kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS);
-  const kvBlocks = Math.max(
-    Math.ceil(contextLength / KV_BLOCK_TOKENS),
-    Math.min(
-      Math.floor(kvTokens / KV_BLOCK_TOKENS),
-      maxSequences * Math.ceil(contextLength / KV_BLOCK_TOKENS),
-    ),
-  );
-
   const plan = buildPlan(model);
-  const map = mapMemory(model, plan, { threads, maxRows: MAX_ROWS, maxSequences, kvBlocks, contextLength });
+  const { map, memoryBytes, contextLength, kvBlocks } = planCapacity(model, plan, {
+    ...options,
+    threads,
+    maxRows: MAX_ROWS,
+    maxSequences,
+    availableBytes: availableMemory(),
+  });
   const modules = await loadKernelModules(["base", ...plan.modules], await accumulateChoice());
   const encoding = await probeEncoding();
-  const memory = createMemory(map.bytes);
-  writeConstants(memory, map.consts, encoding);
-  fillRope(memory, map, spec, contextLength);
-  await model.load(({ name }) => {
-    const { address, entry } = map.tensors[name];
-    return new Uint8Array(memory.buffer, address, entry.bytes);
+  const places = new Map<string, Uint8Array>();
+  const memories = map.segments.map((segment) => {
+    const memory = createMemory(segment.bytes);
+    writeConstants(memory, segment.consts, encoding);
+    fillRope(memory, segment, spec, contextLength);
+    for (const { address, entry } of Object.values(segment.tensors)) {
+      places.set(entry.name, new Uint8Array(memory.buffer, address, entry.bytes));
+    }
+    return memory;
   });
+  await model.load(({ name }) => places.get(name)!);
 
   const scheduler: SchedulerOptions = {
     maxSequences,
@@ -80,7 +77,7 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
   const init = {
     type: "init",
     modules,
-    memory,
+    memories,
     encoding,
     plan,
     map,
@@ -94,7 +91,7 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
     contextLength,
     vocabSize: spec.vocabSize,
     threads,
-    memoryBytes: map.bytes,
+    memoryBytes,
     kvBlocks,
   });
 }
@@ -102,16 +99,6 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
 /** Which variant of the quantised kernels is faster here: ~20 ms, once a process. Results are the same bits. */
 let choice: ReturnType<typeof chooseAccumulate> | null = null;
 const accumulateChoice = () => choice ??= chooseAccumulate();
-
-function defaultKvTokens(model: PackedModel, maxSequences: number, contextLength: number): number {
-  const { kvHeads, headDim } = model.spec.attention;
-  const block = kvBlockBytes(kvHeads, headDim);
-  const blocks = Math.floor(DEFAULT_KV_BYTES / (model.spec.blocks * (block.k + block.v)));
-  return Math.max(
-    KV_BLOCK_TOKENS,
-    Math.min(blocks * KV_BLOCK_TOKENS, maxSequences * (contextLength + KV_BLOCK_TOKENS)),
-  );
-}
 
 /** All threads or none. */
 async function startWorkers(init: Omit<InitMessage, "thread">): Promise<Worker[]> {

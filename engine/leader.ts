@@ -20,8 +20,9 @@ export class Leader {
   readonly #scheduler: Scheduler;
   readonly #work = new Map<number, Work>();
   readonly #control: Int32Array;
-  readonly #floats: Float32Array;
-  readonly #ints: Int32Array;
+  /** By segment. */
+  readonly #ints: readonly Int32Array[];
+  readonly #headFloats: Float32Array;
   readonly #report: (events: WorkEvent[], stats: WorkerStats) => void;
   #events: WorkEvent[] = [];
   #looping = false;
@@ -38,9 +39,10 @@ export class Leader {
     this.#executor = executor;
     this.#kernels = kernels;
     this.#scheduler = new Scheduler(init.scheduler);
-    this.#control = new Int32Array(init.memory.buffer, init.map.control, 16);
-    this.#floats = new Float32Array(init.memory.buffer);
-    this.#ints = new Int32Array(init.memory.buffer);
+    const { memories, map } = init;
+    this.#control = new Int32Array(memories[0].buffer, map.segments[0].control, 16);
+    this.#ints = memories.map((memory) => new Int32Array(memory.buffer));
+    this.#headFloats = new Float32Array(memories[map.head].buffer);
     this.#report = report;
   }
 
@@ -120,22 +122,23 @@ export class Leader {
 
   #row(index: number): LogitsRow {
     const { map, spec } = this.#init;
-    const { address, stride } = map.buffers.logits;
+    const { buffers, candidates } = map.segments[map.head];
+    const { address, stride } = buffers.logits;
     return {
       kernels: this.#kernels.base,
-      floats: this.#floats,
-      ints: this.#ints,
+      floats: this.#headFloats,
+      ints: this.#ints[map.head],
       address: address + index * stride * 4,
       vocab: spec.vocabSize,
-      candidates: map.candidates,
+      candidates,
     };
   }
 
-  /** Writes the step's parameters for all threads; returns the rows that need logits. */
+  /** Writes the step's parameters for all threads, in every memory; returns the rows that need logits. */
   #write(step: Step): number[] {
-    const { map } = this.#init;
+    const map = this.#init.map.segments[0];
     const at = map.step;
-    const ints = this.#ints;
+    const [ints, ...others] = this.#ints;
     const outputs: number[] = [];
     step.rows.forEach(({ sequence: s, position, output }, row) => {
       this.#work.get(s.id)?.start();
@@ -152,6 +155,8 @@ export class Leader {
         outputs.push(row);
       }
     });
+    const { begin, end } = map.stepPlace;
+    for (const other of others) other.set(ints.subarray(begin / 4, end / 4), begin / 4);
     return outputs;
   }
 

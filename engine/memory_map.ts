@@ -1,19 +1,24 @@
 /**
- * Where everything lies in the engine's one shared WebAssembly memory: plain numbers, computed once on the main thread and
- * posted to every worker.
+ * Where everything lies in the engine's shared WebAssembly memories, one for each segment of the model (segments.ts): plain
+ * numbers, computed once on the main thread and posted to every worker.
  */
 import { OatmillError } from "../errors.ts";
 import { CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES } from "../kernels/abi.ts";
 import { CHUNK, chunkCount } from "../kernels/layout.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
-import type { Plan } from "../models/plan.ts";
+import type { Plan, PlanOp } from "../models/plan.ts";
+import { operandsOf } from "../models/plan_operands.ts";
+import { cutIntoRuns, type ItemRun, ownersOf, type PlanItems, planItems } from "./segments.ts";
 import { CONTROL_BYTES } from "./threads.ts";
 
 /** Largest WebAssembly memory with 32-bit addresses. */
-const MAX_MEMORY_BYTES = 2 ** 32 - 65536;
+export const MAX_MEMORY_BYTES = 2 ** 32 - 65536;
 /** Rows whose logits are held at once. */
 export const HEAD_ROWS = 32;
+
+/** For messages. */
+export const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 export interface BufferPlace {
   readonly address: number;
@@ -31,22 +36,12 @@ export interface PrivatePlaces {
   readonly buffers: Readonly<Record<string, BufferPlace>>;
   readonly tiles: Readonly<Record<string, TilePlace>>;
 }
-export interface MemoryMap {
-  readonly bytes: number;
+
+/** What lies at the same addresses in every memory. */
+export interface CommonPlaces {
+  /** The control block (threads.ts); that of the first memory is used. */
   readonly control: number;
   readonly consts: number;
-  readonly tensors: Readonly<Record<string, { readonly address: number; readonly entry: TensorEntry }>>;
-  readonly buffers: Readonly<Record<string, BufferPlace>>;
-  readonly tiles: Readonly<Record<string, TilePlace>>;
-  /** By thread. */
-  readonly own: readonly PrivatePlaces[];
-  readonly rope: { readonly cos: number; readonly sin: number } | null;
-  readonly kv: {
-    readonly k: number;
-    readonly v: number;
-    readonly layerBytesK: number;
-    readonly layerBytesV: number;
-  };
   /** i32 arrays, one entry a row of the step (outRows: one an output). */
   readonly step: {
     readonly ids: number;
@@ -59,10 +54,33 @@ export interface MemoryMap {
   /** KV block tables: `[maxSequences][blocksPerSequence]` i32. */
   readonly blockTables: number;
   readonly blocksPerSequence: number;
-  /** Indices that sampling selects, i32 `[vocab]`. */
+  /** `step` and `blockTables` lie in these addresses: what the leader writes for every step. */
+  readonly stepPlace: { readonly begin: number; readonly end: number };
+}
+
+/** One memory: some of the model's tensors and what the operations on them need. */
+export interface SegmentMap extends CommonPlaces {
+  readonly bytes: number;
+  readonly tensors: Readonly<Record<string, { readonly address: number; readonly entry: TensorEntry }>>;
+  readonly buffers: Readonly<Record<string, BufferPlace>>;
+  readonly tiles: Readonly<Record<string, TilePlace>>;
+  /** By thread. */
+  readonly own: readonly PrivatePlaces[];
+  readonly rope: { readonly cos: number; readonly sin: number } | null;
+  /** Pools by transformer block. */
+  readonly kv: Readonly<Record<number, { readonly k: number; readonly v: number }>>;
+  /** Indices that sampling selects, i32 `[vocab]`; 0 where no logits are. */
   readonly candidates: number;
   /** Attention scratch of each thread. */
   readonly scratch: readonly number[];
+}
+
+export interface MemoryMap {
+  readonly segments: readonly SegmentMap[];
+  /** Segment of each operation of the plan's body. */
+  readonly body: readonly number[];
+  /** Segment of the head's operations, with the logits. */
+  readonly head: number;
 }
 
 export interface MapOptions {
@@ -71,29 +89,33 @@ export interface MapOptions {
   readonly maxSequences: number;
   readonly kvBlocks: number;
   readonly contextLength: number;
+  /** Most bytes of one memory; default: what 32-bit addresses reach. */
+  readonly memoryLimitBytes?: number;
 }
 
 const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
 
-/** Tensors in the order the plan reads them, those of one linear operation together; then the rest. */
-function readingOrder(model: PackedModel, plan: Plan): TensorEntry[][] {
-  const left = new Map(model.tensors.map((t) => [t.name, t]));
+/** Tensors in the order the operations read them, those of one linear operation together; then the rest. */
+function readingOrder(tensors: readonly TensorEntry[], ops: readonly PlanOp[]): TensorEntry[][] {
+  const left = new Map(tensors.map((t) => [t.name, t]));
   const take = (name: string): TensorEntry[] => {
     const entry = left.get(name);
     left.delete(name);
     return entry ? [entry] : [];
   };
-  const groups = [...plan.body, ...plan.head].flatMap((op) =>
-    op.op === "linear" ? [op.weights.flatMap(take)] : []
-  );
+  const groups = ops.flatMap((op) => op.op === "linear" ? [op.weights.flatMap(take)] : []);
   return [...groups, ...[...left.values()].map((e) => [e])].filter((g) => g.length > 0);
 }
 
-function mapValues<T, U>(
+/** `f` of those entries whose names are used. */
+function mapUsed<T, U>(
   record: Readonly<Record<string, T>>,
+  used: ReadonlySet<string>,
   f: (name: string, value: T) => U,
 ): Record<string, U> {
-  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, f(name, value)]));
+  return Object.fromEntries(
+    Object.entries(record).flatMap(([name, value]) => used.has(name) ? [[name, f(name, value)]] : []),
+  );
 }
 
 /** KV bytes of one block of {@linkcode KV_BLOCK_TOKENS} tokens in one layer. */
@@ -102,24 +124,43 @@ export function kvBlockBytes(kvHeads: number, headDim: number): { k: number; v: 
   return { k: per * headDim, v: per * roundUp(headDim, 4) };
 }
 
-/**
- * Lays out the memory.
- * @throws {OatmillError} too_large when a 32-bit memory cannot hold it
- */
-export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): MemoryMap {
+/** The part of the model that one memory holds. */
+interface Part {
+  readonly ops: readonly PlanOp[];
+  readonly tensors: readonly TensorEntry[];
+  /** Transformer blocks whose KV pools it holds. */
+  readonly blocks: readonly number[];
+}
+
+/** Lays out one memory; says what it would need, however much that is. */
+function mapSegment(model: PackedModel, plan: Plan, part: Part, o: MapOptions): SegmentMap {
   let at = 1024; // address 0 stays unused: it means "none" in the kernels' calling convention
   const take = (bytes: number): number => {
     const address = at;
     at = roundUp(at + bytes, 64);
     return address;
   };
+  const i32 = (n: number) => take(n * 4);
   const { spec } = model;
   const { kvHeads, heads, headDim, rope } = spec.attention;
 
+  // First, so that these addresses are the same in every memory.
   const control = take(CONTROL_BYTES);
   const consts = take(CONSTS_BYTES);
+  const step = {
+    ids: i32(o.maxRows),
+    positions: i32(o.maxRows),
+    slots: i32(o.maxRows),
+    contexts: i32(o.maxRows),
+    tables: i32(o.maxRows),
+    outRows: i32(o.maxRows),
+  };
+  const blocksPerSequence = Math.ceil(o.contextLength / KV_BLOCK_TOKENS);
+  const blockTables = i32(o.maxSequences * blocksPerSequence);
+  const stepPlace = { begin: step.ids, end: at };
+
   const tensors: Record<string, { address: number; entry: TensorEntry }> = {};
-  for (const group of readingOrder(model, plan)) {
+  for (const group of readingOrder(part.tensors, part.ops)) {
     let address = take(group.reduce((n, e) => n + e.bytes, 0));
     for (const entry of group) {
       tensors[entry.name] = { address, entry };
@@ -141,67 +182,100 @@ export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): Memory
       f32: t.kinds.includes("f32") ? take(rows * t.cols * 4) : 0,
     };
   };
+  const operands = part.ops.map(operandsOf);
+  const usedBuffers = new Set(operands.flatMap((x) => x.buffers));
+  const usedTiles = new Set(operands.flatMap((x) => x.tiles));
   const headNames = new Set(["logits", "headIn", "head"]);
   const rowsOf = (name: string) => headNames.has(name) ? HEAD_ROWS : o.maxRows;
-  const buffers = mapValues(plan.buffers, (name, cols) => buffer(cols, rowsOf(name)));
+  const buffers = mapUsed(plan.buffers, usedBuffers, (name, cols) => buffer(cols, rowsOf(name)));
   buffers.normed = buffer(spec.hiddenSize, Math.max(o.maxRows, HEAD_ROWS));
-  const tiles = mapValues(plan.tiles, (name, t) => tile(t, rowsOf(name)));
+  const tiles = mapUsed(plan.tiles, usedTiles, (name, t) => tile(t, rowsOf(name)));
   const own = Array.from({ length: o.threads }, () => ({
     buffers: {
       normed: buffer(spec.hiddenSize, TILE_SIZES[0]),
       act: buffer(spec.mlp.intermediateSize, TILE_SIZES[0]),
     },
-    tiles: mapValues(plan.tiles, (_, t) => tile(t, TILE_SIZES[0])),
+    tiles: mapUsed(plan.tiles, usedTiles, (_, t) => tile(t, TILE_SIZES[0])),
   }));
   const ropeBytes = rope ? o.contextLength * (rope.dims / 2) * 4 : 0;
-  const ropePlace = rope ? { cos: take(ropeBytes), sin: take(ropeBytes) } : null;
-  const i32 = (n: number) => take(n * 4);
-  const step = {
-    ids: i32(o.maxRows),
-    positions: i32(o.maxRows),
-    slots: i32(o.maxRows),
-    contexts: i32(o.maxRows),
-    tables: i32(o.maxRows),
-    outRows: i32(o.maxRows),
-  };
-  const blocksPerSequence = Math.ceil(o.contextLength / KV_BLOCK_TOKENS);
-  const blockTables = i32(o.maxSequences * blocksPerSequence);
-  const candidates = i32(spec.vocabSize);
-  const scratch: number[] = [];
-  for (let t = 0; t < o.threads; t++) {
-    scratch.push(take((heads / kvHeads) * (roundUp(o.contextLength, 16) + 64) * 4 + 4096));
-  }
-  // Last, so that pages of the pool that are never used are never touched.
-  const block = kvBlockBytes(kvHeads, headDim);
-  const layerBytesK = o.kvBlocks * block.k, layerBytesV = o.kvBlocks * block.v;
-  const kv = {
-    k: take(spec.blocks * layerBytesK),
-    v: take(spec.blocks * layerBytesV),
-    layerBytesK,
-    layerBytesV,
-  };
-
-  if (at > MAX_MEMORY_BYTES) {
-    throw new OatmillError(
-      "too_large",
-      `Model "${model.name}" needs ${(at / 2 ** 30).toFixed(1)} GiB of memory, the limit is 4 GiB: ` +
-        `use a higher rate or int4 values`,
-    );
-  }
+  const ropePlace = part.ops.some(({ op }) => op === "rope")
+    ? { cos: take(ropeBytes), sin: take(ropeBytes) }
+    : null;
+  const candidates = usedBuffers.has("logits") ? i32(spec.vocabSize) : 0;
+  const scratchBytes = (heads / kvHeads) * (roundUp(o.contextLength, 16) + 64) * 4 + 4096;
+  const scratch = Array.from({ length: part.blocks.length > 0 ? o.threads : 0 }, () => take(scratchBytes));
+  // Last, so that pages of the pools that are never used are never touched.
+  const kv: Record<number, { k: number; v: number }> = {};
+  const { k, v } = kvBlockBytes(kvHeads, headDim);
+  for (const block of part.blocks) kv[block] = { k: take(o.kvBlocks * k), v: take(o.kvBlocks * v) };
   return {
     bytes: at,
     control,
     consts,
+    step,
+    blockTables,
+    blocksPerSequence,
+    stepPlace,
     tensors,
     buffers,
     tiles,
     own,
     rope: ropePlace,
     kv,
-    step,
-    blockTables,
-    blocksPerSequence,
     candidates,
     scratch,
+  };
+}
+
+/** Items `begin .. end - 1` with the tensors that they own. */
+function partOf(model: PackedModel, plan: Plan, items: PlanItems, { begin, end }: ItemRun): Part {
+  const inside = (item: number) => item >= begin && item < end;
+  const ops = [...plan.body, ...plan.head], itemOf = [...items.body, ...items.head];
+  const owners = ownersOf(ops, itemOf);
+  return {
+    ops: ops.filter((_, i) => inside(itemOf[i])),
+    tensors: model.tensors.filter(({ name }) => inside(owners.get(name) ?? 0)), // load() fills unused ones too
+    blocks: Array.from({ length: model.spec.blocks }, (_, i) => i).filter((i) => inside(i + 1)),
+  };
+}
+
+/** Bytes that each item takes wherever it lies: its tensors and KV pools. */
+function itemCosts(model: PackedModel, plan: Plan, items: PlanItems, o: MapOptions): number[] {
+  const { kvHeads, headDim } = model.spec.attention;
+  const { k, v } = kvBlockBytes(kvHeads, headDim);
+  return Array.from({ length: items.count }, (_, begin) => {
+    const { ops, tensors, blocks } = partOf(model, plan, items, { begin, end: begin + 1 });
+    const weights = readingOrder(tensors, ops)
+      .reduce((n, group) => n + roundUp(group.reduce((m, e) => m + e.bytes, 0), 64), 0);
+    return weights + blocks.length * (roundUp(o.kvBlocks * k, 64) + roundUp(o.kvBlocks * v, 64));
+  });
+}
+
+/**
+ * Lays out one memory when it can hold everything, otherwise as few as possible, about equally full.
+ * @throws {OatmillError} too_large when a memory cannot hold even one transformer block, the embedding or the head
+ */
+export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): MemoryMap {
+  const limit = o.memoryLimitBytes ?? MAX_MEMORY_BYTES;
+  const items = planItems(plan, model.spec.blocks);
+  const whole = mapSegment(model, plan, partOf(model, plan, items, { begin: 0, end: items.count }), o);
+  if (whole.bytes <= limit) return { segments: [whole], body: items.body.map(() => 0), head: 0 };
+
+  const costs = itemCosts(model, plan, items, o);
+  const rest = whole.bytes - costs.reduce((a, b) => a + b, 0); // buffers, tables: at most this in every memory
+  const runs = cutIntoRuns(costs, limit - rest);
+  if (runs === null) {
+    const most = Math.max(...costs) + rest;
+    throw new OatmillError(
+      "too_large",
+      `Model "${model.name}" needs ${gibibytes(most)} of memory for one of its parts, the limit is ` +
+        `${gibibytes(limit)}: use a higher rate, int4 values or a smaller KV cache`,
+    );
+  }
+  const segmentOf = (item: number) => runs.findIndex(({ end }) => item < end);
+  return {
+    segments: runs.map((run) => mapSegment(model, plan, partOf(model, plan, items, run), o)),
+    body: items.body.map(segmentOf),
+    head: segmentOf(items.head[0]),
   };
 }

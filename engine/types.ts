@@ -102,7 +102,7 @@ export interface EngineOptions {
   readonly threads?: number;
   /** Most sequences in one step. */
   readonly maxSequences?: number;
-  /** Most tokens of KV cache over all sequences; default: enough for maxSequences or 1 GiB. */
+  /** Tokens of KV cache over all sequences; default: enough for maxSequences, at most 1 GiB or one context, and what fits. */
   readonly kvTokens?: number;
   /** Most waiting requests. */
   readonly maxWaiting?: number;
@@ -110,4 +110,6 @@ export interface EngineOptions {
   readonly contextLength?: number;
   /** Let prompts that begin alike share KV blocks; default true. Results are the same. */
   readonly prefixCache?: boolean;
+  /** Most bytes of one WebAssembly memory; default (and most): what 32-bit addresses reach. */
+  readonly memoryLimitBytes?: number;
 }

@@ -24,10 +24,10 @@ scope.onmessage = ({ data }) => {
     }
     return;
   }
-  const kernels = bindKernels(data.modules, data.memory);
+  const kernels = data.memories.map((memory) => bindKernels(data.modules, memory));
   const executor = new Executor({ ...data, kernels });
   if (data.thread === 0) {
-    leader = new Leader(data, executor, kernels, (events, stats) => {
+    leader = new Leader(data, executor, kernels[data.map.head], (events, stats) => {
       const transfer = events.flatMap((e) => "values" in e ? [e.values.buffer as ArrayBuffer] : []);
       scope.postMessage({ type: "events", events, stats }, transfer);
     });
@@ -37,8 +37,8 @@ scope.onmessage = ({ data }) => {
 };
 
 /** Runs every step that the leader starts, until it says exit. Blocks the thread: helpers get no messages. */
-function follow({ memory, map }: InitMessage, executor: Executor): void {
-  const control = new Int32Array(memory.buffer, map.control, 16);
+function follow({ memories, map }: InitMessage, executor: Executor): void {
+  const control = new Int32Array(memories[0].buffer, map.segments[0].control, 16);
   const waiter = new Waiter(control);
   for (let epoch = 0;; epoch++) {
     waiter.waitWhile(CONTROL.epoch, epoch);

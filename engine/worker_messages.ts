@@ -11,7 +11,8 @@ import type { ErrorCode } from "../errors.ts";
 export interface InitMessage {
   readonly type: "init";
   readonly modules: Map<string, WebAssembly.Module>;
-  readonly memory: WebAssembly.Memory;
+  /** By segment. */
+  readonly memories: readonly WebAssembly.Memory[];
   readonly encoding: ActivationEncoding;
   readonly plan: Plan;
   readonly map: MemoryMap;

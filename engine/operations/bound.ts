@@ -1,0 +1,46 @@
+/** What an operation of the plan becomes on one thread: a function over the rows of a step, bound to the places of its segment. */
+import { TILE_SIZES, type TileSize } from "../../kernels/abi.ts";
+import type { Kernels } from "../../kernels/load.ts";
+import type { BufferRef, PlanOp } from "../../models/plan.ts";
+import type { ModelSpec } from "../../models/spec.ts";
+import type { BufferPlace, SegmentMap } from "../memory_map.ts";
+
+/** A run of token rows that one batched kernel call handles. */
+export interface Tile {
+  readonly row: number;
+  readonly size: TileSize;
+}
+
+/** rows = 8 + 8 + 4 + 1 ... in order. */
+export function tilesOf(rows: number): Tile[] {
+  const tiles: Tile[] = [];
+  for (let row = 0; row < rows;) {
+    const size = TILE_SIZES.find((s) => s <= rows - row)!;
+    tiles.push({ row, size });
+    row += size;
+  }
+  return tiles;
+}
+
+/** One bound operation: all rows of the step, all tiles, and this thread's share of the tiles. */
+export type Run = (rows: number, tiles: readonly Tile[], mine: readonly Tile[]) => void;
+
+/** Everything that binding an operation of one segment on one thread needs. */
+export interface BindContext {
+  readonly map: SegmentMap;
+  /** Instances on the segment's memory. */
+  readonly kernels: Kernels;
+  readonly spec: ModelSpec;
+  readonly blockChunks: number;
+  readonly thread: number;
+  readonly threads: number;
+}
+
+/** The plan's operation of one kind. */
+export type OpOf<K extends PlanOp["op"]> = PlanOp & { readonly op: K };
+
+/** Where a buffer's columns lie in the segment's memory. */
+export function placeOf(map: SegmentMap, { buffer, column }: BufferRef): BufferPlace {
+  const { address, stride } = map.buffers[buffer];
+  return { address: address + column * 4, stride };
+}

@@ -1,0 +1,102 @@
+/** Operations on token rows: the embedding, the input of linear layers, the activation. */
+import { CHUNK, chunkCount } from "../../kernels/layout.ts";
+import type { Activation } from "../../models/spec.ts";
+import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
+
+const ACTIVATION_KIND: Readonly<Record<Activation, number>> = { silu: 0, gelu: 1, gelu_tanh: 2, relu: 3 };
+
+export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
+  const { map, kernels } = context;
+  const { address, entry } = map.tensors[op.table];
+  const out = placeOf(map, op.out);
+  const embed = entry.format.kind === "f32" ? kernels.base.embed_f32 : kernels.base.embed_q8;
+  return (_rows, _tiles, mine) => {
+    for (const t of mine) {
+      embed(
+        address,
+        map.step.ids + t.row * 4,
+        t.size,
+        entry.shape[1],
+        out.address + t.row * out.stride * 4,
+        out.stride,
+      );
+    }
+  };
+}
+
+export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
+  const { map, kernels, spec, blockChunks, thread } = context;
+  const own = map.own[thread];
+  const sharedInput = placeOf(map, op.input);
+  const ownInput = own.buffers[op.input.buffer] ?? sharedInput;
+  const scale = op.scale ? map.tensors[op.scale].address : 0;
+  const weight = op.norm ? map.tensors[op.norm.weight].address : 0;
+  const bias = op.norm?.bias ? map.tensors[op.norm.bias].address : 0;
+  const chunks = chunkCount(op.cols);
+  const { base } = kernels;
+  const { eps } = spec.norm;
+  return (_rows, tiles, mine) => {
+    const alone = tiles.length === 1;
+    const input = alone ? ownInput : sharedInput;
+    const normed = alone ? own.buffers.normed : map.buffers.normed;
+    const tile = alone ? own.tiles[op.tile] : map.tiles[op.tile];
+    for (const { row, size } of alone ? tiles : mine) {
+      let x = input.address + row * input.stride * 4;
+      let stride = input.stride;
+      if (op.norm) {
+        const out = normed.address + row * normed.stride * 4;
+        if (spec.norm.kind === "rmsnorm") {
+          base.rmsnorm(x, stride, weight, out, normed.stride, op.cols, size, eps);
+        } else {
+          base.layernorm(x, stride, weight, bias, out, normed.stride, op.cols, size, eps);
+        }
+        x = out;
+        stride = normed.stride;
+      }
+      for (const kind of op.kinds) {
+        if (kind === "f32") {
+          base.interleave[size](x, stride, op.cols, scale, tile.f32 + row * op.cols * 4);
+        } else {
+          const bytes = row * chunks * CHUNK;
+          base.quantize[size](
+            x,
+            stride,
+            op.cols,
+            chunks,
+            blockChunks,
+            scale,
+            tile.xa + bytes,
+            tile.xb + bytes,
+            tile.xs + row * chunks * 4,
+            map.consts,
+          );
+        }
+      }
+    }
+  };
+}
+
+export function bindActivate(op: OpOf<"activate">, context: BindContext): Run {
+  const { map, kernels, spec, thread } = context;
+  const gate = op.gate ? placeOf(map, op.gate) : null;
+  const up = placeOf(map, op.up), sharedOut = placeOf(map, op.out);
+  const ownOut = map.own[thread].buffers[op.out.buffer];
+  const kind = ACTIVATION_KIND[op.activation];
+  return (_rows, tiles, mine) => {
+    const alone = tiles.length === 1;
+    const out = alone ? ownOut : sharedOut;
+    for (const t of alone ? tiles : mine) {
+      kernels.base.activate(
+        kind,
+        gate ? gate.address + t.row * gate.stride * 4 : 0,
+        gate?.stride ?? 0,
+        up.address + t.row * up.stride * 4,
+        up.stride,
+        out.address + t.row * out.stride * 4,
+        out.stride,
+        spec.mlp.intermediateSize,
+        t.size,
+      );
+    }
+  };
+}

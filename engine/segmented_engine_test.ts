@@ -1,0 +1,91 @@
+/** An engine on several memories answers the same bits as on one. */
+import assert from "node:assert/strict";
+import { openCheckpoint } from "../models/open.ts";
+import { packDense } from "../models/pack_dense.ts";
+import type { PackedModel } from "../models/packed.ts";
+import { buildPlan } from "../models/plan.ts";
+import { planCapacity } from "./capacity.ts";
+import { loadEngine } from "./engine.ts";
+import { type Engine, type EngineOptions, GREEDY } from "./types.ts";
+
+const checkpoint = await openCheckpoint(new URL("../models/default/", import.meta.url).pathname);
+const tied = packDense(checkpoint, { values: "int8" });
+/** The same model with a head of its own: a copy of the embedding. */
+const untied: PackedModel = {
+  ...tied,
+  spec: { ...tied.spec, tiedEmbeddings: false },
+  tensors: [...tied.tensors, { ...tied.tensors[0], name: "head" }],
+  load: (destination) =>
+    tied.load((entry) => destination(entry)).then(() =>
+      destination({ ...tied.tensors[0], name: "head" }).set(destination(tied.tensors[0]))
+    ),
+};
+
+// Room for less than three sequences: some are preempted and computed again.
+const OPTIONS = { maxSequences: 4, kvTokens: 400, contextLength: 384 };
+const PROMPTS = [5, 17, 300].map((length, p) =>
+  Array.from({ length }, (_, i) => 3 + (i * 7919 + p * 131) % 2000)
+);
+
+/** A limit with which the model takes `count` memories. */
+function limitFor(model: PackedModel, count: number, threads: number): number {
+  const plan = buildPlan(model);
+  const options = { ...OPTIONS, threads, maxRows: 256, availableBytes: null };
+  const { memoryBytes } = planCapacity(model, plan, options);
+  for (let share = 1; share > 0.1; share -= 0.01) {
+    const memoryLimitBytes = Math.floor(memoryBytes * share);
+    const { map } = planCapacity(model, plan, { ...options, memoryLimitBytes });
+    if (map.segments.length === count) return memoryLimitBytes;
+  }
+  throw new Error(`no limit gives ${count} memories`);
+}
+
+async function greedy(engine: Engine, promptIds: readonly number[]): Promise<number[]> {
+  const tokens: number[] = [];
+  const request = { promptIds, maxTokens: 48, stopIds: [], sampling: GREEDY, logprobs: null };
+  for await (const e of engine.generate(request)) if (e.type === "token") tokens.push(e.token);
+  return tokens;
+}
+
+async function answers(model: PackedModel, options: EngineOptions) {
+  const engine = await loadEngine(model, { ...OPTIONS, ...options });
+  try {
+    return {
+      logits: await engine.logits(PROMPTS[2], { all: true }),
+      tokens: await Promise.all([...PROMPTS, ...PROMPTS].map((p) => greedy(engine, p))),
+      one: await greedy(engine, PROMPTS[0]),
+      kvBlocksUsed: engine.stats().kvBlocksUsed,
+      memoryBytes: engine.stats().memoryBytes,
+    };
+  } finally {
+    await engine.close();
+  }
+}
+
+Deno.test({
+  name: "1, 2, 3 and 4 memories on 1 and 2 threads give the same logits and tokens, to the last bit",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const expected = await answers(tied, { threads: 1 });
+    assert.deepEqual(expected.tokens[0], expected.one);
+    for (
+      const [model, threads, count] of [[tied, 2, 2], [tied, 1, 3], [untied, 1, 1], [untied, 2, 3], [
+        untied,
+        2,
+        4,
+      ]] as const
+    ) {
+      const memoryLimitBytes = limitFor(model, count, threads);
+      const { memoryBytes, ...rest } = await answers(model, { threads, memoryLimitBytes });
+      assert.ok(count === 1 || memoryBytes > expected.memoryBytes);
+      assert.deepEqual(rest, {
+        ...rest,
+        logits: expected.logits,
+        tokens: expected.tokens,
+        one: expected.one,
+      });
+      assert.equal(rest.kvBlocksUsed, 0);
+    }
+  },
+});

@@ -1,0 +1,47 @@
+/** What an operation of the plan touches, by name: for whoever decides where things lie. */
+import type { BufferRef, PlanOp } from "./plan.ts";
+
+export interface Operands {
+  readonly tensors: readonly string[];
+  readonly buffers: readonly string[];
+  readonly tiles: readonly string[];
+}
+
+const namesOf = (refs: readonly (BufferRef | null)[]): string[] => refs.flatMap((r) => r ? [r.buffer] : []);
+const given = (names: readonly (string | null | undefined)[]): string[] => names.flatMap((n) => n ? [n] : []);
+
+/** Tensors, buffers and tiles that an operation reads or writes. */
+export function operandsOf(op: PlanOp): Operands {
+  switch (op.op) {
+    case "embed":
+      return { tensors: [op.table], buffers: namesOf([op.out]), tiles: [] };
+    case "prepare":
+      return {
+        tensors: given([op.norm?.weight, op.norm?.bias, op.scale]),
+        buffers: namesOf([op.input]),
+        tiles: [op.tile],
+      };
+    case "linear":
+      return { tensors: given([...op.weights, op.bias]), buffers: namesOf([op.out]), tiles: [op.tile] };
+    case "rope":
+      return { tensors: [], buffers: namesOf([op.x]), tiles: [] };
+    case "kv_write":
+      return { tensors: [], buffers: namesOf([op.k, op.v]), tiles: [] };
+    case "attention":
+      return { tensors: [], buffers: namesOf([op.q, op.out]), tiles: [] };
+    case "activate":
+      return { tensors: [], buffers: namesOf([op.gate, op.up, op.out]), tiles: [] };
+    case "sync":
+      return { tensors: [], buffers: [], tiles: [] };
+  }
+}
+
+/** The transformer block that an operation names, directly or by a tensor; null when it names none. */
+export function blockOf(op: PlanOp): number | null {
+  if ("block" in op) return op.block;
+  for (const name of operandsOf(op).tensors) {
+    const match = /^block\.(\d+)\./.exec(name);
+    if (match) return Number(match[1]);
+  }
+  return null;
+}
