@@ -21,8 +21,9 @@ export class OwnEngine implements Contender {
     const { prefillMs } = await this.#timings(this.#request(tokens, 1));
     return tokens * 1000 / prefillMs;
   }
-  async decode(tokens: number): Promise<number> {
-    const { decodeMs, completionTokens } = await this.#timings(this.#request(DECODE_PROMPT, tokens));
+  /** @param promptTokens what stands before: attention reads it for every token */
+  async decode(tokens: number, promptTokens = DECODE_PROMPT): Promise<number> {
+    const { decodeMs, completionTokens } = await this.#timings(this.#request(promptTokens, tokens));
     return (completionTokens - 1) * 1000 / decodeMs;
   }
   async firstTokenMs(promptTokens: number): Promise<number> {

@@ -23,6 +23,7 @@ export async function benchEngineCommand(path: string, options: BenchEngineComma
   const bar = new ProgressBar();
   const report = await benchEngine(path, {
     ...options,
+    values: options.values ?? "f32",
     peerModel,
     onProgress: (done, total, what) => bar.show({ phase: what, done, total }),
     onSkip: note,

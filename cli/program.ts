@@ -5,7 +5,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import project from "../deno.json" with { type: "json" };
 import { OatmillError } from "../errors.ts";
+import { RIVALS } from "../bench/rivals.ts";
 import { METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
+import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import { note, print } from "./output.ts";
 
 const MODEL = "artifact folder, Hugging Face folder or .gguf file";
@@ -30,6 +32,20 @@ function idList(text: string): number[] {
   const ids = text.split(",").map((t) => t.trim() === "" ? NaN : Number(t));
   if (ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return ids;
   throw new InvalidArgumentError("Use token ids with commas between them, as in 1,2,3.");
+}
+
+/** Rates with commas between them. */
+function rateList(text: string): number[] {
+  const rates = text.split(",").map((t) => t.trim() === "" ? NaN : Number(t));
+  if (rates.every((rate) => rate >= 0 && rate <= 0.95)) return rates;
+  throw new InvalidArgumentError("Use rates from 0 to 0.95 with commas between them, as in 0.5,0.7.");
+}
+function listOf(choices: readonly string[]) {
+  return (text: string): string[] => {
+    const names = text === "" ? [] : text.split(",").map((t) => t.trim());
+    if (names.every((name) => choices.includes(name))) return names;
+    throw new InvalidArgumentError(`Use one or more of ${choices.join(", ")} with commas between them.`);
+  };
 }
 
 const json = () => new Option("--json", "print one JSON document");
@@ -132,17 +148,56 @@ function addBench(program: Command): void {
   const bench = program.command("bench").description("Measure this machine");
   bench.command("engine")
     .description("Prefill and decode speed, time to first token and memory of a model")
-    .argument("<model>", MODEL)
+    .argument("[model]", MODEL)
     .option("--peer", "also measure dense int8 and llama.cpp, turn by turn, and print ratios")
     .option("--peer-model <file>", "what the peers run (default: the model an artifact was made from)")
     .addOption(new Option("--prompt-tokens <n>").default(512).argParser(integer(1)))
     .addOption(new Option("--decode-tokens <n>").default(64).argParser(integer(2)))
     .addOption(new Option("--streams <n>", "generations at once").default(4).argParser(integer(1)))
     .addOption(new Option("--repeats <n>", "medians over so many runs").default(3).argParser(integer(1)))
-    .addOption(values())
+    .addOption(
+      new Option(
+        "--values <kind>",
+        "how weights are held (default: f32 for a checkpoint, int8 for --synthetic)",
+      )
+        .choices(VALUES),
+    )
+    .addOption(
+      new Option("--synthetic <shape>", "random weights of a real model's shape instead of a model").choices(
+        SYNTHETIC_SHAPES,
+      ),
+    )
+    .addOption(
+      new Option("--rate <list>", "synthetic: rates, as in 0.5,0.7; 0 is dense").default([0.5], "0.5")
+        .argParser(rateList),
+    )
+    .addOption(
+      new Option("--rank-ratio <share>", "synthetic: share of kept parameters for the low-rank part").default(
+        0.25,
+      ).argParser(share),
+    )
+    .addOption(
+      new Option("--against <list>", `synthetic: what it is compared with, of ${RIVALS.join(", ")}`)
+        .default(["dense-int8"], "dense-int8").argParser(listOf(RIVALS)),
+    )
+    .addOption(
+      new Option("--context <n>", "synthetic: tokens in the context when a decode ends").argParser(
+        integer(16),
+      ),
+    )
+    .addOption(
+      new Option("--memory <GiB>", "synthetic: weights loaded at once; more are loaded anew for each round")
+        .default(12).argParser(integer(1)),
+    )
     .addOption(threads())
     .addOption(json())
-    .action(async (model, options) => await (await import("./bench.ts")).benchEngineCommand(model, options));
+    .action(async (model, options, command: Command) => {
+      if ((model === undefined) === (options.synthetic === undefined)) {
+        command.error("error: give either a model or --synthetic");
+      }
+      if (options.synthetic) await (await import("./bench_synthetic.ts")).benchSyntheticCommand(options);
+      else await (await import("./bench.ts")).benchEngineCommand(model, options);
+    });
   bench.command("kernels")
     .description("Every kernel against its plain reference's shape, with the machine's memory speed")
     .option("--kernel <name...>", "only these, as in w8q4")

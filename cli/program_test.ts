@@ -47,6 +47,11 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["logits", "models/default", "--ids", "1,x"], 2, /token ids/],
     [["serve", "--port", "65536"], 2, /65535/],
     [["chat", "models/default", "--temperature", "hot"], 2, /from 0 to 2/],
+    [["bench", "engine"], 2, /either a model or --synthetic/],
+    [["bench", "engine", "--synthetic", "huge"], 2, /llama-2-7b/],
+    [["bench", "engine", "--synthetic", "tiny", "--rate", "0.5,2"], 2, /from 0 to 0.95/],
+    [["bench", "engine", "--synthetic", "tiny", "--against", "nobody"], 2, /dense-int8/],
+    [["bench", "engine", "--synthetic", "tiny", "--context", "9999"], 1, /256/],
     [["inspect", "nowhere"], 1, /nowhere/],
     [["eval", "models/default", "--text", "nowhere.txt"], 1, /nowhere\.txt/],
     [["compress", "models/default", "--out", "x", "--recipe", "README.md"], 1, /recipe/i],
@@ -73,7 +78,7 @@ Deno.test("chat answers lines that come through a pipe, to the last one", async 
     ["chat", "models/default", "--max-tokens", "2", "--temperature", "0"],
   );
   assert.equal(code, 0, stderr);
-  assert.equal(stderr.match(/2 tokens/g)?.length, 2);
+  assert.equal(stderr.match(/\b2 tokens,/g)?.length, 2);
 });
 
 Deno.test("--json prints one JSON document with the promised fields, progress elsewhere", async () => {
@@ -103,4 +108,24 @@ Deno.test("--json prints one JSON document with the promised fields, progress el
   } finally {
     await Deno.remove(text);
   }
+});
+
+Deno.test("bench engine --synthetic compares recipes of one shape", async () => {
+  const { code, stdout, stderr } = await oatmill(
+    ...["bench", "engine", "--synthetic", "tiny", "--rate", "0.5,0", "--values", "int4", "--json"],
+    ...["--against", "dense-int8,wanda", "--context", "64", "--threads", "1", "--repeats", "1"],
+    ...["--prompt-tokens", "40", "--decode-tokens", "4", "--streams", "2"],
+  );
+  assert.equal(code, 0, stderr);
+  const { shape, threads, context, models } = JSON.parse(stdout);
+  assert.deepEqual([shape, threads, context], ["tiny", 1, 64]);
+  const names = models.map((m: { name: string }) => m.name);
+  assert.deepEqual(names, ["oats 0.5 int4", "dense int4", "dense int8", "wanda 0.5 int4"]);
+  const [{ median, spread, ratios, packed_bytes }] = models;
+  for (const figure of ["prefill", "decode", "streams"].map((f) => `${f}_tokens_per_second`)) {
+    assert.ok(median[figure] > 0);
+    assert.equal(spread[figure].max, median[figure], "one round has no spread");
+    assert.ok(ratios["dense int8"].median[figure] > 0);
+  }
+  assert.ok(packed_bytes < models[2].packed_bytes);
 });

@@ -1,9 +1,8 @@
 /** Worker side: everything that happens to one linear layer, from its weights and statistics to packed tensors. */
-import { packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import type { Shape2 } from "../kernels/layout.ts";
 import { windowsNeeded } from "../kernels/packers.ts";
 import type { LayerReport } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { budgetBytes, DENSE_WINDOWS, layerBudget } from "./budget.ts";
 import { type Matrix, matrix, subtract } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import { METHODS } from "./methods/mod.ts";
@@ -20,6 +19,7 @@ import {
 } from "./quantize.ts";
 import { refine, type SparseLowRank } from "./refine.ts";
 import { selectEntries } from "./select.ts";
+import { denseKind, factorKind, sparseBudget, sparseFormat, tooLarge } from "./stored_parts.ts";
 
 export interface LayerJob {
   readonly kind: "layer";
@@ -58,35 +58,16 @@ export async function compressLayer(job: LayerJob, linalg: Linalg): Promise<Laye
   return { tensors, report: report(job, tensors, parts, layerError(W, R, d)) };
 }
 
-/**
- * A layer stays dense when its packed S and L take more than this times the bytes of int8 weights. A little more is
- * fine: they cost half the multiplications (windows of 8 bits with rank ratio 0.25: 0.94-0.95 times the bytes at rate
- * 0.3, 1.09-1.11 at 0.2).
- */
-const LARGEST_SHARE_OF_DENSE = 1.25;
-
-/**
- * S, U and V, or null when the layer stays dense: with method `none`, with nothing to remove, and when packing them
- * would take too many bytes (not asked with f32 values, which are for exact comparisons).
- */
+/** S, U and V, or null when the layer stays dense. */
 async function sparseLowRank(
   W: Matrix,
   d: Float32Array,
   { recipe, rate, H, shape, blockChunks, linalg }: LayerJob & { readonly linalg: Linalg },
 ): Promise<(SparseLowRank & { readonly windows: number | null }) | null> {
-  if (recipe.method === "none" || rate === 0) return null;
-  const method = METHODS[recipe.method];
-  const budget = layerBudget(shape, rate, {
-    rankRatio: method.lowRank ? recipe.rank_ratio : 0,
-    pattern: recipe.pattern,
-  });
-  const tooLarge = (windows: number, rank: number) =>
-    recipe.values !== "f32" &&
-    budgetBytes(shape, { rank, windows }, { bits: recipe.values === "int4" ? 4 : 8, blockChunks }) >
-      LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
-  if (budget.windows !== null && tooLarge(budget.windows, budget.rank)) return null;
+  const budget = sparseBudget(shape, rate, { recipe, blockChunks });
+  if (!budget || recipe.method === "none") return null;
   const select = (scores: Matrix) => selectEntries(scores, budget, { blockChunks });
-  const { U, V, scores } = await method.compress({ W, d }, {
+  const { U, V, scores } = await METHODS[recipe.method].compress({ W, d }, {
     budget,
     select,
     iterations: recipe.iterations,
@@ -96,7 +77,11 @@ async function sparseLowRank(
   });
   const mask = select(scores);
   const windows = recipe.values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
-  if (windows !== null && tooLarge(windows, U.cols)) return null;
+  if (
+    windows !== null && tooLarge(shape, { windows, rank: U.cols }, { values: recipe.values, blockChunks })
+  ) {
+    return null;
+  }
   const rest = subtract(W, await linalg.multiply(U, V));
   const S = matrix(W.rows, W.cols, rest.data.map((x, i) => mask[i] && d[i % W.cols] > 0 ? x : 0));
   const start = { S, U, V };
@@ -112,26 +97,13 @@ function packParts(
 ): PackedTensor[] {
   const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(recipe, windows, blockChunks))];
   if (U.cols === 0) return tensors;
-  const kind = recipe.values === "f32" ? "f32" : "q8";
+  const kind = factorKind(recipe);
   const factors = balanceFactors(U, toPackedColumns(V, scale));
   return [...tensors, packDenseMatrix(factors.V, "v", kind), packDenseMatrix(factors.U, "u", kind)];
 }
 
-function sparseFormat(recipe: Recipe, windows: number | null, blockChunks: number): WeightFormat {
-  if (recipe.values === "f32" || windows === null) return { kind: "f32" };
-  const bits = recipe.values === "int4" ? 4 : 8;
-  if (windows >= DENSE_WINDOWS) return { kind: bits === 4 ? "q4" : "q8" };
-  return { kind: "windows", windows: Math.max(1, windows), bits, blockChunks };
-}
-
-/** A compressed model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
 function packDenseLayer(W: Matrix, { recipe, scale }: PackContext): PackedTensor[] {
-  const kind = recipe.values === "f32"
-    ? "f32"
-    : recipe.values === "int4" && recipe.method === "none"
-    ? "q4"
-    : "q8";
-  return [packDenseMatrix(toPackedColumns(W, scale), "w", kind)];
+  return [packDenseMatrix(toPackedColumns(W, scale), "w", denseKind(recipe))];
 }
 
 function report(

@@ -4,7 +4,6 @@
  */
 import { basename } from "node:path";
 import { OatmillError } from "../errors.ts";
-import { CHUNK } from "../kernels/layout.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { ArtifactWriter, openArtifact, updateHeader } from "../models/formats/artifact.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
@@ -37,6 +36,7 @@ import { LinalgPool } from "./linalg/pool.ts";
 import { ProgressReporter } from "./progress.ts";
 import { inputScale } from "./quantize.ts";
 import { type BlockStatistics, toShared } from "./statistics.ts";
+import { chooseBlockChunks, factorKind } from "./stored_parts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
 
 const VERSION = "0.1.0";
@@ -95,12 +95,6 @@ function parseRecipe(input: unknown): Recipe {
 
 /** Embedding, final norm, head; a block: two norms, four scales, seven layers of three parts, each perhaps with a bias. */
 const maxTensors = ({ blocks }: ModelSpec): number => 6 + blocks * (4 + 4 + 7 * 4);
-
-/** Activation block in chunks: the largest of 4, 3, 2 that divides the model's widths, so that no block is cut short. */
-export function chooseBlockChunks(spec: ModelSpec): number {
-  const widths = Object.values(linearShapes(spec)).map((shape) => Math.ceil(shape![1] / CHUNK));
-  return [4, 3, 2].find((n) => widths.every((w) => w % n === 0)) ?? 4;
-}
 
 interface Context {
   readonly options: CompressOptions;
@@ -369,7 +363,7 @@ class Compression {
   /** Embedding or head, `[vocab, hidden]`: int8 also where the blocks have 4 bits. */
   async #addTable(name: "embedding" | "head", values: Float32Array): Promise<void> {
     const { recipe, checkpoint, pool, writer } = this.context;
-    const kind = recipe.values === "f32" ? "f32" : "q8";
+    const kind = factorKind(recipe);
     const shape = [checkpoint.spec.vocabSize, checkpoint.spec.hiddenSize] as const;
     const bytes = await pool.run<"table">({ kind: "table", values: toShared(values), shape, format: kind });
     await writer.add(name, { kind }, shape, bytes);

@@ -5,14 +5,11 @@
  */
 import type { Shape2, WeightFormat } from "../kernels/layout.ts";
 import { packF32, packQ4, packQ8, packWindows, unpack } from "../kernels/packers.ts";
+import type { StoredPart } from "../models/formats/artifact_header.ts";
 import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 
-export interface PackedTensor {
-  /** `w`, `s`, `u` or `v`: the tensor's name is `block.I.LAYER.part`. */
-  readonly part: "w" | "s" | "u" | "v";
-  readonly format: WeightFormat;
-  readonly shape: Shape2;
+export interface PackedTensor extends StoredPart {
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 

@@ -22,7 +22,7 @@ const FORMAT: Readonly<Record<DenseValues, WeightFormat>> = {
 };
 
 /** Default activation block: 2 chunks = 128 columns (kernels.md of the design: 0.4-1.2 % perplexity, 1.02 of the score). */
-const BLOCK_CHUNKS = 2;
+export const DENSE_BLOCK_CHUNKS = 2;
 
 interface NamedFormat {
   readonly name: string;
@@ -117,7 +117,7 @@ export function packDense(
   return {
     name: options.name ?? "dense",
     spec: checkpoint.spec,
-    blockChunks: BLOCK_CHUNKS,
+    blockChunks: DENSE_BLOCK_CHUNKS,
     tensors,
     async load(destination) {
       for (let i = 0; i < list.length; i++) {

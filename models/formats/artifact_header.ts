@@ -2,7 +2,7 @@
  * `oatmill.json`: what an artifact folder holds. Beside it lie `model.safetensors` (packed tensors, in the order of
  * `tensors`, each aligned to 64 bytes within the data section) and the tokenizer files.
  */
-import type { WeightFormat } from "../../kernels/layout.ts";
+import type { Shape2, WeightFormat } from "../../kernels/layout.ts";
 import type { ModelSpec } from "../spec.ts";
 import type { Recipe } from "../recipe.ts";
 
@@ -20,6 +20,13 @@ export interface TensorEntry {
   /** From the start of the safetensors data section. */
   readonly offset: number;
   readonly bytes: number;
+}
+
+/** One packed tensor of a linear layer: the last part of its name, how it is stored, `[rows, columns]`. */
+export interface StoredPart {
+  readonly part: "w" | "s" | "u" | "v";
+  readonly format: WeightFormat;
+  readonly shape: Shape2;
 }
 
 export interface LayerReport {

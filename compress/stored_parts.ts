@@ -1,0 +1,104 @@
+/**
+ * Which packed tensors a compressed layer consists of, and their formats and shapes: decided by counts alone, before any
+ * weight is looked at.
+ */
+import { CHUNK, packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import type { StoredPart } from "../models/formats/artifact_header.ts";
+import type { Recipe } from "../models/recipe.ts";
+import { linearShapes, type ModelSpec } from "../models/spec.ts";
+import { budgetBytes, DENSE_WINDOWS, type LayerBudget, layerBudget } from "./budget.ts";
+import { METHODS } from "./methods/mod.ts";
+
+/** Activation block in chunks: the largest of 4, 3, 2 that divides the model's widths, so that no block is cut short. */
+export function chooseBlockChunks(spec: ModelSpec): number {
+  const widths = Object.values(linearShapes(spec)).map((shape) => Math.ceil(shape![1] / CHUNK));
+  return [4, 3, 2].find((n) => widths.every((w) => w % n === 0)) ?? 4;
+}
+
+/**
+ * A layer stays dense when its packed S and L take more than this times the bytes of int8 weights. A little more is
+ * fine: they cost half the multiplications (windows of 8 bits with rank ratio 0.25: 0.94-0.95 times the bytes at rate
+ * 0.3, 1.09-1.11 at 0.2).
+ */
+const LARGEST_SHARE_OF_DENSE = 1.25;
+
+type FormatRecipe = Pick<Recipe, "method" | "values">;
+
+/** Whether S and L of this many windows and this rank are packed at all (not asked with f32 values: exact comparisons). */
+export function tooLarge(
+  shape: Shape2,
+  { windows, rank }: { readonly windows: number; readonly rank: number },
+  { values, blockChunks }: { readonly values: Recipe["values"]; readonly blockChunks: number },
+): boolean {
+  const bits = values === "int4" ? 4 : 8;
+  return values !== "f32" &&
+    budgetBytes(shape, { rank, windows }, { bits, blockChunks }) >
+      LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
+}
+
+/** The budget of a layer, or null when it stays dense: with method `none`, with nothing to remove, or when too large. */
+export function sparseBudget(
+  shape: Shape2,
+  rate: number,
+  { recipe, blockChunks }: { readonly recipe: PartsRecipe; readonly blockChunks: number },
+): LayerBudget | null {
+  if (recipe.method === "none" || rate === 0) return null;
+  const budget = layerBudget(shape, rate, {
+    rankRatio: METHODS[recipe.method].lowRank ? recipe.rank_ratio : 0,
+    pattern: recipe.pattern,
+  });
+  const { windows, rank } = budget;
+  return windows !== null && tooLarge(shape, { windows, rank }, { values: recipe.values, blockChunks })
+    ? null
+    : budget;
+}
+
+/** @param windows of each chunk; null only with f32 values */
+export function sparseFormat(
+  { values }: FormatRecipe,
+  windows: number | null,
+  blockChunks: number,
+): WeightFormat {
+  if (values === "f32" || windows === null) return { kind: "f32" };
+  const bits = values === "int4" ? 4 : 8;
+  if (windows >= DENSE_WINDOWS) return { kind: bits === 4 ? "q4" : "q8" };
+  return { kind: "windows", windows: Math.max(1, windows), bits, blockChunks };
+}
+
+/** A compressed model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
+export const denseKind = ({ values, method }: FormatRecipe): "f32" | "q8" | "q4" =>
+  values === "f32" ? "f32" : values === "int4" && method === "none" ? "q4" : "q8";
+
+/** U, V, the embedding and the head: int8 also where S has 4 bits. */
+export const factorKind = ({ values }: FormatRecipe): "f32" | "q8" => values === "f32" ? "f32" : "q8";
+
+type PartsRecipe = Pick<Recipe, "method" | "rank_ratio" | "pattern" | "values">;
+
+/**
+ * The tensors that compression to windows makes of a layer.
+ *
+ * @param shape `[dOut, dIn]` of W
+ * @param rate the layer's ρ
+ */
+export function storedParts(
+  shape: Shape2,
+  rate: number,
+  { recipe, blockChunks }: {
+    readonly recipe: PartsRecipe & { readonly pattern: "windows" };
+    readonly blockChunks: number;
+  },
+): StoredPart[] {
+  const budget = sparseBudget(shape, rate, { recipe, blockChunks });
+  if (!budget) return [{ part: "w", format: { kind: denseKind(recipe) }, shape }];
+  const [dOut, dIn] = shape;
+  const rank = Math.min(budget.rank, dOut, dIn);
+  const format = sparseFormat(recipe, budget.windows, blockChunks);
+  const parts: StoredPart[] = [{ part: "s", format, shape }];
+  if (rank === 0) return parts;
+  const factor: WeightFormat = { kind: factorKind(recipe) };
+  return [...parts, { part: "v", format: factor, shape: [rank, dIn] }, {
+    part: "u",
+    format: factor,
+    shape: [dOut, rank],
+  }];
+}

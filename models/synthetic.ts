@@ -1,0 +1,140 @@
+/**
+ * A model of random weights, made of nothing but a spec: what a benchmark of a shape runs. How its layers are stored is
+ * the caller's to say, so that it can be exactly what compression would store.
+ *
+ * Only a sample of each kind of matrix is random and packed; the rest repeats its groups of rows, so that gigabytes are
+ * there in seconds. Speed does not depend on the values, as long as activations stay finite and no denormals appear.
+ */
+import { groupBytes, groupCount, ROWS, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import { assignWindows, packWindows } from "../kernels/packers.ts";
+import type { StoredPart, TensorEntry } from "./formats/artifact_header.ts";
+import { alignUp, entryBytes, packDenseTensor } from "./pack_dense.ts";
+import type { PackedModel } from "./packed.ts";
+import { LINEAR_INPUT, type LinearName, linearShapes, type ModelSpec } from "./spec.ts";
+
+export interface SyntheticLayout {
+  readonly blockChunks: number;
+  /** Tensors of the linear layer W `[dOut, dIn]`. */
+  readonly parts: (shape: Shape2) => readonly StoredPart[];
+  /** Format of the embedding and the head. */
+  readonly table: WeightFormat;
+  /** Whether inputs are multiplied by a scale a column before they are quantised, as a compressed model's are. */
+  readonly inputScales: boolean;
+}
+
+/** Rows that are random; the others repeat their groups of 4 in a random order. */
+const SAMPLE_ROWS = 64;
+
+type Described = Pick<TensorEntry, "name" | "format" | "shape">;
+
+/** All tensors in the order of an artifact: embedding, blocks, final norm, head. */
+function describe(spec: ModelSpec, layout: SyntheticLayout): Described[] {
+  const list: Described[] = [];
+  const vector = (name: string, n: number) => list.push({ name, format: { kind: "vector" }, shape: [n] });
+  const norm = (name: string) => {
+    vector(name, spec.hiddenSize);
+    if (spec.norm.kind === "layernorm") vector(`${name}.bias`, spec.hiddenSize);
+  };
+  const table = (name: string) =>
+    list.push({ name, format: layout.table, shape: [spec.vocabSize, spec.hiddenSize] });
+  table("embedding");
+  const layers = Object.entries(linearShapes(spec)) as [LinearName, Shape2][];
+  for (let i = 0; i < spec.blocks; i++) {
+    const block = `block.${i}`;
+    norm(`${block}.attnNorm`);
+    norm(`${block}.mlpNorm`);
+    if (layout.inputScales) {
+      const widths = new Map(layers.map(([name, [, dIn]]) => [LINEAR_INPUT[name], dIn]));
+      for (const [input, dIn] of widths) vector(`${block}.${input}.scale`, dIn);
+    }
+    for (const [name, shape] of layers) {
+      for (const { part, format, shape: size } of layout.parts(shape)) {
+        list.push({ name: `${block}.${name}.${part}`, format, shape: size });
+      }
+      if (spec.biases.includes(name)) vector(`${block}.${name}.bias`, shape[0]);
+    }
+  }
+  norm("finalNorm");
+  if (!spec.tiedEmbeddings) table("head");
+  return list;
+}
+
+/** Seeded uniform numbers in [0, 1): mulberry32. */
+function randomNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+class Filler {
+  readonly #samples = new Map<string, Uint8Array>();
+  readonly #random = randomNumbers(1);
+
+  fill({ name, format, shape }: TensorEntry, out: Uint8Array): void {
+    if (format.kind === "vector") {
+      const values = this.#vector(name, shape[0]);
+      out.set(new Uint8Array(values.buffer));
+      return;
+    }
+    const [dOut, dIn] = shape;
+    const sample = this.#sample(format, dIn), bytes = groupBytes(format, dIn);
+    const sampled = sample.length / bytes;
+    for (let g = 0; g < groupCount(dOut); g++) {
+      const from = Math.floor(this.#random() * sampled) * bytes;
+      out.set(sample.subarray(from, from + bytes), g * bytes);
+    }
+  }
+
+  /** Norm weights and input scales near 1, biases near 0. */
+  #vector(name: string, n: number): Float32Array<ArrayBuffer> {
+    const mean = name.endsWith(".bias") ? 0 : 1;
+    return Float32Array.from({ length: n }, () => mean + (this.#random() - 0.5) / 4);
+  }
+
+  /** Packed `[SAMPLE_ROWS, dIn]` whose products with inputs of size 1 have size 1. */
+  #sample(format: WeightFormat, dIn: number): Uint8Array {
+    const key = JSON.stringify([format, dIn]);
+    let sample = this.#samples.get(key);
+    if (!sample) {
+      sample = this.#pack(format, dIn);
+      this.#samples.set(key, sample);
+    }
+    return sample;
+  }
+
+  #pack(format: WeightFormat, dIn: number): Uint8Array {
+    const shape: Shape2 = [SAMPLE_ROWS - SAMPLE_ROWS % ROWS, dIn];
+    const kept = format.kind === "windows" ? Math.max(1, dIn * format.windows / 16) : dIn;
+    const size = Math.sqrt(12 / kept); // uniform numbers of variance 1 / kept
+    const W = Float32Array.from({ length: shape[0] * dIn }, () => (this.#random() - 0.5) * size);
+    if (format.kind !== "windows") return packDenseTensor(W, shape, format);
+    const mask = assignWindows(W.map(Math.abs), shape, format);
+    return packWindows(W.map((w, i) => mask[i] ? w : 0), shape, format);
+  }
+}
+
+/** A model of random weights: the same ones every time. */
+export function syntheticModel(name: string, spec: ModelSpec, layout: SyntheticLayout): PackedModel {
+  let offset = 0;
+  const tensors = describe(spec, layout).map((t): TensorEntry => {
+    const bytes = entryBytes(t.format, t.shape);
+    const entry = { ...t, offset, bytes };
+    offset = alignUp(offset + bytes);
+    return entry;
+  });
+  return {
+    name,
+    spec,
+    blockChunks: layout.blockChunks,
+    tensors,
+    load(destination) {
+      const filler = new Filler();
+      for (const entry of tensors) filler.fill(entry, destination(entry));
+      return Promise.resolve();
+    },
+  };
+}

@@ -1,0 +1,100 @@
+/** The shapes of real models as specs: what a benchmark needs to know of them, without a file. */
+import { ropeSpec } from "./families/rope.ts";
+import type { ModelSpec } from "./spec.ts";
+import type { SyntheticShape } from "./synthetic_shapes.ts";
+
+interface DecoderShape {
+  readonly hiddenSize: number;
+  readonly blocks: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly intermediateSize: number;
+  readonly vocabSize: number;
+  readonly contextLength: number;
+  readonly theta: number;
+  readonly tied: boolean;
+}
+
+function decoder(name: string, s: DecoderShape): ModelSpec {
+  const headDim = s.hiddenSize / s.heads;
+  return {
+    family: "synthetic",
+    architecture: name,
+    vocabSize: s.vocabSize,
+    hiddenSize: s.hiddenSize,
+    blocks: s.blocks,
+    contextLength: s.contextLength,
+    norm: { kind: "rmsnorm", eps: 1e-5 },
+    attention: {
+      heads: s.heads,
+      kvHeads: s.kvHeads,
+      headDim,
+      scale: headDim ** -0.5,
+      window: null,
+      rope: ropeSpec({ dims: headDim, theta: s.theta, maxPositions: s.contextLength, scaling: null }),
+    },
+    mlp: { intermediateSize: s.intermediateSize, activation: "silu", gated: true },
+    tiedEmbeddings: s.tied,
+    biases: [],
+    bosId: null,
+    eosIds: [],
+  };
+}
+
+export const SYNTHETIC_SPECS: Readonly<Record<SyntheticShape, ModelSpec>> = {
+  "tiny": decoder("tiny", {
+    hiddenSize: 128,
+    blocks: 2,
+    heads: 4,
+    kvHeads: 2,
+    intermediateSize: 320,
+    vocabSize: 256,
+    contextLength: 256,
+    theta: 10_000,
+    tied: true,
+  }),
+  "smollm2-135m": decoder("smollm2-135m", {
+    hiddenSize: 576,
+    blocks: 30,
+    heads: 9,
+    kvHeads: 3,
+    intermediateSize: 1536,
+    vocabSize: 49_152,
+    contextLength: 8192,
+    theta: 100_000,
+    tied: true,
+  }),
+  "llama-3.2-1b": decoder("llama-3.2-1b", {
+    hiddenSize: 2048,
+    blocks: 16,
+    heads: 32,
+    kvHeads: 8,
+    intermediateSize: 8192,
+    vocabSize: 128_256,
+    contextLength: 131_072,
+    theta: 500_000,
+    tied: true,
+  }),
+  "phi-3-mini": decoder("phi-3-mini", {
+    hiddenSize: 3072,
+    blocks: 32,
+    heads: 32,
+    kvHeads: 32,
+    intermediateSize: 8192,
+    vocabSize: 32_064,
+    contextLength: 4096,
+    theta: 10_000,
+    tied: false,
+  }),
+  "llama-2-7b": decoder("llama-2-7b", {
+    hiddenSize: 4096,
+    blocks: 32,
+    heads: 32,
+    kvHeads: 32,
+    intermediateSize: 11_008,
+    vocabSize: 32_000,
+    contextLength: 4096,
+    theta: 10_000,
+    tied: false,
+  }),
+};
