@@ -5,9 +5,12 @@
 import { OatmillError } from "../errors.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
 import { chooseAccumulate } from "../kernels/tune.ts";
+import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
 import { availableMemory, planCapacity } from "./capacity.ts";
+import { ComputeThreads } from "./compute_threads.ts";
+import { LoadTimes } from "./load_times.ts";
 import { fillRope } from "./rope_tables.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import {
@@ -18,14 +21,8 @@ import {
   type GenerateRequest,
   GREEDY,
 } from "./types.ts";
-import type {
-  FromWorker,
-  InitMessage,
-  ToLeader,
-  WorkerStats,
-  WorkEvent,
-  WorkKind,
-} from "./worker_messages.ts";
+import { readJob } from "./weights_reader.ts";
+import type { FromWorker, ToLeader, WorkerStats, WorkEvent, WorkKind } from "./worker_messages.ts";
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
 const MAX_ROWS = 256;
@@ -40,8 +37,20 @@ const DEFAULT_WAITING = 256;
  * machine cannot hold it, what the model's `load()` throws
  */
 export async function loadEngine(model: PackedModel, options: EngineOptions = {}): Promise<Engine> {
+  const pool = new ComputeThreads(options.threads ?? navigator.hardwareConcurrency);
+  try {
+    return await loadInto(pool, model, options);
+  } catch (error) {
+    pool.terminate();
+    throw error;
+  }
+}
+
+async function loadInto(pool: ComputeThreads, model: PackedModel, options: EngineOptions): Promise<Engine> {
   const { spec } = model;
-  const threads = options.threads ?? navigator.hardwareConcurrency;
+  const { times = new LoadTimes() } = options;
+  const up = times.time("threads", () => pool.up);
+  const threads = pool.workers.length;
   const maxSequences = options.maxSequences ?? DEFAULT_SEQUENCES;
   const plan = buildPlan(model);
   const { map, memoryBytes, contextLength, kvBlocks } = planCapacity(model, plan, {
@@ -51,19 +60,28 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
     maxSequences,
     availableBytes: availableMemory(),
   });
-  const modules = await loadKernelModules(["base", ...plan.modules], await accumulateChoice());
-  const encoding = await probeEncoding();
   const places = new Map<string, Uint8Array>();
   const memories = map.segments.map((segment) => {
     const memory = createMemory(segment.bytes);
-    writeConstants(memory, segment.consts, encoding);
-    fillRope(memory, segment, spec, contextLength);
     for (const { address, entry } of Object.values(segment.tensors)) {
       places.set(entry.name, new Uint8Array(memory.buffer, address, entry.bytes));
     }
     return memory;
   });
-  await model.load(({ name }) => places.get(name)!);
+  const filled = times.time("weights", () => fill(model, pool, ({ name }) => places.get(name)!));
+  filled.catch(() => {}); // awaited below
+  await options.meanwhile?.();
+  const modules = await times.time(
+    "kernels",
+    async () => await loadKernelModules(["base", ...plan.modules], await accumulateChoice()),
+  );
+  const encoding = await probeEncoding();
+  await times.time("tables", () =>
+    map.segments.forEach((segment, i) => {
+      writeConstants(memories[i], segment.consts, encoding);
+      fillRope(memories[i], segment, spec, contextLength);
+    }));
+  await Promise.all([up, filled]);
 
   const scheduler: SchedulerOptions = {
     maxSequences,
@@ -86,8 +104,9 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
     threads,
     scheduler,
   } as const;
-  const workers = await startWorkers(init);
-  return new EngineHandle(workers, {
+  await times.time("ready", () => pool.ask((thread) => ({ ...init, thread })));
+  times.end({ bytes: model.tensors.reduce((n, t) => n + t.bytes, 0), parallel: Boolean(model.file) });
+  return new EngineHandle(pool.workers, {
     contextLength,
     vocabSize: spec.vocabSize,
     threads,
@@ -96,38 +115,29 @@ export async function loadEngine(model: PackedModel, options: EngineOptions = {}
   });
 }
 
+/**
+ * Weights into their places: read by all threads where they stand ready in a file, else by the model itself.
+ * @throws {OatmillError} what `load()` throws, invalid_artifact when the file cannot be read
+ */
+async function fill(
+  model: PackedModel,
+  pool: ComputeThreads,
+  destination: (entry: TensorEntry) => Uint8Array,
+): Promise<void> {
+  const { file } = model;
+  if (!file) return await model.load(destination);
+  const job = readJob(file, model.tensors, destination);
+  try {
+    await pool.ask(() => ({ type: "read", job }));
+  } catch (cause) {
+    throw new OatmillError("invalid_artifact", `Cannot load "${file.path}"`, null, { cause });
+  }
+  await file.confirm();
+}
+
 /** Which variant of the quantised kernels is faster here: ~20 ms, once a process. Results are the same bits. */
 let choice: ReturnType<typeof chooseAccumulate> | null = null;
 const accumulateChoice = () => choice ??= chooseAccumulate();
-
-/** All threads or none. */
-async function startWorkers(init: Omit<InitMessage, "thread">): Promise<Worker[]> {
-  const workers = Array.from(
-    { length: init.threads },
-    (_, thread) =>
-      new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: `engine-${thread}` }),
-  );
-  try {
-    await Promise.all(workers.map((worker, thread) => ready(worker, { ...init, thread })));
-    return workers;
-  } catch (error) {
-    for (const w of workers) w.terminate();
-    throw error;
-  }
-}
-
-function ready(worker: Worker, init: InitMessage): Promise<void> {
-  return new Promise((resolve, reject) => {
-    worker.onmessage = (e: MessageEvent<FromWorker>) => {
-      if (e.data.type === "ready") resolve();
-    };
-    worker.onerror = (e) => {
-      e.preventDefault();
-      reject(new Error(`Compute thread ${init.thread} failed: ${e.message}`));
-    };
-    worker.postMessage(init);
-  });
-}
 
 /** What a waiting caller hears. */
 type Listener = (e: WorkEvent) => void;

@@ -8,9 +8,11 @@ import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type DenseValues, packDense } from "../models/pack_dense.ts";
+import type { PackedModel } from "../models/packed.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { loadTokenizer, type Tokenizer } from "../models/tokenizer.ts";
 import { loadEngine } from "./engine.ts";
+import { LoadTimes } from "./load_times.ts";
 import type { Engine, EngineOptions } from "./types.ts";
 
 export interface OpenedModel {
@@ -21,6 +23,8 @@ export interface OpenedModel {
   readonly tokenizer: Tokenizer | null;
   /** null for a checkpoint. */
   readonly header: ArtifactHeader | null;
+  /** How long its load took. */
+  readonly times: LoadTimes;
 }
 
 export interface OpenModelOptions extends EngineOptions {
@@ -30,28 +34,27 @@ export interface OpenModelOptions extends EngineOptions {
 
 /** @throws {OatmillError} what reading the files may throw */
 export async function openModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
-  const { values = "f32", ...engineOptions } = options;
+  const { values = "f32", times = new LoadTimes(), ...engineOptions } = options;
+  /** The tokenizer is built while the compute threads come up and read. */
+  const open = async (model: PackedModel, files: TokenizerFiles | null) => {
+    let tokenizer: Tokenizer | null = null;
+    const meanwhile = async () => {
+      if (files) tokenizer = await times.time("tokenizer", () => loadTokenizer(files));
+    };
+    const engine = await loadEngine(model, { ...engineOptions, times, meanwhile });
+    return { name: model.name, spec: model.spec, tokenizer, engine, times };
+  };
   if (await isArtifact(path)) {
-    const artifact = await openArtifact(path);
-    const rest = describe(artifact, artifact.tokenizerFiles);
-    return { ...rest, engine: await loadEngine(artifact, engineOptions), header: artifact.header };
+    const artifact = await times.time("header", () => openArtifact(path));
+    return { ...await open(artifact, artifact.tokenizerFiles), header: artifact.header };
   }
-  const checkpoint = await openCheckpoint(path);
+  const checkpoint = await times.time("header", () => openCheckpoint(path));
   try {
-    const packed = packDense(checkpoint, { values });
-    const rest = describe(packed, checkpoint.tokenizerFiles);
-    return { ...rest, engine: await loadEngine(packed, engineOptions), header: null };
+    return { ...await open(packDense(checkpoint, { values }), checkpoint.tokenizerFiles), header: null };
   } finally {
     checkpoint.close();
   }
 }
-
-/** All but the engine, before it: what fails here must not leave its threads running. */
-const describe = (model: { name: string; spec: ModelSpec }, files: TokenizerFiles | null) => ({
-  name: model.name,
-  spec: model.spec,
-  tokenizer: files === null ? null : loadTokenizer(files),
-});
 
 /** The tokenizer, or invalid_tokenizer for what cannot be done without. */
 export function needTokenizer(model: Pick<OpenedModel, "name" | "tokenizer">): Tokenizer {

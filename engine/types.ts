@@ -1,4 +1,5 @@
 /** What the engine is asked for and what it answers; plain data, so that it crosses worker borders. */
+import type { LoadTimes } from "./load_times.ts";
 
 export interface SamplingOptions {
   /** 0 is greedy. */
@@ -112,4 +113,8 @@ export interface EngineOptions {
   readonly prefixCache?: boolean;
   /** Most bytes of one WebAssembly memory; default (and most): what 32-bit addresses reach. */
   readonly memoryLimitBytes?: number;
+  /** Takes the times of the load. */
+  readonly times?: LoadTimes;
+  /** Work for this thread while the compute threads come up and read the weights; what it throws ends the load. */
+  readonly meanwhile?: () => void | Promise<void>;
 }

@@ -4,11 +4,12 @@ import { Executor } from "./executor.ts";
 import { Leader } from "./leader.ts";
 import { HEAD_ROWS } from "./memory_map.ts";
 import { COMMAND, CONTROL, Waiter } from "./threads.ts";
-import type { FromWorker, InitMessage, ToLeader } from "./worker_messages.ts";
+import { type ReadJob, readPieces } from "./weights_reader.ts";
+import type { FromWorker, InitMessage, ToLeader, ToWorker } from "./worker_messages.ts";
 
 const scope = self as unknown as DedicatedWorkerGlobalScope; // the compiler's DOM library types `self` as a window
 interface DedicatedWorkerGlobalScope {
-  onmessage: ((e: MessageEvent<ToLeader>) => void) | null;
+  onmessage: ((e: MessageEvent<ToLeader | ToWorker>) => void) | null;
   postMessage(m: FromWorker, transfer?: Transferable[]): void;
   close(): void;
 }
@@ -16,14 +17,29 @@ interface DedicatedWorkerGlobalScope {
 let leader: Leader | null = null;
 
 scope.onmessage = ({ data }) => {
-  if (data.type !== "init") {
+  if (data.type === "read") read(data.job);
+  else if (data.type === "init") init(data);
+  else {
     leader?.receive(data);
     if (data.type === "close") {
       scope.postMessage({ type: "closed" });
       scope.close();
     }
-    return;
   }
+};
+
+scope.postMessage({ type: "up" });
+
+function read(job: ReadJob): void {
+  try {
+    readPieces(job);
+    scope.postMessage({ type: "done" });
+  } catch (error) {
+    scope.postMessage({ type: "failed", message: (error as Error).message });
+  }
+}
+
+function init(data: InitMessage): void {
   const kernels = data.memories.map((memory) => bindKernels(data.modules, memory));
   const executor = new Executor({ ...data, kernels });
   if (data.thread === 0) {
@@ -32,9 +48,9 @@ scope.onmessage = ({ data }) => {
       scope.postMessage({ type: "events", events, stats }, transfer);
     });
   }
-  scope.postMessage({ type: "ready" });
+  scope.postMessage({ type: "done" });
   if (data.thread !== 0) follow(data, executor);
-};
+}
 
 /** Runs every step that the leader starts, until it says exit. Blocks the thread: helpers get no messages. */
 function follow({ memories, map }: InitMessage, executor: Executor): void {

@@ -5,6 +5,7 @@ import type { ModelSpec } from "../models/spec.ts";
 import type { MemoryMap } from "./memory_map.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import type { EngineStats, GenerateEvent, GenerateRequest } from "./types.ts";
+import type { ReadJob } from "./weights_reader.ts";
 import type { ErrorCode } from "../errors.ts";
 
 /** Everything a compute thread needs. */
@@ -25,8 +26,12 @@ export interface InitMessage {
 
 export type WorkKind = "generate" | "score" | "logits" | "logits_all";
 
+/** What a thread is told until it computes; it answers each with `done` or `failed`. */
+export type ToWorker =
+  | { readonly type: "read"; readonly job: ReadJob }
+  | InitMessage;
+
 export type ToLeader =
-  | InitMessage
   | { readonly type: "add"; readonly id: number; readonly kind: WorkKind; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly id: number }
   | { readonly type: "close" };
@@ -40,6 +45,9 @@ export type WorkEvent =
 export type WorkerStats = Omit<EngineStats, "threads" | "memoryBytes">;
 
 export type FromWorker =
-  | { readonly type: "ready" }
+  /** It listens; said once. */
+  | { readonly type: "up" }
+  | { readonly type: "done" }
+  | { readonly type: "failed"; readonly message: string }
   | { readonly type: "events"; readonly events: readonly WorkEvent[]; readonly stats: WorkerStats }
   | { readonly type: "closed" };

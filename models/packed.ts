@@ -12,4 +12,15 @@ export interface PackedModel {
   readonly tensors: readonly TensorEntry[];
   /** Fills every tensor, in order; `destination` gives the bytes to fill (in WASM memory: shared). */
   load(destination: (entry: TensorEntry) => Uint8Array): Promise<void>;
+  /** Set when the same bytes stand ready in a file that needs no check: then several threads may read it instead. */
+  readonly file?: PackedFile | null;
+}
+
+/** Packed tensors in a file, each at its entry's offset. */
+export interface PackedFile {
+  readonly path: string;
+  /** Where offset 0 lies in the file. */
+  readonly dataStart: number;
+  /** To be called when all is read. @throws {OatmillError} invalid_artifact when the file was changed meanwhile */
+  confirm(): Promise<void>;
 }

@@ -1,5 +1,6 @@
 /** The HTTP surface over fake engines and a fake compression, on a real port with a real data folder. Tests only. */
 import { join } from "node:path";
+import { LoadTimes } from "../engine/load_times.ts";
 import type { OpenedModel } from "../engine/open_model.ts";
 import type { CompressResult } from "../compress/types.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
@@ -84,7 +85,7 @@ export class FakeServer implements AsyncDisposable {
     this.engines.push(engine);
     const spec = { ...fakeHeader("fake").spec, eosIds: [EOS] };
     const tokenizer = options.tokenizer === null ? null : { ...byteTokenizer, ...options.tokenizer };
-    return { name: "fake", spec, engine, tokenizer, header: null };
+    return { name: "fake", spec, engine, tokenizer, header: null, times: new LoadTimes() };
   }
 
   async addModel(id: string): Promise<void> {

@@ -1,5 +1,6 @@
 /**
- * Artifact folders: written under a temporary name and renamed when whole; read with every size and hash checked, in one
+ * Artifact folders: written under a temporary name and renamed when whole; read with every size and hash checked. Weights
+ * whose hash was checked before (verified.ts) may be read by several threads; others are read and hashed in one
  * sequential pass that puts each tensor where the engine wants it.
  */
 import { createHash } from "node:crypto";
@@ -9,9 +10,10 @@ import { OatmillError } from "../../errors.ts";
 import { formatName } from "../../kernels/layout.ts";
 import type { TokenizerFiles } from "../checkpoint.ts";
 import { alignUp, entryBytes } from "../pack_dense.ts";
-import type { PackedModel } from "../packed.ts";
+import type { PackedFile, PackedModel } from "../packed.ts";
 import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
+import { isVerified, rememberVerified } from "./verified.ts";
 
 export const HEADER_FILE = "oatmill.json";
 export const WEIGHTS_FILE = "model.safetensors";
@@ -101,6 +103,9 @@ export class ArtifactWriter {
         await file.sync();
         files[e.name] = await hashFile(join(this.#temp, e.name));
       }
+      const info = await Deno.stat(join(this.#temp, WEIGHTS_FILE));
+      const { sha256 } = files[WEIGHTS_FILE];
+      await rememberVerified(this.#temp, WEIGHTS_FILE, { info, sha256, fresh: true });
       const header: ArtifactHeader = {
         ...rest,
         format: 1,
@@ -169,6 +174,8 @@ export interface Artifact extends PackedModel {
   readonly path: string;
   readonly header: ArtifactHeader;
   readonly tokenizerFiles: TokenizerFiles | null;
+  /** Set when the weights' hash is known to be right. */
+  readonly file: PackedFile | null;
 }
 
 // Only what the loader relies on is checked field by field; the rest is reported as it stands.
@@ -250,7 +257,35 @@ export async function openArtifact(dir: string): Promise<Artifact> {
     tensors: header.tensors,
     tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
     load: (destination) => loadWeights(dir, header, destination),
+    file: await verifiedFile(dir, header),
   };
+}
+
+/** The weights as a file that needs no hashing, or null when it does. */
+async function verifiedFile(dir: string, header: ArtifactHeader): Promise<PackedFile | null> {
+  const path = join(dir, WEIGHTS_FILE);
+  const sha256 = header.files[WEIGHTS_FILE]?.sha256 ?? "";
+  const unchanged = async () => {
+    const info = await Deno.stat(path).catch(() => null);
+    return info !== null && info.size === header.files[WEIGHTS_FILE]?.bytes &&
+      await isVerified(dir, WEIGHTS_FILE, { info, sha256 });
+  };
+  if (!await unchanged()) return null;
+  using file = await Deno.open(path);
+  const prefix = new Uint8Array(8);
+  for (let n = 0; n < prefix.length;) n += await file.read(prefix.subarray(n)) ?? prefix.length;
+  const dataStart = 8 + Number(new DataView(prefix.buffer).getBigUint64(0, true));
+  const last = header.tensors.at(-1);
+  // load() says what is wrong with such a file.
+  if (last && dataStart + last.offset + last.bytes > header.files[WEIGHTS_FILE].bytes) return null;
+  const confirm = async () => {
+    if (await unchanged()) return;
+    throw new OatmillError(
+      "invalid_artifact",
+      `Cannot load "${path}": the file was changed while it was read`,
+    );
+  };
+  return { path, dataStart, confirm };
 }
 
 /** One sequential read: header, then each tensor straight into its destination, hashed on the way. */
@@ -269,7 +304,8 @@ async function loadWeights(
     throw bad("the file cannot be opened");
   }
   try {
-    const size = file.statSync().size;
+    const info = file.statSync();
+    const { size } = info;
     if (size !== expected?.bytes) {
       throw bad(`the file has ${size} bytes, must have ${expected?.bytes}`);
     }
@@ -308,6 +344,7 @@ async function loadWeights(
     }
     read(new Uint8Array(size - 8 - headerBytes - at));
     if (hash.digest("hex") !== expected.sha256) throw bad("the SHA-256 differs: the file is damaged");
+    await rememberVerified(dir, WEIGHTS_FILE, { info, sha256: expected.sha256 });
   } finally {
     file.close();
   }

@@ -2,37 +2,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { OatmillError } from "../../errors.ts";
 import { openCheckpoint } from "../open.ts";
-import { packDense, packDenseTensor } from "../pack_dense.ts";
-import { recipeSchema } from "../recipe.ts";
+import { packDense } from "../pack_dense.ts";
+import { DEFAULT_MODEL, writeArtifact } from "../testing/artifact.ts";
 import { ArtifactWriter, HEADER_FILE, isArtifact, openArtifact, WEIGHTS_FILE } from "./artifact.ts";
-
-const DEFAULT_MODEL = new URL("../default/", import.meta.url).pathname;
-
-/** Writes the bundled model, dense int8, as an artifact. */
-async function write(dir: string): Promise<void> {
-  const checkpoint = await openCheckpoint(DEFAULT_MODEL);
-  const model = packDense(checkpoint, { values: "int8" });
-  const writer = await ArtifactWriter.create(dir, { maxTensors: model.tensors.length });
-  for (const t of model.tensors) {
-    const { data } = await checkpoint.read(
-      t.name.replace(/\.w$/, "") as Parameters<typeof checkpoint.read>[0],
-    );
-    await writer.add(t.name, t.format, t.shape, packDenseTensor(data, t.shape, t.format));
-  }
-  await writer.finish({
-    oatmill: "test",
-    created: "2026-01-01T00:00:00Z",
-    name: "test",
-    spec: checkpoint.spec,
-    recipe: recipeSchema.parse({ method: "none" }),
-    source: { file: "default", format: checkpoint.format, tensorBytes: checkpoint.tensorBytes },
-    blockChunks: model.blockChunks,
-    layers: [],
-    perplexity: null,
-    denseBytes: 0,
-  }, checkpoint.tokenizerFiles);
-  checkpoint.close();
-}
 
 /** Loads all tensors into fresh arrays. */
 async function load(dir: string): Promise<Map<string, Uint8Array>> {
@@ -51,7 +23,7 @@ const invalid = (pattern: RegExp) => (e: unknown) =>
 Deno.test("an artifact loads what was written, byte for byte, with its tokenizer", async () => {
   const parent = await Deno.makeTempDir();
   const dir = join(parent, "a");
-  await write(dir);
+  await writeArtifact(dir);
   assert.ok(await isArtifact(dir));
   const artifact = await openArtifact(dir);
   assert.ok(artifact.tokenizerFiles);
@@ -71,7 +43,7 @@ Deno.test("an artifact loads what was written, byte for byte, with its tokenizer
 Deno.test("a damaged artifact is refused with the reason", async () => {
   const parent = await Deno.makeTempDir();
   const dir = join(parent, "a");
-  await write(dir);
+  await writeArtifact(dir);
   const weights = join(dir, WEIGHTS_FILE);
   const bytes = await Deno.readFile(weights);
 
