@@ -20,7 +20,7 @@ export interface ActivationEncoding {
 }
 
 /**
- * Linear layer on one tile: rows 4g..4g+3 of `groups` groups from address `w`.
+ * Linear layer on one tile: rows 4g..4g+3 of `groups` groups from address `w`, which starts a panel.
  * y[t x yStride + 4g + lane] = (accumulate ? itself : 0) + sum. For `f32`: xb and xs are unused and `chunks` is dIn.
  * `formatArgument` is what only some formats need: `blockChunks` of windows, the vectors in the last chunk of `q8` and
  * `q4`; layout.ts `formatArgument()` gives it. Exported by each format's module as `mv_b1`, `mv_b2`, `mv_b4`, `mv_b8`.
@@ -144,9 +144,25 @@ export interface BaseKernels {
   /** Sets every row to `vector` (bias) or adds it. */
   add_vector: (x: number, xStride: number, vector: number, cols: number, rows: number, set: number) => void;
   add: (x: number, y: number, n: number) => void;
-  /** Rows of a packed table: format f32 or q8 (layout.ts). ids i32 [rows]. */
-  embed_f32: (table: number, ids: number, rows: number, cols: number, out: number, outStride: number) => void;
-  embed_q8: (table: number, ids: number, rows: number, cols: number, out: number, outStride: number) => void;
+  /** Rows of a packed table of `groups` groups: format f32 or q8 (layout.ts). ids i32 [rows]. */
+  embed_f32: (
+    table: number,
+    groups: number,
+    ids: number,
+    rows: number,
+    cols: number,
+    out: number,
+    outStride: number,
+  ) => void;
+  embed_q8: (
+    table: number,
+    groups: number,
+    ids: number,
+    rows: number,
+    cols: number,
+    out: number,
+    outStride: number,
+  ) => void;
   argmax: (x: number, n: number) => number;
   max: (x: number, n: number) => number;
   /** log(sum(exp(x x inverseTemperature))), stable. */

@@ -99,6 +99,7 @@ interface LinearCase {
 const LINEAR_CASES: readonly LinearCase[] = [
   { what: "whole tiles", shape: [12, 512], blockChunks: 2 },
   { what: "remainders of rows and columns", shape: [19, 203], blockChunks: 2 },
+  { what: "an odd group after panels", shape: [27, 130], blockChunks: 1 },
   { what: "one row", shape: [1, 64], blockChunks: 1 },
   { what: "blocks of one chunk", shape: [4, 192], blockChunks: 1 },
   { what: "a last short block", shape: [5, 320], blockChunks: 4 },
@@ -592,12 +593,13 @@ Deno.test("add and add_vector add, or set", () => {
 });
 
 Deno.test("embed_f32 and embed_q8 read rows of packed tables", () => {
-  for (const cols of [64, 203, 6, 1, 36, 72, 128]) {
+  // Of 11 rows the last group stands alone, of 15 it shares a panel.
+  for (const [rows, cols] of [11, 15].flatMap((rows) => [64, 203, 6, 1, 36, 72, 128].map((c) => [rows, c]))) {
     arena.reset();
-    const shape: Shape2 = [7, cols];
-    const W = normals(7 * cols, cols);
-    const ids = Int32Array.of(6, 0, 3, 6);
-    const stride = cols + 1;
+    const shape: Shape2 = [rows, cols];
+    const W = normals(rows * cols, cols);
+    const ids = Int32Array.of(6, 0, rows - 1, 6);
+    const stride = cols + 1, groups = groupCount(rows);
     for (
       const [bytes, embed, tolerance] of [
         [packF32(W, shape), base.embed_f32, 0],
@@ -605,7 +607,7 @@ Deno.test("embed_f32 and embed_q8 read rows of packed tables", () => {
       ] as const
     ) {
       const out = arena.allocate(4 * stride * 4);
-      embed(arena.store(bytes), arena.store(ids), 4, cols, out, stride);
+      embed(arena.store(bytes), groups, arena.store(ids), 4, cols, out, stride);
       ids.forEach((id, r) =>
         arena.floats(out + r * stride * 4, cols).forEach((v, c) =>
           assert.ok(Math.abs(v - W[id * cols + c]) <= tolerance, `row ${id} column ${c}`)

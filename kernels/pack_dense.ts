@@ -1,6 +1,7 @@
 /** Packers of the dense formats of layout.ts: `f32`, `q8`, `q4`. */
 
 import { quantizeRow } from "./_quantize_row.ts";
+import { toPanels } from "./panels.ts";
 import {
   CHUNK,
   chunkCount,
@@ -20,32 +21,41 @@ export interface PackOptions {
   readonly columnImportance?: Float32Array;
 }
 
-/** The destination of a packer, zeroed. @throws {RangeError} when lengths and shape disagree */
-export function destinationOf(
+/** Where a packer writes its groups, zeroed. @throws {RangeError} when lengths and shape disagree */
+export function groupsOf(
   format: WeightFormat,
   W: Float32Array,
   shape: Shape2,
   options: PackOptions,
 ): Uint8Array {
   const bytes = packedBytes(format, shape);
-  const destination = options.destination ?? new Uint8Array(bytes);
-  const { columnImportance } = options;
+  const { columnImportance, destination } = options;
   if (W.length !== shape[0] * shape[1]) {
     throw new RangeError(`Cannot pack ${W.length} weights as [${shape}]: must be ${shape[0] * shape[1]}`);
   }
-  if (destination.length !== bytes) {
+  if (destination && destination.length !== bytes) {
     throw new RangeError(`Cannot pack [${shape}] into ${destination.length} bytes: must be ${bytes}`);
   }
   if (columnImportance && columnImportance.length !== shape[1]) {
     throw new RangeError(`Cannot weigh ${shape[1]} columns by ${columnImportance.length} values`);
   }
-  return destination.fill(0);
+  return new Uint8Array(bytes);
+}
+
+/** Groups as the panels of layout.ts, in the destination or a new array. */
+export function asPanels(
+  format: WeightFormat,
+  groups: Uint8Array,
+  shape: Shape2,
+  { destination }: PackOptions,
+): Uint8Array {
+  return toPanels(format, shape, groups, destination ?? new Uint8Array(groups.length));
 }
 
 /** @param W `[dOut, dIn]` @returns the `f32` layout */
 export function packF32(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
   const [dOut, dIn] = shape;
-  const out = destinationOf({ kind: "f32" }, W, shape, options);
+  const out = groupsOf({ kind: "f32" }, W, shape, options);
   const group = new Float32Array(dIn * ROWS);
   for (let g = 0; g < groupCount(dOut); g++) {
     group.fill(0);
@@ -55,14 +65,14 @@ export function packF32(W: Float32Array, shape: Shape2, options: PackOptions = {
     }
     out.set(new Uint8Array(group.buffer), g * group.byteLength);
   }
-  return out;
+  return asPanels({ kind: "f32" }, out, shape, options);
 }
 
 /** Writes row `r` of a chunk: its part of the header, and its codes by `place` (byte offset of a column, shift). */
 function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOptions): Uint8Array {
   const [dOut, dIn] = shape;
   const format: WeightFormat = { kind: bits === 8 ? "q8" : "q4" };
-  const out = destinationOf(format, W, shape, options);
+  const out = groupsOf(format, W, shape, options);
   const view = new DataView(out.buffer, out.byteOffset, out.byteLength);
   const chunkBytes = HEADER_BYTES + CHUNK * ROWS * bits / 8;
   const importance = options.columnImportance ?? null;
@@ -92,7 +102,7 @@ function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOpt
       view.setUint16(at + 8 + 2 * r, scale, true);
     }
   }
-  return out;
+  return asPanels(format, out, shape, options);
 }
 
 /** Code 0 is nibble 8: padding rows and columns of `q4`. */

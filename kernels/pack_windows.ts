@@ -11,7 +11,7 @@ import {
   windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
-import { destinationOf, type PackOptions } from "./pack_dense.ts";
+import { asPanels, groupsOf, type PackOptions } from "./pack_dense.ts";
 import {
   blocksOf,
   checkedOptions,
@@ -89,7 +89,7 @@ export function packWindows(S: Float32Array, shape: Shape2, options: PackWindows
     );
   }
   const format: WeightFormat = { kind: "windows", windows, bits, blockChunks };
-  const out = destinationOf(format, S, shape, options);
+  const out = groupsOf(format, S, shape, options);
   const view = new DataView(out.buffer, out.byteOffset, out.byteLength);
   const [dOut, dIn] = shape;
   const chunkBytes = windowsChunkBytes(windows, bits);
@@ -115,7 +115,7 @@ export function packWindows(S: Float32Array, shape: Shape2, options: PackWindows
       at += HEADER_BYTES + chunks * chunkBytes;
     }
   }
-  return out;
+  return asPanels(format, out, shape, options);
 }
 
 /** Free places of 4-bit slots hold code 0, which is nibble 8. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
+  groupCount,
   packedBytes,
   Q4_MIN,
   Q8_MAX,
@@ -10,6 +11,7 @@ import {
   windowSlots,
 } from "./layout.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows, unpack, windowsNeeded } from "./packers.ts";
+import { fromPanels, groupSteps, toPanels } from "./panels.ts";
 import { blocksOf } from "./window_matching.ts";
 
 /** A bf16 scale is off by up to 2^-9 of itself, which the largest code multiplies. */
@@ -98,6 +100,26 @@ for (const [bits, pack] of [[8, packQ8], [4, packQ4]] as const) {
   });
 }
 
+Deno.test("toPanels() alternates the steps of two groups, fromPanels() undoes it", () => {
+  fc.assert(
+    fc.property(layers, formats, fc.constantFrom("f32", "q8", "q4", "windows"), (layer, windows, kind) => {
+      const format = kind === "windows" ? { kind, ...windows } as const : { kind } as WeightFormat;
+      const shape = layer.shape, size = packedBytes(format, shape);
+      const groups = Uint8Array.from({ length: size }, (_, i) => i * 31 >> 3);
+      const panels = toPanels(format, shape, groups, new Uint8Array(size));
+      assert.deepEqual(fromPanels(format, shape, panels), groups);
+      const steps = groupSteps(format, shape[1]);
+      const bytes = steps.reduce((a, b) => a + b, 0);
+      assert.equal(bytes * groupCount(shape[0]), size);
+      if (groupCount(shape[0]) > 1) {
+        assert.deepEqual(panels.subarray(0, steps[0]), groups.subarray(0, steps[0]));
+        assert.deepEqual(panels.subarray(steps[0], 2 * steps[0]), groups.subarray(bytes, bytes + steps[0]));
+      }
+    }),
+  );
+  assert.throws(() => fromPanels({ kind: "q8" }, [4, 64], new Uint8Array(3)), RangeError);
+});
+
 Deno.test("packedBytes() of dense layers counts the vectors that columns take, not whole chunks", () => {
   const sizes = (kind: "q8" | "q4") =>
     [1, 4, 5, 36, 64, 65, 72, 128].map((d) => packedBytes({ kind }, [4, d]));
@@ -106,7 +128,7 @@ Deno.test("packedBytes() of dense layers counts the vectors that columns take, n
 });
 
 Deno.test("packQ4() stores code 0 in every place outside the shape", () => {
-  const bytes = packQ4(new Float32Array(5 * 69).fill(1), [5, 69]);
+  const bytes = fromPanels({ kind: "q4" }, [5, 69], packQ4(new Float32Array(5 * 69).fill(1), [5, 69]));
   const group = packedBytes({ kind: "q4" }, [4, 69]);
   assert.equal(bytes.length, 2 * group);
   const [chunk, header] = [144, 16];

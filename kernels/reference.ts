@@ -17,6 +17,7 @@ import {
   windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
+import { fromPanels } from "./panels.ts";
 import { slotBytes } from "./pack_windows.ts";
 
 /** A quantised tile as in abi.ts. */
@@ -102,7 +103,7 @@ export function referenceLinear(
 ): LinearResult {
   const [dOut, dIn] = shape;
   const { batch, encoding, xs } = tile;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const view = new DataView(fromPanels(format, shape, bytes).buffer);
   const y = new Float64Array(batch * dOut);
   const magnitude = new Float64Array(batch * dOut);
   const chunks = chunkCount(dIn);
@@ -180,11 +181,12 @@ function windowPlaces(
 /** The `f32` linear layer. @param x `[dIn][batch]` (interleaved) */
 export function referenceLinearF32(
   bytes: Uint8Array,
-  [dOut, dIn]: Shape2,
+  shape: Shape2,
   x: Float32Array,
   batch: number,
 ): LinearResult {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const [dOut, dIn] = shape;
+  const view = new DataView(fromPanels({ kind: "f32" }, shape, bytes).buffer);
   const y = new Float64Array(batch * dOut);
   const magnitude = new Float64Array(batch * dOut);
   for (let row = 0; row < dOut; row++) {

@@ -12,6 +12,7 @@ import {
   windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
+import { fromPanels } from "./panels.ts";
 import { slotBytes } from "./pack_windows.ts";
 import { blocksOf } from "./window_matching.ts";
 
@@ -31,7 +32,7 @@ export function visitWeights(
     );
   }
   const [dOut, dIn] = shape;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const view = new DataView(fromPanels(format, shape, bytes).buffer);
   for (let row = 0; row < dOut; row++) {
     const lane = row % ROWS;
     const at = (row - lane) / ROWS * groupBytes(format, dIn);

@@ -5,7 +5,8 @@
  * Only a sample of each kind of matrix is random and packed; the rest repeats its groups of rows, so that gigabytes are
  * there in seconds. Speed does not depend on the values, as long as activations stay finite and no denormals appear.
  */
-import { groupBytes, groupCount, ROWS, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import { groupBytes, groupCount, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import { fromPanels } from "../kernels/panels.ts";
 import { assignWindows, packWindows } from "../kernels/packers.ts";
 import type { StoredPart, TensorEntry } from "./formats/artifact_header.ts";
 import { alignUp, entryBytes, packDenseTensor } from "./pack_dense.ts";
@@ -22,7 +23,7 @@ export interface SyntheticLayout {
   readonly inputScales: boolean;
 }
 
-/** Rows that are random; the others repeat their groups of 4 in a random order. */
+/** Rows that are random; the others repeat their panels of 8 in a random order. */
 const SAMPLE_ROWS = 64;
 
 type Described = Pick<TensorEntry, "name" | "format" | "shape">;
@@ -70,8 +71,14 @@ function randomNumbers(seed: number): () => number {
   };
 }
 
+/** The same random rows as whole panels, and group by group for an odd last one. */
+interface Sample {
+  readonly panels: Uint8Array;
+  readonly groups: Uint8Array;
+}
+
 class Filler {
-  readonly #samples = new Map<string, Uint8Array>();
+  readonly #samples = new Map<string, Sample>();
   readonly #random = randomNumbers(1);
 
   fill({ name, format, shape }: TensorEntry, out: Uint8Array): void {
@@ -81,12 +88,14 @@ class Filler {
       return;
     }
     const [dOut, dIn] = shape;
-    const sample = this.#sample(format, dIn), bytes = groupBytes(format, dIn);
-    const sampled = sample.length / bytes;
-    for (let g = 0; g < groupCount(dOut); g++) {
-      const from = Math.floor(this.#random() * sampled) * bytes;
-      out.set(sample.subarray(from, from + bytes), g * bytes);
-    }
+    const { panels, groups } = this.#sample(format, dIn), bytes = groupBytes(format, dIn);
+    const copy = (from: Uint8Array, size: number, at: number) => {
+      const start = Math.floor(this.#random() * from.length / size) * size;
+      out.set(from.subarray(start, start + size), at);
+    };
+    const count = groupCount(dOut);
+    for (let g = 0; g + 1 < count; g += 2) copy(panels, 2 * bytes, g * bytes);
+    if (count % 2) copy(groups, bytes, (count - 1) * bytes);
   }
 
   /** Norm weights and input scales near 1, biases near 0. */
@@ -96,18 +105,19 @@ class Filler {
   }
 
   /** Packed `[SAMPLE_ROWS, dIn]` whose products with inputs of size 1 have size 1. */
-  #sample(format: WeightFormat, dIn: number): Uint8Array {
+  #sample(format: WeightFormat, dIn: number): Sample {
     const key = JSON.stringify([format, dIn]);
     let sample = this.#samples.get(key);
     if (!sample) {
-      sample = this.#pack(format, dIn);
+      const panels = this.#pack(format, dIn);
+      sample = { panels, groups: fromPanels(format, [SAMPLE_ROWS, dIn], panels) };
       this.#samples.set(key, sample);
     }
     return sample;
   }
 
   #pack(format: WeightFormat, dIn: number): Uint8Array {
-    const shape: Shape2 = [SAMPLE_ROWS - SAMPLE_ROWS % ROWS, dIn];
+    const shape: Shape2 = [SAMPLE_ROWS, dIn];
     const kept = format.kind === "windows" ? Math.max(1, dIn * format.windows / 16) : dIn;
     const size = Math.sqrt(12 / kept); // uniform numbers of variance 1 / kept
     const W = Float32Array.from({ length: shape[0] * dIn }, () => (this.#random() - 0.5) * size);

@@ -9,6 +9,7 @@ import {
   groupCount,
   type WeightFormat,
 } from "../../kernels/layout.ts";
+import { groupRuns } from "./group_runs.ts";
 import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 /**
@@ -20,17 +21,16 @@ const SLAB_BYTES = 192 * 1024;
 export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
   const { map, kernels, thread, threads } = context;
   const parts = op.weights.map((name) => map.tensors[name]);
-  const [{ address, entry }] = parts;
+  const [{ entry }] = parts;
   const format = entry.format as WeightFormat; // the plan names packed layers only
   const [dOut, dIn] = entry.shape;
   const out = placeOf(map, op.out);
   const shared = map.tiles[op.tile], own = map.own[thread].tiles[op.tile];
   const f32 = format.kind === "f32";
   const chunks = f32 ? dIn : chunkCount(dIn);
-  const groups = parts.reduce((n, p) => n + groupCount(p.entry.shape[0]), 0);
   const bytes = groupBytes(format, dIn), argument = formatArgument(format, dIn);
-  const begin = Math.floor(groups * thread / threads), end = Math.floor(groups * (thread + 1) / threads);
-  const slab = Math.max(1, Math.floor(SLAB_BYTES / bytes));
+  const runs = groupRuns(parts.map((p) => groupCount(p.entry.shape[0])), thread, threads);
+  const slab = Math.max(2, Math.floor(SLAB_BYTES / bytes / 2) * 2); // whole panels
   const kernel = Object.fromEntries(
     TILE_SIZES.map((s) => [s, kernels.linear(formatName(format), s)]),
   ) as Record<
@@ -40,37 +40,32 @@ export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
   const bias = op.bias ? map.tensors[op.bias].address : 0;
   const accumulate = op.accumulate || bias !== 0 ? 1 : 0;
   return (rows, tiles) => {
-    if (begin === end) return;
-    if (bias !== 0) {
-      const cols = Math.min(dOut, end * 4) - begin * 4;
-      kernels.base.add_vector(
-        out.address + begin * 16,
-        out.stride,
-        bias + begin * 16,
-        cols,
-        rows,
-        op.accumulate ? 0 : 1,
-      );
-    }
     const alone = tiles.length === 1;
     const tile = alone ? own : shared;
-    const step = alone ? end - begin : slab;
-    for (let g = begin; g < end; g += step) {
-      const count = Math.min(step, end - g);
-      for (const t of tiles) {
-        kernel[t.size](
-          address + g * bytes,
-          f32 ? tile.f32 + t.row * dIn * 4 : tile.xa + t.row * chunks * CHUNK,
-          f32 ? 0 : tile.xb + t.row * chunks * CHUNK,
-          f32 ? 0 : tile.xs + t.row * chunks * 4,
-          out.address + (t.row * out.stride + g * 4) * 4,
-          out.stride,
-          count,
-          chunks,
-          argument,
-          accumulate,
-          map.consts,
-        );
+    for (const { part, from, to, outGroup } of runs) {
+      const y = out.address + outGroup * 16;
+      if (bias !== 0) {
+        const cols = Math.min(dOut, to * 4) - from * 4;
+        kernels.base.add_vector(y, out.stride, bias + from * 16, cols, rows, op.accumulate ? 0 : 1);
+      }
+      const step = alone ? to - from : slab;
+      for (let g = from; g < to; g += step) {
+        const count = Math.min(step, to - g);
+        for (const t of tiles) {
+          kernel[t.size](
+            parts[part].address + g * bytes,
+            f32 ? tile.f32 + t.row * dIn * 4 : tile.xa + t.row * chunks * CHUNK,
+            f32 ? 0 : tile.xb + t.row * chunks * CHUNK,
+            f32 ? 0 : tile.xs + t.row * chunks * 4,
+            y + (t.row * out.stride + (g - from) * 4) * 4,
+            out.stride,
+            count,
+            chunks,
+            argument,
+            accumulate,
+            map.consts,
+          );
+        }
       }
     }
   };

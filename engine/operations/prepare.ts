@@ -1,5 +1,5 @@
 /** Operations on token rows: the embedding, the input of linear layers, the activation. */
-import { CHUNK, chunkCount } from "../../kernels/layout.ts";
+import { CHUNK, chunkCount, groupCount } from "../../kernels/layout.ts";
 import type { Activation } from "../../models/spec.ts";
 import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
@@ -10,10 +10,12 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
   const { address, entry } = map.tensors[op.table];
   const out = placeOf(map, op.out);
   const embed = entry.format.kind === "f32" ? kernels.base.embed_f32 : kernels.base.embed_q8;
+  const groups = groupCount(entry.shape[0]);
   return (_rows, _tiles, mine) => {
     for (const t of mine) {
       embed(
         address,
+        groups,
         map.step.ids + t.row * 4,
         t.size,
         entry.shape[1],

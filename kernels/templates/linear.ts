@@ -3,6 +3,7 @@
  *
  * What shapes the code (Deno 2.9 / V8 15 on a Zen 5; ratios within one run, 2048 x 2048):
  * - constants come from the table at `consts`: V8 rebuilds v128 constants at every use (+40 %);
+ * - both groups of a panel alternate in memory: one stream for the prefetcher and one pointer (layout.ts);
  * - V8 checks the bounds of every load (Deno has no trap handler), so a load costs three instructions: each loaded
  *   activation vector serves two groups of rows (batch 1: q8 +25 %, q4 +12 %, w8q8 +15 %, w8q4 +8 %), and in f32 one load serves four tokens (batch 4: +88 %, batch 8: +47 %);
  * - a body is one chunk of 64 columns: unrolling two brings nothing more; a shorter last chunk of a dense format is a
@@ -15,6 +16,8 @@
 import { CHUNK, HEADER_BYTES, ROWS, WINDOW, windowsChunkBytes, type WindowSlot, windowSlots } from "../layout.ts";
 import { TILE_SIZES, type TileSize } from "../abi.ts";
 import type { Accumulate, LinearFormat } from "../manifest.ts";
+
+type WindowsFormat = Extract<LinearFormat, { kind: "windows" }>;
 
 /**
  * Tokens of one pass over a pair of groups; a tile of 8 takes two passes. All 8 tokens over single groups decode half
@@ -105,8 +108,8 @@ class Pass {
   /** Start of a pass over the activations. */
   begin(locals: (u: number) => string): string {
     return lines([
-      "      let x = xa, z = xb, s = xs, a = zero;",
-      this.eachGroup((u) => `let w${u} = ${u ? "w + halfBytes" : "w"}, b${u} = zero, ${locals(u)};`),
+      "      let p = w, x = xa, z = xb, s = xs, a = zero;",
+      this.eachGroup((u) => `let b${u} = zero, ${locals(u)};`),
       this.each(({ id }) => `      let f${id} = zero;`),
     ]);
   }
@@ -114,10 +117,17 @@ class Pass {
   /** Start of a run of columns with one scale: its header. */
   header(): string {
     return lines([
-      this.eachGroup((u) => `const first${u} = start(w${u}, minusOffset), scale${u} = scales(w${u} + 8);`),
+      this.eachGroup((u) =>
+        `const first${u} = start(p + ${HEADER_BYTES * u}, minusOffset), scale${u} = scales(p + ${HEADER_BYTES * u + 8});`
+      ),
       this.each(({ id, u }) => `      let h${id} = first${u}${this.narrow ? `, n${id} = zero` : ""};`),
-      this.eachGroup((u) => `w${u} += ${HEADER_BYTES};`),
+      this.advance(HEADER_BYTES),
     ]);
+  }
+
+  /** Moves on by `bytes` of every group. */
+  advance(bytes: number): string {
+    return `      p += ${bytes * this.groups.length};`;
   }
 
   /** End of a run of columns: sums to f32, times the scales of rows and tokens. */
@@ -136,7 +146,7 @@ class Pass {
 }
 
 const storeRow = (sum: string, u: number, t: number): string =>
-  `      { const o = y + ${t} * yRow${u ? " + halfRows" : ""}; v128.store(o, accumulate ? f32x4.add(${sum}, v128.load(o)) : ${sum}); }`;
+  `      { const o = y + ${t} * yRow; v128.store(o, accumulate ? f32x4.add(${sum}, v128.load(o, ${16 * u})) : ${sum}, ${16 * u}); }`;
 
 const denseChunkBytes = (bits: 4 | 8): number => CHUNK * ROWS * bits / 8;
 
@@ -147,9 +157,10 @@ const denseChunkBytes = (bits: 4 | 8): number => CHUNK * ROWS * bits / 8;
 function densePass(bits: 4 | 8, pass: Pass): string {
   const { batch } = pass;
   const decode = (u: number, k: number): string => {
-    if (bits === 8) return `v${u} = v128.load(w${u}, ${16 * k});`;
+    const at = (vector: number) => 16 * (vector * pass.groups.length + u);
+    if (bits === 8) return `v${u} = v128.load(p, ${at(k)});`;
     if (k % 2) return `v${u} = i8x16.relaxed_swizzle(codebook, v128.and(i16x8.shr_u(b${u}, 4), nibble));`;
-    return `b${u} = v128.load(w${u}, ${8 * k}); v${u} = i8x16.relaxed_swizzle(codebook, v128.and(b${u}, nibble));`;
+    return `b${u} = v128.load(p, ${at(k >> 1)}); v${u} = i8x16.relaxed_swizzle(codebook, v128.and(b${u}, nibble));`;
   };
   const vector = (k: number): string => {
     const decoded = pass.groups.map((u) => ({ u, codes: `v${u}`, activations: "a" }));
@@ -162,7 +173,7 @@ function densePass(bits: 4 | 8, pass: Pass): string {
     lines([
       ...range(vectors * columns / 4).map(vector),
       pass.widen(),
-      pass.eachGroup((u) => `w${u} += ${16 * vectors};`),
+      pass.advance(16 * vectors),
     ]);
   return lines([
     pass.begin((u) => `v${u} = zero`),
@@ -190,25 +201,26 @@ function densePass(bits: 4 | 8, pass: Pass): string {
 }
 
 /** Decodes slot `k` of group `u`, taken in order, into locals v (codes) and i (indices). */
-function decodeSlot(bits: 4 | 8, u: number, k: number): string {
+function decodeSlot({ windows, bits }: WindowsFormat, groups: number, u: number, k: number): string {
   const [v, i, b] = [`v${u}`, `i${u}`, `b${u}`];
   if (bits === 4) {
-    return `${b} = v128.load(w${u}, ${16 * k}); ${v} = i8x16.relaxed_swizzle(codebook, v128.and(${b}, nibble)); ` +
+    return `${b} = v128.load(p, ${16 * (k * groups + u)}); ${v} = i8x16.relaxed_swizzle(codebook, v128.and(${b}, nibble)); ` +
       `${i} = v128.and(i16x8.shr_u(${b}, 4), nibble);`;
   }
-  const pair = (k >> 1) * 48;
-  const values = `${v} = v128.load(w${u}, ${pair + 16 + 16 * (k & 1)});`;
+  const pair = (k >> 1) * 48 * groups + u * ((k | 1) < windows ? 48 : 32);
+  const values = `${v} = v128.load(p, ${pair + 16 + 16 * (k & 1)});`;
   // The even slot of a pair loads the indices of both.
   if (k % 2) return `${i} = v128.and(i16x8.shr_u(${b}, 4), nibble); ${values}`;
-  return `${b} = v128.load(w${u}, ${pair}); ${i} = v128.and(${b}, nibble); ${values}`;
+  return `${b} = v128.load(p, ${pair}); ${i} = v128.and(${b}, nibble); ${values}`;
 }
 
-function windowsPass(windows: number, bits: 4 | 8, pass: Pass): string {
+function windowsPass(format: WindowsFormat, pass: Pass): string {
+  const { windows, bits } = format;
   const { batch } = pass;
   const slot = ({ view, window }: WindowSlot, k: number): string => {
     const decoded = pass.groups.map((u) => ({ u, codes: `v${u}`, activations: `i8x16.relaxed_swizzle(a, i${u})` }));
     const load = (t: number) => `v128.load(${view === "A" ? "x" : "z"}, ${(window * batch + t) * 16})`;
-    return lines([pass.eachGroup((u) => decodeSlot(bits, u, k)), pass.products(load, decoded)]);
+    return lines([pass.eachGroup((u) => decodeSlot(format, pass.groups.length, u, k)), pass.products(load, decoded)]);
   };
   return lines([
     pass.begin((u) => `v${u} = zero, i${u} = zero`),
@@ -219,7 +231,7 @@ function windowsPass(windows: number, bits: 4 | 8, pass: Pass): string {
     "      for (let c = n; c > 0; c--) {",
     ...windowSlots(windows).map(slot),
     pass.widen(),
-    pass.eachGroup((u) => `w${u} += ${windowsChunkBytes(windows, bits)};`),
+    pass.advance(windowsChunkBytes(windows, bits)),
     `      x += ${CHUNK * batch}; z += ${CHUNK * batch};`,
     "      }",
     pass.scaled(),
@@ -229,84 +241,80 @@ function windowsPass(windows: number, bits: 4 | 8, pass: Pass): string {
   ]);
 }
 
-/**
- * A kernel: passes over pairs of groups, one of each half of the rows, then over single groups. Neighbouring groups
- * would be two short interleaved streams, which the hardware does not prefetch (weights from memory: a third of the
- * speed); halves are two long ones.
- */
+/** A kernel: passes over panels (two groups, one stream: layout.ts), then over an odd last group. */
 function kernel(
   batch: TileSize,
   { argument, groupBytes }: { readonly argument: string; readonly groupBytes: string },
-  body: (groups: number, tokens: number[]) => string,
-  tokens = Math.min(PASS_TOKENS, batch),
+  passes: (groups: number) => string[],
 ): string {
   const step = (groups: number) =>
     lines([
-      ...range(batch / tokens).map((p) => `    {\n${body(groups, range(tokens, p * tokens))}\n    }`),
-      "    w += groupBytes; y += 16;",
+      ...passes(groups).map((pass) => `    {\n${pass}\n    }`),
+      `    w += ${groups > 1 ? `${groups} * ` : ""}groupBytes; y += ${16 * groups};`,
     ]);
-  // All 8 tokens leave no accumulators for a second group.
-  const pairs = tokens === 8 ? "" : `  const half = groups >> 1, halfBytes = <usize>half * groupBytes, halfRows = <usize>half << 4;
-  for (; g < half; g++) {
-${step(2)}
-  }
-  w += halfBytes; y += halfRows; g += half;`;
   return `
 export function mv_b${batch}(${signature(argument)}): void {
   const codebook = v128.load(consts), nibble = v128.load(consts, 16), zero = v128.load(consts, 32);
   const ones = v128.load(consts, 48), minusOffset = v128.load(consts, 64);
   const yRow = <usize>yStride << 2, groupBytes = <usize>(${groupBytes});
-  let g = 0;
-${pairs}
-  for (; g < groups; g++) {
+  let g = 1;
+  for (; g < groups; g += 2) {
+${step(2)}
+  }
+  if (g === groups) {
 ${step(1)}
   }
 }
 `;
 }
 
+/** The tokens of a tile, as many at a time as a pass takes. */
+const tokenRuns = (batch: TileSize): number[][] => {
+  const tokens = Math.min(PASS_TOKENS, batch);
+  return range(batch / tokens).map((p) => range(tokens, p * tokens));
+};
+
 function quantized(format: Exclude<LinearFormat, { kind: "f32" }>, batch: TileSize, accumulate: Accumulate): string {
   if (format.kind === "windows") {
     const { windows, bits } = format;
     const blocks = "(chunks + blockChunks - 1) / blockChunks";
     const groupBytes = `${blocks} * ${HEADER_BYTES} + chunks * ${windowsChunkBytes(windows, bits)}`;
-    return kernel(batch, { argument: "blockChunks", groupBytes }, (groups, tokens) =>
-      windowsPass(windows, bits, new Pass(batch, tokens, groups, bits, accumulate)));
+    return kernel(batch, { argument: "blockChunks", groupBytes }, (groups) =>
+      tokenRuns(batch).map((tokens) => windowsPass(format, new Pass(batch, tokens, groups, bits, accumulate))));
   }
   const bits = format.kind === "q8" ? 8 : 4;
   const chunkBytes = denseChunkBytes(bits);
   const groupBytes = `chunks * ${HEADER_BYTES + chunkBytes} - ${chunkBytes} + (tail << 4)`;
-  return kernel(batch, { argument: "tail", groupBytes }, (groups, tokens) =>
-    densePass(bits, new Pass(batch, tokens, groups, bits, accumulate)));
+  return kernel(batch, { argument: "tail", groupBytes }, (groups) =>
+    tokenRuns(batch).map((tokens) => densePass(bits, new Pass(batch, tokens, groups, bits, accumulate))));
 }
 
 /** Byte order that spreads the i-th float of a vector. */
 const SPREAD = range(4).map((i) => range(16).map((byte) => 4 * i + byte % 4).join(", "));
 
-/** One pass in f32: rows in lanes, x spread. Few cells take several sums each: a multiply-add has 4 cycles of latency. */
-function floatPass(batch: number, groups: number, tokens: number[]): string {
-  const chains = Math.max(1, Math.floor(4 / (tokens.length * groups)));
-  const cells = range(groups).flatMap((u) => tokens.map((t) => ({ u, t, sums: range(chains).map((c) => `f${u}_${t}_${c}`) })));
+/** One pass in f32 over some groups of a panel: rows in lanes, x spread. Few cells take several sums each: a multiply-add has 4 cycles of latency. */
+function floatPass(batch: number, groups: readonly number[], panel: number): string {
+  const chains = Math.max(1, Math.floor(4 / (batch * groups.length)));
+  const cells = groups.flatMap((u) => range(batch).map((t) => ({ u, t, sums: range(chains).map((c) => `f${u}_${t}_${c}`) })));
   const spread = (c: number, t: number): string => {
     if (batch < 4) return `      a = v128.load32_splat(x, ${4 * (c * batch + t)});`;
     return `${t % 4 === 0 ? `      b = v128.load(x, ${4 * (c * batch + t)});` : ""} a = i8x16.shuffle(b, b, ${SPREAD[t % 4]});`;
   };
   const column = (c: number): string =>
     lines([
-      ...range(groups).map((u) => `      v${u} = v128.load(w${u}, ${16 * c});`),
-      ...tokens.flatMap((t) => [
+      ...groups.map((u) => `      v${u} = v128.load(p, ${16 * (c * panel + u)});`),
+      ...range(batch).flatMap((t) => [
         spread(c, t),
-        ...range(groups).map((u) => {
+        ...groups.map((u) => {
           const sum = `f${u}_${t}_${c % chains}`;
           return `      ${sum} = f32x4.relaxed_madd(v${u}, a, ${sum});`;
         }),
       ]),
     ]);
-  const advance = (columns: number) =>
-    `      ${range(groups).map((u) => `w${u} += ${16 * columns};`).join(" ")} x += ${4 * batch * columns};`;
+  const advance = (columns: number) => `      p += ${16 * panel * columns}; x += ${4 * batch * columns};`;
   return `
-    let x = xa, a = zero, b = zero, c = chunks;
-    let ${range(groups).map((u) => `w${u} = ${u ? "w + halfBytes" : "w"}, v${u} = zero`).join(", ")};
+    let p = w, x = xa, a = zero, b = zero, c = chunks;
+    let ${groups.map((u) => `v${u} = zero`).join(", ")};
     let ${cells.flatMap(({ sums }) => sums).map((sum) => `${sum} = zero`).join(", ")};
     for (; c >= 8; c -= 8) {
 ${lines(range(8).map(column))}
@@ -319,9 +327,10 @@ ${advance(1)}
 ${lines(cells.map(({ u, t, sums }) => storeRow(sums.reduce((p, q) => `f32x4.add(${p}, ${q})`), u, t)))}`;
 }
 
-/** A tile of 8 takes one pass over single groups (two passes over pairs: -20 %): the weights are the larger stream. */
+/** All 8 tokens leave no accumulators for a second group: a panel takes two passes over all of them (two passes of 4 over both groups: -20 %). */
 const float = (batch: TileSize): string =>
-  kernel(batch, { argument: "unused", groupBytes: "chunks << 4" }, (groups, tokens) => floatPass(batch, groups, tokens), batch);
+  kernel(batch, { argument: "unused", groupBytes: "chunks << 4" }, (groups) =>
+    (batch === 8 ? range(groups).map((u) => [u]) : [range(groups)]).map((some) => floatPass(batch, some, groups)));
 
 /** AssemblyScript source of the module of `format`. */
 export function linearSource(format: LinearFormat, accumulate: Accumulate): string {

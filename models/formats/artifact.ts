@@ -13,6 +13,7 @@ import { alignUp, entryBytes } from "../pack_dense.ts";
 import type { PackedFile, PackedModel } from "../packed.ts";
 import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
+import { NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
 import { isVerified, rememberVerified } from "./verified.ts";
 
 export const HEADER_FILE = "oatmill.json";
@@ -108,7 +109,7 @@ export class ArtifactWriter {
       await rememberVerified(this.#temp, WEIGHTS_FILE, { info, sha256, fresh: true });
       const header: ArtifactHeader = {
         ...rest,
-        format: 1,
+        format: NEWEST_FORMAT,
         bytes: this.bytes,
         tensors: this.#tensors,
         files,
@@ -180,7 +181,7 @@ export interface Artifact extends PackedModel {
 
 // Only what the loader relies on is checked field by field; the rest is reported as it stands.
 const headerSchema = z.looseObject({
-  format: z.literal(1),
+  format: z.union([z.literal(1), z.literal(2)]),
   name: z.string(),
   spec: z.looseObject({
     vocabSize: z.int().positive(),
@@ -256,8 +257,8 @@ export async function openArtifact(dir: string): Promise<Artifact> {
     blockChunks: header.blockChunks,
     tensors: header.tensors,
     tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
-    load: (destination) => loadWeights(dir, header, destination),
-    file: await verifiedFile(dir, header),
+    load: upgradedLoad(header, (destination) => loadWeights(dir, header, destination)),
+    file: header.format === NEWEST_FORMAT ? await verifiedFile(dir, header) : null,
   };
 }
 

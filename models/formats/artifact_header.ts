@@ -43,7 +43,8 @@ export interface LayerReport {
 }
 
 export interface ArtifactHeader {
-  readonly format: 1;
+  /** artifact_upgrade.ts tells how they differ; new artifacts have the last. */
+  readonly format: 1 | 2;
   readonly oatmill: string;
   readonly created: string;
   readonly name: string;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { OatmillError } from "../../errors.ts";
+import { fromPanels } from "../../kernels/panels.ts";
 import { openCheckpoint } from "../open.ts";
 import { packDense } from "../pack_dense.ts";
 import { DEFAULT_MODEL, writeArtifact } from "../testing/artifact.ts";
@@ -19,6 +20,27 @@ async function load(dir: string): Promise<Map<string, Uint8Array>> {
 
 const invalid = (pattern: RegExp) => (e: unknown) =>
   e instanceof OatmillError && e.code === "invalid_artifact" && pattern.test(e.message);
+
+Deno.test("an artifact of format 1 loads as what it would be in format 2", async () => {
+  const parent = await Deno.makeTempDir();
+  const dir = join(parent, "a");
+  await writeArtifact(dir);
+  const expected = await load(dir);
+  // The same artifact as the first version wrote it: groups in the file where panels are now.
+  const { tensors, header } = await openArtifact(dir);
+  const weights = await Deno.readFile(join(dir, WEIGHTS_FILE));
+  const start = 8 + Number(new DataView(weights.buffer).getBigUint64(0, true));
+  for (const { format, shape, offset, bytes } of tensors) {
+    const at = weights.subarray(start + offset, start + offset + bytes);
+    if (format.kind !== "vector") at.set(fromPanels(format, [shape[0], shape[1]], at));
+  }
+  await Deno.writeFile(join(dir, WEIGHTS_FILE), weights);
+  const sha256 = new Uint8Array(await crypto.subtle.digest("SHA-256", weights)).toHex();
+  const files = { ...header.files, [WEIGHTS_FILE]: { bytes: weights.length, sha256 } };
+  await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify({ ...header, format: 1, files }));
+  assert.deepEqual(await load(dir), expected);
+  await Deno.remove(parent, { recursive: true });
+});
 
 Deno.test("an artifact loads what was written, byte for byte, with its tokenizer", async () => {
   const parent = await Deno.makeTempDir();
