@@ -49,8 +49,9 @@ export class OwnEngine implements Contender {
   }
 }
 
+/** Without speculation: what a small model makes of random prompts repeats itself more than real text. */
 export async function openOwn(path: string, name: string, options: OpenModelOptions): Promise<OwnEngine> {
-  const model = await openModel(path, options);
+  const model = await openModel(path, { ...options, speculation: false });
   const { recipe } = model.header ?? {};
   const format = recipe ? `${recipe.method} ${recipe.rate} ${recipe.values}` : `dense ${options.values}`;
   return new OwnEngine(name, format, model.engine);

@@ -88,6 +88,7 @@ function addServe(program: Command): void {
       new Option("--max-waiting <n>", "most waiting generations; more get 429").argParser(integer(0)),
     )
     .option("--no-prefix-cache", "compute every prompt anew, also what earlier ones began with")
+    .option("--no-speculation", "compute one token of a generation a step, also where it repeats its text")
     .addOption(new Option("--max-loaded <n>", "most models kept in memory").default(4).argParser(integer(1)))
     .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))
     .option("--no-bundled", "do not prepare the bundled model")

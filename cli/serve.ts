@@ -12,6 +12,7 @@ export interface ServeOptions {
   readonly maxSequences?: number;
   readonly maxWaiting?: number;
   readonly prefixCache: boolean;
+  readonly speculation: boolean;
   readonly maxLoaded: number;
   readonly maxUploadBytes?: number;
   readonly bundled: boolean;
@@ -19,7 +20,7 @@ export interface ServeOptions {
 
 export async function serve(options: ServeOptions): Promise<void> {
   const { host, port, data, threads, context, maxLoaded, maxUploadBytes } = options;
-  const { maxSequences, maxWaiting, prefixCache } = options;
+  const { maxSequences, maxWaiting, prefixCache, speculation } = options;
   const stop = Promise.withResolvers<void>();
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -32,7 +33,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     data,
     otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") || null,
     otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
-    engine: { threads, contextLength: context, maxSequences, maxWaiting, prefixCache },
+    engine: { threads, contextLength: context, maxSequences, maxWaiting, prefixCache, speculation },
     maxLoaded,
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });

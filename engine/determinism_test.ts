@@ -13,7 +13,7 @@ const checkpoint = await openCheckpoint(new URL("../models/default/", import.met
 const CONTEXT = 128;
 /** Requests of all runs come from so few, so that the reference computes each once. */
 const REQUESTS = 40;
-const RUNS = 25;
+const RUNS = 12;
 
 const load = (options: Parameters<typeof loadEngine>[1]): Promise<Engine> =>
   loadEngine(packDense(checkpoint, { values: "int8" }), { threads: 2, contextLength: CONTEXT, ...options });
@@ -64,7 +64,7 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   fn: async () => {
-    const alone = await load({ threads: 1, maxSequences: 1, prefixCache: false });
+    const alone = await load({ threads: 1, maxSequences: 1, prefixCache: false, speculation: false });
     const engines = await Promise.all([
       load({ maxSequences: 6, kvTokens: 160 }),
       load({ maxSequences: 8, kvTokens: 1024 }),
@@ -90,7 +90,11 @@ Deno.test({
         ),
         { numRuns: RUNS },
       );
-      assert.ok(engines.every((e) => e.stats().prefixHits > 0), "prefixes were found");
+      for (const e of engines) {
+        const { prefixHits, acceptedTokens, draftedTokens } = e.stats();
+        assert.ok(prefixHits > 0, "prefixes were found");
+        assert.ok(acceptedTokens > 0 && acceptedTokens < draftedTokens, "some drafts were right, some not");
+      }
       for (const e of engines) await e.logits([5]); // after it every cancellation has arrived
       assert.deepEqual(engines.map((e) => e.stats().kvBlocksUsed), [0, 0]);
     } finally {

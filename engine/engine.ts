@@ -26,8 +26,6 @@ import type { FromWorker, ToLeader, WorkerStats, WorkEvent, WorkKind } from "./w
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
 const MAX_ROWS = 256;
-/** Prompt rows of a step while something decodes: ~1/4 of a full chunk's time between two tokens. */
-const MIXED_PREFILL_ROWS = 64;
 const DEFAULT_SEQUENCES = 16;
 const DEFAULT_WAITING = 256;
 
@@ -86,7 +84,6 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   const scheduler: SchedulerOptions = {
     maxSequences,
     maxRows: MAX_ROWS,
-    mixedPrefillRows: MIXED_PREFILL_ROWS,
     kvBlocks,
     contextLength,
     maxWaiting: options.maxWaiting ?? DEFAULT_WAITING,
@@ -103,6 +100,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     blockChunks: model.blockChunks,
     threads,
     scheduler,
+    speculation: options.speculation ?? true,
   } as const;
   await times.time("ready", () => pool.ask((thread) => ({ ...init, thread })));
   times.end({ bytes: model.tensors.reduce((n, t) => n + t.bytes, 0), parallel: Boolean(model.file) });
@@ -171,6 +169,8 @@ class EngineHandle implements Engine {
       prefixQueries: 0,
       prefixHits: 0,
       prefixTokens: 0,
+      draftedTokens: 0,
+      acceptedTokens: 0,
       stepsTotal: 0,
       batchTokens: 0,
     };

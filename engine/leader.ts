@@ -8,7 +8,8 @@ import type { Kernels } from "../kernels/load.ts";
 import type { Executor } from "./executor.ts";
 import { HEAD_ROWS } from "./memory_map.ts";
 import type { LogitsRow } from "./sampler.ts";
-import { Scheduler, type Step } from "./scheduler.ts";
+import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
+import { StepCost } from "./step_cost.ts";
 import { advance, COMMAND, CONTROL } from "./threads.ts";
 import { Work } from "./work.ts";
 import type { InitMessage, ToLeader, WorkerStats, WorkEvent } from "./worker_messages.ts";
@@ -18,6 +19,7 @@ export class Leader {
   readonly #executor: Executor;
   readonly #kernels: Kernels;
   readonly #scheduler: Scheduler;
+  readonly #cost = new StepCost();
   readonly #work = new Map<number, Work>();
   readonly #control: Int32Array;
   /** By segment. */
@@ -57,8 +59,8 @@ export class Leader {
   }
 
   #add(m: ToLeader & { type: "add" }): void {
-    const { spec, scheduler } = this.#init;
-    const work = new Work(m.id, m.kind, m.request, spec.vocabSize, scheduler.contextLength);
+    const { spec, scheduler, speculation } = this.#init;
+    const work = new Work(m.id, m.kind, m.request, spec.vocabSize, scheduler.contextLength, speculation);
     try {
       this.#scheduler.add(work.sequence);
     } catch (e) {
@@ -82,9 +84,11 @@ export class Leader {
   async #loop(): Promise<void> {
     this.#looping = true;
     while (!this.#scheduler.idle) {
-      const step = this.#scheduler.next();
+      const step = this.#scheduler.next(this.#cost);
       if (!step) throw new Error("The scheduler has work but no step");
+      const start = performance.now();
       this.#step(step);
+      this.#cost.observe(step.shape, performance.now() - start);
       this.#flush();
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -105,19 +109,20 @@ export class Leader {
       const count = Math.min(HEAD_ROWS, outputs.length - from);
       this.#executor.runHead(from, count);
       for (let i = 0; i < count; i++) {
-        const { sequence, position } = step.rows[outputs[from + i]];
-        this.#output(sequence.id, position, i);
+        this.#output(step.rows[outputs[from + i]], i);
       }
     }
     this.#steps++;
     this.#batchTokens = step.rows.length;
   }
 
-  #output(id: number, position: number, headRow: number): void {
-    const work = this.#work.get(id);
-    if (!work || !work.output(position, this.#row(headRow), this.#events)) return;
-    this.#scheduler.remove(work.sequence);
-    this.#work.delete(id);
+  #output({ sequence: s, position, token }: StepRow, headRow: number): void {
+    const work = this.#work.get(s.id);
+    // The request has ended, or an earlier row of this step chose another token than this row's draft.
+    if (!work || s.tokens[position] !== token) return;
+    if (!work.output(position, this.#row(headRow), this.#events)) return;
+    this.#scheduler.remove(s);
+    this.#work.delete(s.id);
   }
 
   #row(index: number): LogitsRow {
@@ -140,10 +145,10 @@ export class Leader {
     const at = map.step;
     const [ints, ...others] = this.#ints;
     const outputs: number[] = [];
-    step.rows.forEach(({ sequence: s, position, output }, row) => {
+    step.rows.forEach(({ sequence: s, position, token, output }, row) => {
       this.#work.get(s.id)?.start();
       const table = map.blockTables + s.slot * map.blocksPerSequence * 4;
-      ints[at.ids / 4 + row] = s.tokens[position];
+      ints[at.ids / 4 + row] = token;
       ints[at.positions / 4 + row] = position;
       ints[at.slots / 4 + row] = s.blocks[Math.floor(position / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS +
         position % KV_BLOCK_TOKENS;
@@ -163,7 +168,7 @@ export class Leader {
   #flush(): void {
     const events = this.#events;
     this.#events = [];
-    const { running, waiting, blocks, prefixes } = this.#scheduler;
+    const { running, waiting, blocks, prefixes, drafted, accepted } = this.#scheduler;
     this.#report(events, {
       running,
       waiting,
@@ -173,6 +178,8 @@ export class Leader {
       prefixQueries: prefixes.queries,
       prefixHits: prefixes.hits,
       prefixTokens: prefixes.tokens,
+      draftedTokens: drafted,
+      acceptedTokens: accepted,
       stepsTotal: this.#steps,
       batchTokens: this.#batchTokens,
     });

@@ -2,21 +2,38 @@
  * Continuous batching: decides which token rows the next step computes. Pure data structures, no memory and no model, so
  * that tests drive it alone.
  *
- * A step takes one row of every decoding sequence first, then prompt chunks (first come, first served) up to the row
- * budget. While something decodes, prompt chunks are short, so that the time between tokens stays bounded.
+ * A step takes one row of every decoding sequence first, with drafts behind it when few decode, then chunks of prompts:
+ * those with the least left first, so that a short prompt does not wait for a long one, but every row that others get
+ * counts for whoever waits. While something decodes, prompt chunks get little time, so that the time between tokens
+ * stays bounded.
  */
 import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { KvBlocks } from "./kv_blocks.ts";
 import { type CachedBlock, PrefixCache, ROOT } from "./prefix_cache.ts";
+import type { Sequence } from "./sequence.ts";
+import type { PromptBudget, StepShape } from "./step_cost.ts";
+
+/**
+ * Rows that decoding sequences and their drafts fill together: one tile of the batched kernels. Beyond it drafts would
+ * compete with sequences for arithmetic that is already shared.
+ */
+const DRAFT_ROWS = 8;
+/**
+ * A row given to others counts like this many rows less for a waiting prompt: one of n tokens is overtaken by at most
+ * n / AGING rows of shorter ones.
+ */
+const AGING = 0.5;
+/** Fewest rows of a prompt chunk, whatever they cost: below, a step's fixed cost dominates. */
+const LEAST_ROWS = { mixed: 16, alone: 128 } as const;
+/** Steps are cut to whole tiles of this many rows. */
+const TILE_ROWS = 16;
 
 export interface SchedulerOptions {
   /** Most sequences that hold KV blocks at once. */
   readonly maxSequences: number;
   /** Most rows of a step. */
   readonly maxRows: number;
-  /** Most prompt rows of a step in which something decodes. */
-  readonly mixedPrefillRows: number;
   readonly kvBlocks: number;
   readonly contextLength: number;
   readonly maxWaiting: number;
@@ -24,49 +41,17 @@ export interface SchedulerOptions {
   readonly prefixCache: boolean;
 }
 
-/** Which positions need logits. */
-export type Outputs = "last" | "all";
-
-/**
- * One request on its way. Whoever owns it takes the logits of each output row, sets `needed` behind it, and pushes each
- * chosen token to `tokens`; that token's row comes with the next step.
- */
-export class Sequence {
-  readonly tokens: number[];
-  readonly promptLength: number;
-  /** The first position whose logits nobody has seen yet: it and all after it must be computed, cached or not. */
-  needed: number;
-  /** Positions whose keys and values are in the cache. */
-  computed = 0;
-  /** Positions that were computed for this sequence or found in the cache, before any preemption. */
-  reached = 0;
-  /** Positions that were found in the cache and never computed for this sequence. */
-  cached = 0;
-  readonly blocks: number[] = [];
-  /** How many of the blocks the prefix cache knows, and the number of the prefix they hold. */
-  known = 0;
-  prefix = ROOT;
-  /** Row of the block tables; -1 while waiting. */
-  slot = -1;
-
-  constructor(readonly id: number, promptIds: readonly number[], outputs: Outputs) {
-    this.tokens = [...promptIds];
-    this.promptLength = promptIds.length;
-    this.needed = outputs === "all" ? 0 : promptIds.length - 1;
-  }
-  get pending(): number {
-    return this.tokens.length - this.computed;
-  }
-}
-
 export interface StepRow {
   readonly sequence: Sequence;
   readonly position: number;
+  /** What the row computes: the sequence's token at the position, or a draft of it. */
+  readonly token: number;
   /** The row's hidden state goes through the head. */
   readonly output: boolean;
 }
 export interface Step {
   readonly rows: readonly StepRow[];
+  readonly shape: StepShape;
 }
 
 export class Scheduler {
@@ -77,6 +62,11 @@ export class Scheduler {
   readonly #running: Sequence[] = [];
   readonly #waiting: Sequence[] = [];
   readonly #slots: number[];
+  /** Prompt rows given so far. */
+  #served = 0;
+  /** Tokens that were computed on trial, and those of them that were right. */
+  drafted = 0;
+  accepted = 0;
 
   constructor(options: SchedulerOptions) {
     if (options.kvBlocks * KV_BLOCK_TOKENS < options.contextLength) {
@@ -122,6 +112,7 @@ export class Scheduler {
 
   /** Ends a sequence, running or waiting, and frees what it holds. Unknown sequences are ignored. */
   remove(s: Sequence): void {
+    this.#settle(s);
     this.#publish(s);
     this.#release(s);
     for (const list of [this.#running, this.#waiting]) {
@@ -131,40 +122,103 @@ export class Scheduler {
   }
 
   /** The rows of the next step with their KV blocks assigned; null when there is nothing to do. Marks them computed. */
-  next(): Step | null {
-    for (const s of this.#running) this.#publish(s);
+  next(budget: PromptBudget): Step | null {
+    for (const s of this.#running) {
+      this.#settle(s);
+      this.#publish(s);
+    }
     this.#admit();
-    const rows: StepRow[] = [];
-    const decoding = this.#running.filter((s) => s.pending === 1);
-    for (const s of decoding) {
-      // An earlier sequence of this step may have preempted this one.
-      if (s.slot >= 0 && rows.length < this.#o.maxRows && this.#reserve(s, s.computed + 1)) {
-        this.#take(s, 1, rows);
-      }
-    }
-    let budget = rows.length > 0 ? this.#o.mixedPrefillRows : this.#o.maxRows;
-    for (const s of [...this.#running]) {
-      // pending 0: its row is already in this step.
-      if (s.pending === 0 || budget === 0 || s.slot < 0) continue;
-      this.#reuse(s);
-      const count = Math.min(s.pending, budget, this.#o.maxRows - rows.length);
-      if (count <= 0) continue;
-      if (!this.#reserve(s, s.computed + count)) continue;
-      this.#take(s, count, rows);
-      budget -= count;
-    }
-    // A sequence that was preempted after its row was taken does not run.
-    const kept = rows.filter((r) => r.sequence.slot >= 0);
-    return kept.length > 0 ? { rows: kept } : null;
+    const decodes = this.#decodes();
+    const prompts = this.#prompts(budget, decodes.length);
+    // A sequence that was preempted after its rows were taken does not run.
+    const runs = (r: StepRow) => r.sequence.slot >= 0;
+    const kept = { decodes: decodes.filter(runs), prompts: prompts.filter(runs) };
+    const rows = [...kept.decodes, ...kept.prompts];
+    if (rows.length === 0) return null;
+    const shape = {
+      decodeRows: kept.decodes.length,
+      promptRows: kept.prompts.length,
+      promptContext: kept.prompts.reduce((n, r) => n + r.position + 1, 0),
+    };
+    return { rows, shape };
   }
 
-  #take(s: Sequence, count: number, rows: StepRow[]): void {
-    for (let i = 0; i < count; i++) {
-      const position = s.computed + i;
-      rows.push({ sequence: s, position, output: position >= s.needed });
+  /** Looks at what became of a sequence's drafts: positions behind the last right one are not computed. */
+  #settle(s: Sequence): void {
+    if (s.drafted === 0) return;
+    const before = s.computed - s.drafted;
+    s.computed = Math.min(s.computed, s.tokens.length - 1);
+    const accepted = s.computed - before;
+    s.lookup!.settle(s.drafted, accepted);
+    this.drafted += s.drafted;
+    this.accepted += accepted;
+    s.drafted = 0;
+  }
+
+  /** One row of every sequence that waits for its next token, and its drafts. */
+  #decodes(): StepRow[] {
+    const rows: StepRow[] = [];
+    const decoding = this.#running.filter((s) => s.pending === 1);
+    const most = Math.floor(Math.min(DRAFT_ROWS, this.#o.maxRows) / decoding.length) - 1;
+    for (const s of decoding) {
+      // An earlier sequence of this step may have preempted this one.
+      if (s.slot < 0 || rows.length >= this.#o.maxRows || !this.#reserve(s, s.computed + 1)) continue;
+      rows.push(...this.#take(s, 1), ...this.#draft(s, most, decoding.length));
     }
+    return rows;
+  }
+
+  /** Rows on trial. They take no block from anybody who runs. */
+  #draft(s: Sequence, most: number, decoding: number): StepRow[] {
+    const room = (s.blocks.length + this.blocks.available) * KV_BLOCK_TOKENS - s.computed;
+    const draft = s.lookup?.propose(s.tokens, Math.min(most, room), decoding) ?? [];
+    this.#reserve(s, s.computed + draft.length);
+    const rows = draft.map((token, i) => ({ sequence: s, position: s.computed + i, token, output: true }));
+    s.computed += draft.length;
+    s.drafted = draft.length;
+    return rows;
+  }
+
+  /** Chunks of prompts beside `decodes` rows. */
+  #prompts(budget: PromptBudget, decodes: number): StepRow[] {
+    const rows: StepRow[] = [];
+    const mixed = decodes > 0;
+    const least = mixed ? LEAST_ROWS.mixed : LEAST_ROWS.alone;
+    let ms = mixed ? budget.mixedMs : budget.aloneMs;
+    for (const s of this.#byTurn()) {
+      if (s.slot < 0) continue;
+      const most = Math.min(s.pending, this.#o.maxRows - decodes - rows.length);
+      let count = 0, cost = 0;
+      for (; count < most; count++) {
+        const more = budget.rowMs(s.computed + count);
+        if (cost + more > ms && rows.length + count >= least) break;
+        cost += more;
+      }
+      if (count < s.pending) count = wholeTiles(decodes + rows.length, count);
+      if (count === 0 || !this.#reserve(s, s.computed + count)) continue;
+      rows.push(...this.#take(s, count));
+      ms -= cost;
+    }
+    this.#served += rows.length;
+    return rows;
+  }
+
+  /** Sequences with a prompt to compute: the least left first, less what others got since they came. */
+  #byTurn(): Sequence[] {
+    const waiting = this.#running.filter((s) => s.pending > 0);
+    for (const s of waiting) this.#reuse(s);
+    const turn = (s: Sequence) => s.pending - AGING * (this.#served - s.since);
+    return waiting.sort((a, b) => turn(a) - turn(b));
+  }
+
+  #take(s: Sequence, count: number): StepRow[] {
+    const rows = s.tokens.slice(s.computed, s.computed + count).map((token, i) => {
+      const position = s.computed + i;
+      return { sequence: s, position, token, output: position >= s.needed };
+    });
     s.computed += count;
     s.reached = Math.max(s.reached, s.computed);
+    return rows;
   }
 
   /** Admits waiting sequences whose tokens and one more fit into the available blocks. */
@@ -183,6 +237,7 @@ export class Scheduler {
       this.#waiting.shift();
       s.slot = this.#slots.pop()!;
       this.#running.push(s);
+      if (s.since < 0) s.since = this.#served;
       if (s.reached === 0 && this.#reusable(s) > 0) this.prefixes.queries++;
       this.#reuse(s);
     }
@@ -277,7 +332,14 @@ export class Scheduler {
     s.blocks.length = 0;
     s.known = 0;
     s.prefix = ROOT;
+    s.drafted = 0;
     if (s.slot >= 0) this.#slots.push(s.slot);
     s.slot = -1;
   }
+}
+
+/** At most `count` rows more, so that `before` and they fill whole tiles, if they fill one. */
+function wholeTiles(before: number, count: number): number {
+  const over = (before + count) % TILE_ROWS;
+  return over < count ? count - over : count;
 }

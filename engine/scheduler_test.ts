@@ -2,17 +2,22 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { OatmillError } from "../errors.ts";
-import { type Outputs, Scheduler, type SchedulerOptions, Sequence } from "./scheduler.ts";
+import { PromptLookup } from "./prompt_lookup.ts";
+import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
+import { type Outputs, Sequence } from "./sequence.ts";
+import type { PromptBudget } from "./step_cost.ts";
 
 const OPTIONS: SchedulerOptions = {
   maxSequences: 4,
   maxRows: 32,
-  mixedPrefillRows: 8,
   kvBlocks: 8,
   contextLength: 96,
   maxWaiting: 100,
   prefixCache: true,
 };
+
+/** Beside decodes 20 prompt rows, alone as many as a step holds. */
+const BUDGET: PromptBudget = { mixedMs: 20, aloneMs: 1e6, rowMs: () => 1 };
 
 const prompt = (n: number, from = 0): number[] => Array.from({ length: n }, (_, i) => from + i);
 
@@ -38,9 +43,18 @@ const request = (o: Partial<Request>): Request => ({
   ...o,
 });
 
-/** A model without weights: the next of three tokens is a function of all before it. */
-const nextToken = (tokens: readonly number[]): number =>
-  Math.abs(contentsOf(tokens, tokens.length).at(-1)! >> 8) % 3;
+/** A model without weights: the next of three tokens is a function of all before it, mostly of the last two. */
+function nextToken(tokens: readonly number[]): number {
+  const from = tokens.length % 17 < 12 ? tokens.length - 2 : 0;
+  return Math.abs(contentsOf(tokens.slice(Math.max(0, from)), tokens.length).at(-1)! >> 8) % 3;
+}
+
+function generated(r: Request, contextLength: number): number[] {
+  const tokens = [...r.prompt];
+  const end = Math.min(contextLength, tokens.length + r.produce);
+  while (tokens.length < end) tokens.push(nextToken(tokens));
+  return tokens;
+}
 
 /** Every block is empty, kept and known, or in use by as many as count it; and a known prefix's beginning is known. */
 function checkBlocks({ blocks, prefixes }: Scheduler, sequences: readonly Sequence[]): void {
@@ -61,17 +75,34 @@ function checkBlocks({ blocks, prefixes }: Scheduler, sequences: readonly Sequen
 class Simulation {
   readonly scheduler: Scheduler;
   readonly #memory = new Map<number, number>();
-  readonly sequences: readonly { r: Request; s: Sequence; seen: number[]; state: "new" | "live" | "done" }[];
+  readonly sequences: readonly {
+    r: Request;
+    s: Sequence;
+    seen: number[];
+    state: "new" | "live" | "done";
+    endedAt: number;
+  }[];
   steps = 0;
   rows = 0;
 
-  constructor(readonly options: SchedulerOptions, requests: readonly Request[]) {
+  constructor(
+    readonly options: SchedulerOptions,
+    requests: readonly Request[],
+    readonly budget: PromptBudget = BUDGET,
+    speculation = false,
+  ) {
     this.scheduler = new Scheduler(options);
     this.sequences = requests.map((r, i) => ({
       r,
-      s: new Sequence(i, r.prompt, r.outputs),
+      s: new Sequence(
+        i,
+        r.prompt,
+        r.outputs,
+        speculation ? new PromptLookup(Math.min(options.contextLength, r.prompt.length + r.produce)) : null,
+      ),
       seen: [],
       state: "new",
+      endedAt: -1,
     }));
   }
 
@@ -102,17 +133,50 @@ class Simulation {
   #end(q: Simulation["sequences"][number]): void {
     this.scheduler.remove(q.s);
     q.state = "done";
+    q.endedAt = this.steps;
   }
 
   #step(): void {
-    const step = this.scheduler.next();
+    const decoding = this.sequences.filter(({ s }) =>
+      s.slot >= 0 && s.needed === s.tokens.length - 1 && s.computed > 0 && s.computed >= s.needed
+    );
+    const step = this.scheduler.next(this.budget);
     if (!step) return assert.ok(this.scheduler.idle, "a step comes while work waits");
-    assert.ok(step.rows.length <= this.options.maxRows);
     this.rows += step.rows.length;
+    this.#checkRows(step);
+    for (const { s } of decoding) {
+      assert.ok(
+        s.slot < 0 || this.scheduler.blocks.available === 0 || step.rows.some((r) => r.sequence === s),
+        "who decodes is in every step",
+      );
+    }
+    this.#compute(step);
+    for (const { sequence: s, position, token, output } of step.rows) {
+      if (output && s.tokens[position] === token) this.#output(s, position);
+    }
+  }
+
+  #checkRows({ rows, shape }: Step): void {
+    assert.equal(shape.decodeRows + shape.promptRows, rows.length);
+    assert.ok(rows.length <= this.options.maxRows);
+    const { mixedMs, rowMs } = this.budget;
+    if (shape.decodeRows > 0) assert.ok(shape.promptRows <= Math.max(16, mixedMs / rowMs(0)));
+    const next = new Map<Sequence, number>();
+    for (const { sequence: s, position } of rows) {
+      assert.equal(position, next.get(s) ?? position, "a sequence's rows are in order");
+      next.set(s, position + 1);
+    }
+  }
+
+  /** Writes all rows, then reads what each attends to, as the attention kernels do. */
+  #compute({ rows }: Step): void {
     const slot = (s: Sequence, p: number) =>
       s.blocks[Math.floor(p / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS + p % KV_BLOCK_TOKENS;
-    const written = new Set<number>();
-    for (const { sequence: s, position } of step.rows) {
+    const written = new Set<number>(), inputs = new Map<Sequence, number[]>();
+    for (const { sequence: s, position, token } of rows) {
+      if (!inputs.has(s)) inputs.set(s, s.tokens.slice(0, position));
+      const input = inputs.get(s)!;
+      input.push(token);
       const at = slot(s, position);
       assert.ok(!written.has(at), "no two rows write one slot");
       assert.equal(
@@ -121,14 +185,13 @@ class Simulation {
         "shared blocks are read only",
       );
       written.add(at);
-      this.#memory.set(at, contentsOf(s.tokens, position + 1).at(-1)!);
+      this.#memory.set(at, contentsOf(input, position + 1).at(-1)!);
     }
-    for (const { sequence: s, position } of step.rows) {
-      contentsOf(s.tokens, position + 1).forEach((contents, p) =>
+    for (const { sequence: s, position } of rows) {
+      contentsOf(inputs.get(s)!, position + 1).forEach((contents, p) =>
         assert.equal(this.#memory.get(slot(s, p)), contents, "the cache holds what the row attends to")
       );
     }
-    for (const { sequence: s, position } of step.rows.filter((r) => r.output)) this.#output(s, position);
   }
 
   #output(s: Sequence, position: number): void {
@@ -142,8 +205,8 @@ class Simulation {
     }
   }
 }
-const simulate = (options: Partial<SchedulerOptions>, requests: readonly Request[]): Simulation =>
-  new Simulation({ ...OPTIONS, ...options }, requests).run();
+const simulate = (options: Partial<SchedulerOptions>, requests: readonly Request[], speculation = false) =>
+  new Simulation({ ...OPTIONS, ...options }, requests, BUDGET, speculation).run();
 
 /** Prompts that begin alike more or less far, of tokens that `nextToken()` gives too. */
 const prompts = fc.tuple(
@@ -163,46 +226,96 @@ const requests = fc.record({
   cancelAt: fc.option(fc.integer({ min: 0, max: 80 }), { freq: 5 }),
 });
 
-Deno.test("Scheduler completes every request, reads what was written and leaks no block, whatever the load", () => {
+Deno.test("Scheduler completes every request as if it were alone, reads what was written, leaks no block", () => {
   fc.assert(
     fc.property(
       fc.array(requests, { minLength: 1, maxLength: 12 }),
-      fc.integer({ min: 6, max: 30 }),
+      fc.record({
+        kvBlocks: fc.integer({ min: 6, max: 30 }),
+        maxRows: fc.integer({ min: 4, max: 160 }),
+        maxSequences: fc.integer({ min: 1, max: 4 }),
+        prefixCache: fc.boolean(),
+      }),
+      fc.record({ mixedMs: fc.integer({ min: 0, max: 60 }), aloneMs: fc.integer({ min: 1, max: 200 }) }),
       fc.boolean(),
-      (requests, kvBlocks, prefixCache) => {
-        const { sequences } = simulate({ kvBlocks, prefixCache }, requests);
+      (requests, options, ms, speculation) => {
+        const budget = { ...ms, rowMs: (p: number) => 1 + p / 50 };
+        const { sequences } = new Simulation({ ...OPTIONS, ...options }, requests, budget, speculation).run();
         for (const { r, s, seen } of sequences) {
-          if (r.cancelAt !== null) continue;
-          const made = Math.min(r.produce, OPTIONS.contextLength - r.prompt.length);
-          assert.equal(s.tokens.length - s.promptLength, made);
+          const expected = generated(r, OPTIONS.contextLength);
+          if (r.cancelAt !== null) expected.length = Math.min(expected.length, s.tokens.length);
+          assert.deepEqual(s.tokens, expected);
           const first = r.outputs === "all" ? 0 : r.prompt.length - 1;
-          assert.deepEqual(seen, prompt(s.tokens.length - 1 - first, first), "each output once, in order");
+          const outputs = prompt(s.tokens.length - 1 - first, first);
+          if (r.cancelAt !== null) outputs.length = seen.length;
+          assert.deepEqual(seen, outputs, "each output once, in order");
         }
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 250 },
   );
 });
 
-Deno.test("Scheduler.next() takes decodes first and keeps prompt chunks short beside them", () => {
-  const scheduler = new Scheduler({ ...OPTIONS, kvBlocks: 30 });
-  const a = new Sequence(0, prompt(4), "last"), b = new Sequence(1, prompt(60), "last");
+Deno.test("Scheduler.next() takes decodes first and fills whole tiles in the time that prompts get", () => {
+  const scheduler = new Scheduler({ ...OPTIONS, maxRows: 64, kvBlocks: 30 });
+  const a = new Sequence(0, prompt(4), "last"), b = new Sequence(1, prompt(90), "last");
   scheduler.add(a);
-  assert.equal(scheduler.next()!.rows.length, 4);
+  assert.equal(scheduler.next(BUDGET)!.rows.length, 4);
   a.tokens.push(9);
   scheduler.add(b);
-  const step = scheduler.next()!;
+  const rows = (mixedMs: number) => scheduler.next({ ...BUDGET, mixedMs })!;
+  const step = rows(40);
   assert.equal(step.rows[0].sequence, a);
-  assert.equal(step.rows.length, 1 + OPTIONS.mixedPrefillRows);
+  assert.deepEqual(step.shape, { decodeRows: 1, promptRows: 31, promptContext: 31 * 16 });
+  a.tokens.push(9);
+  assert.equal(rows(0).rows.length, 16, "a tile whatever it costs");
+});
+
+Deno.test("Scheduler gives a short prompt its turn before the rest of a long one", () => {
+  const { sequences } = simulate({ maxRows: 16, kvBlocks: 30 }, [
+    request({ prompt: prompt(90), produce: 1 }),
+    request({ prompt: prompt(10, 100), produce: 1, at: 1 }),
+  ]);
+  assert.deepEqual(sequences.map((q) => q.endedAt), [6, 1]);
+});
+
+Deno.test("Scheduler lets a long prompt through a stream of short ones", () => {
+  const length = 90, each = 16;
+  const { sequences, rows } = simulate({ maxRows: 16, kvBlocks: 40, maxSequences: 8 }, [
+    request({ prompt: prompt(length), produce: 1 }),
+    ...Array.from({ length: 60 }, (_, i) => request({ prompt: prompt(each, 100 * i), produce: 1, at: i })),
+  ]);
+  assert.ok(rows > 60 * each, "without a gap in the stream");
+  assert.ok(sequences[0].endedAt > length / 16, "short ones go first");
+  assert.ok(sequences[0].endedAt <= (length / 0.5 + length) / 16 + 1, "for twice its own rows");
+});
+
+Deno.test("Scheduler drafts for few sequences only, and not beyond their end", () => {
+  const repeats = Array.from({ length: 30 }, (_, i) => i % 3);
+  const rows = (sequences: number, maxLength: number) => {
+    const scheduler = new Scheduler({ ...OPTIONS, maxSequences: 8, kvBlocks: 30, maxRows: 300 });
+    const list = Array.from(
+      { length: sequences },
+      (_, i) => new Sequence(i, repeats, "last", new PromptLookup(maxLength)),
+    );
+    for (const s of list) scheduler.add(s);
+    scheduler.next(BUDGET);
+    for (const s of list) s.tokens.push(0);
+    return scheduler.next(BUDGET)!.rows.length / sequences;
+  };
+  assert.ok(rows(1, 90) > 1);
+  assert.ok(rows(4, 90) > 1);
+  assert.equal(rows(5, 90), 1);
+  assert.equal(rows(1, 32), 1, "the next token is the last");
 });
 
 Deno.test("Scheduler runs several decoding sequences in one step", () => {
   const scheduler = new Scheduler({ ...OPTIONS, kvBlocks: 30 });
   const list = [0, 1, 2].map((i) => new Sequence(i, prompt(3), "last"));
   for (const s of list) scheduler.add(s);
-  assert.equal(scheduler.next()!.rows.length, 9);
+  assert.equal(scheduler.next(BUDGET)!.rows.length, 9);
   for (const s of list) s.tokens.push(1);
-  assert.deepEqual(scheduler.next()!.rows.map((r) => r.sequence.id), [0, 1, 2]);
+  assert.deepEqual(scheduler.next(BUDGET)!.rows.map((r) => r.sequence.id), [0, 1, 2]);
 });
 
 Deno.test("Scheduler preempts the youngest sequence when blocks run out and finishes it later", () => {

@@ -73,6 +73,9 @@ export interface EngineStats {
   readonly prefixQueries: number;
   readonly prefixHits: number;
   readonly prefixTokens: number;
+  /** Since the model was loaded: tokens computed on trial, and those of them that were right. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
   readonly threads: number;
   readonly memoryBytes: number;
   readonly stepsTotal: number;
@@ -111,6 +114,8 @@ export interface EngineOptions {
   readonly contextLength?: number;
   /** Let prompts that begin alike share KV blocks; default true. Results are the same. */
   readonly prefixCache?: boolean;
+  /** Try tokens that a text's own repetitions suggest, several a step; default true. Results are the same. */
+  readonly speculation?: boolean;
   /** Most bytes of one WebAssembly memory; default (and most): what 32-bit addresses reach. */
   readonly memoryLimitBytes?: number;
   /** Takes the times of the load. */

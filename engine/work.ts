@@ -1,7 +1,8 @@
 /** One request inside the leader: turns output rows into events. */
 import type { LogitsRow } from "./sampler.ts";
 import { logprobOf, logprobs, Sampler } from "./sampler.ts";
-import { Sequence } from "./scheduler.ts";
+import { PromptLookup } from "./prompt_lookup.ts";
+import { Sequence } from "./sequence.ts";
 import type { GenerateRequest, TokenLogprobs } from "./types.ts";
 import type { WorkEvent, WorkKind } from "./worker_messages.ts";
 
@@ -23,10 +24,13 @@ export class Work {
     readonly request: GenerateRequest,
     vocab: number,
     readonly contextLength: number,
+    speculation: boolean,
   ) {
     const n = request.promptIds.length;
     const all = kind === "score" || kind === "logits_all" || request.promptLogprobs === true;
-    this.sequence = new Sequence(id, request.promptIds, all ? "all" : "last");
+    const end = Math.min(contextLength, n + request.maxTokens);
+    const lookup = speculation && kind === "generate" ? new PromptLookup(end) : null;
+    this.sequence = new Sequence(id, request.promptIds, all ? "all" : "last", lookup);
     this.#sampler = new Sampler(request.sampling, request.promptIds);
     this.#stop = new Set(request.stopIds);
     this.#values = kind === "generate"

@@ -22,6 +22,7 @@ export interface InitMessage {
   readonly thread: number;
   readonly threads: number;
   readonly scheduler: SchedulerOptions;
+  readonly speculation: boolean;
 }
 
 export type WorkKind = "generate" | "score" | "logits" | "logits_all";

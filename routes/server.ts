@@ -149,6 +149,8 @@ function observeModels({ telemetry, registry }: Services): void {
       report("prefixQueries", stats?.prefixQueries ?? 0, attributes);
       report("prefixHits", stats?.prefixHits ?? 0, attributes);
       report("prefixTokens", stats?.prefixTokens ?? 0, attributes);
+      report("draftedTokens", stats?.draftedTokens ?? 0, attributes);
+      report("acceptedTokens", stats?.acceptedTokens ?? 0, attributes);
       report("modelMemory", stats?.memoryBytes ?? 0, attributes);
     }
   });

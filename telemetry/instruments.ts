@@ -164,6 +164,18 @@ export const INSTRUMENTS = {
     unit: "{token}",
     description: "Tokens the prefix cache saved computing since the model was loaded",
   },
+  draftedTokens: {
+    kind: "observable_gauge",
+    name: "oatmill.engine.drafted_tokens",
+    unit: "{token}",
+    description: "Tokens that speculation computed on trial since the model was loaded",
+  },
+  acceptedTokens: {
+    kind: "observable_gauge",
+    name: "oatmill.engine.accepted_tokens",
+    unit: "{token}",
+    description: "Drafted tokens that were right since the model was loaded",
+  },
   modelMemory: {
     kind: "observable_gauge",
     name: "oatmill.engine.memory",

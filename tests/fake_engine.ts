@@ -110,6 +110,8 @@ export class FakeEngine implements Engine {
       prefixQueries: 0,
       prefixHits: 0,
       prefixTokens: 0,
+      draftedTokens: 0,
+      acceptedTokens: 0,
       threads: 1,
       memoryBytes: 1024,
       stepsTotal: 0,
