@@ -5,7 +5,10 @@ export interface Contender {
   readonly name: string;
   readonly format: string;
   prefill(tokens: number): Promise<number>;
+  /** One generation after a prompt of {@linkcode DECODE_PROMPT} tokens, without the first token. */
   decode(tokens: number): Promise<number>;
+  /** All of `count` generations at once, prompts of {@linkcode DECODE_PROMPT} tokens included in the time. */
+  streams(count: number, tokens: number): Promise<number>;
   close(): Promise<void>;
 }
 

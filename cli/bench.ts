@@ -1,7 +1,9 @@
 /** `bench engine` and `bench kernels`. */
 import { join } from "node:path";
-import { benchEngine, type BenchEngineReport } from "../bench/engine.ts";
+import { benchEngine, type BenchEngineReport, type Speed } from "../bench/engine.ts";
+import { type PeerName, PEERS } from "../bench/peer_names.ts";
 import { benchKernels } from "../bench/kernels.ts";
+import type { Spread } from "../bench/spread.ts";
 import type { OpenModelOptions } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
 import { isArtifact } from "../models/formats/artifact.ts";
@@ -10,6 +12,8 @@ import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
 
 export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "values" | "threads"> {
   readonly peer?: boolean;
+  /** Of --peers: only these. */
+  readonly peers?: readonly PeerName[];
   readonly peerModel?: string;
   readonly promptTokens: number;
   readonly decodeTokens: number;
@@ -19,11 +23,13 @@ export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "value
 }
 
 export async function benchEngineCommand(path: string, options: BenchEngineCommandOptions): Promise<void> {
-  const peerModel = options.peer || options.peerModel ? await findPeerModel(path, options.peerModel) : null;
+  const withPeers = options.peer || options.peers || options.peerModel;
+  const peerModel = withPeers ? await findPeerModel(path, options.peerModel) : null;
   const bar = new ProgressBar();
   const report = await benchEngine(path, {
     ...options,
     values: options.values ?? "f32",
+    peers: options.peers ?? PEERS,
     peerModel,
     onProgress: (done, total, what) => bar.show({ phase: what, done, total }),
     onSkip: note,
@@ -46,30 +52,30 @@ async function findPeerModel(path: string, given: string | undefined): Promise<s
   }
 }
 
+const WORK = ["prefill", "decode", "streams"] as const;
+
 function engineLines(r: BenchEngineReport): string[] {
+  const speeds = (s: Speed) => WORK.map((work) => s[`${work}_tokens_per_second`]);
   return [
     ...table([
-      ["", "format", "prefill tok/s", "decode tok/s", "prefill ratio", "decode ratio"],
-      ["oatmill", r.format, r.prefill_tokens_per_second, r.decode_tokens_per_second, null, null],
-      ...r.peers.map((
-        p,
-      ) => [
+      ["tokens/s", "format", ...WORK, ...WORK.map((work) => `${work} ratio`)],
+      ["oatmill", r.format, ...speeds(r), ...WORK.map(() => null)],
+      ...r.peers.map((p) => [
         p.name,
         p.format,
-        p.prefill_tokens_per_second,
-        p.decode_tokens_per_second,
-        p.ratio.prefill,
-        p.ratio.decode,
+        ...speeds(p),
+        ...WORK.map((work) => `${p.ratio[work].toFixed(2)} (${range(p.ratio_spread[work])})`),
       ]),
     ]),
     "",
-    `${r.streams} streams: ${
-      r.streams_tokens_per_second.toFixed(1)
-    } tokens/s; first token of ${r.prompt_tokens} after ${
+    `medians of ${r.repeats} rounds, ratios of the rounds' ratios (middle half); ${r.streams} streams are ${
+      r.streams_over_decode.median.toFixed(2)
+    } times one; first token of ${r.prompt_tokens} after ${
       r.time_to_first_token_ms.toFixed(1)
     } ms; ${r.threads} threads; ${megabytes(r.rss_bytes)} resident`,
   ];
 }
+const range = ({ q1, q3 }: Spread): string => `${q1.toFixed(2)} to ${q3.toFixed(2)}`;
 
 export interface BenchKernelsCommandOptions {
   readonly kernel?: readonly string[];

@@ -5,6 +5,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import project from "../deno.json" with { type: "json" };
 import { OatmillError } from "../errors.ts";
+import { PEERS } from "../bench/peer_names.ts";
 import { RIVALS } from "../bench/rivals.ts";
 import { METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
@@ -150,11 +151,14 @@ function addBench(program: Command): void {
   bench.command("engine")
     .description("Prefill and decode speed, time to first token and memory of a model")
     .argument("[model]", MODEL)
-    .option("--peer", "also measure dense int8 and llama.cpp, turn by turn, and print ratios")
+    .option("--peer", "also measure other programs and own dense models, turn by turn, and print ratios")
+    .addOption(
+      new Option("--peers <list>", `only these: ${PEERS.join(", ")}`).argParser(listOf(PEERS)),
+    )
     .option("--peer-model <file>", "what the peers run (default: the model an artifact was made from)")
     .addOption(new Option("--prompt-tokens <n>").default(512).argParser(integer(1)))
     .addOption(new Option("--decode-tokens <n>").default(64).argParser(integer(2)))
-    .addOption(new Option("--streams <n>", "generations at once").default(4).argParser(integer(1)))
+    .addOption(new Option("--streams <n>", "generations at once").default(16).argParser(integer(1)))
     .addOption(new Option("--repeats <n>", "medians over so many runs").default(3).argParser(integer(1)))
     .addOption(
       new Option(

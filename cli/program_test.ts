@@ -48,6 +48,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["serve", "--port", "65536"], 2, /65535/],
     [["chat", "models/default", "--temperature", "hot"], 2, /from 0 to 2/],
     [["bench", "engine"], 2, /either a model or --synthetic/],
+    [["bench", "engine", "x", "--peers", "llama.cpp:q8_0,nobody"], 2, /llama\.cpp:q4_1/],
     [["bench", "engine", "--synthetic", "huge"], 2, /llama-2-7b/],
     [["bench", "engine", "--synthetic", "tiny", "--rate", "0.5,2"], 2, /from 0 to 0.95/],
     [["bench", "engine", "--synthetic", "tiny", "--against", "nobody"], 2, /dense-int8/],

@@ -1,30 +1,30 @@
-/**
- * The llama.cpp side of `bench engine --peer`, run by Node: reads "prefill N" and "decode N" lines, answers each with one
- * JSON line. Arguments: model file, threads.
- */
-import { createInterface } from "node:readline";
+/** llama.cpp by node-llama-cpp, run by Node for `bench engine --peer`. Arguments: model file, threads, context. */
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { serveCommands } from "./lines.mjs";
+import { DECODE_PROMPT, prompt } from "./prompts.mjs";
 
-const [path, threads] = process.argv.slice(2);
-const answer = (value) => process.stdout.write(JSON.stringify(value) + "\n");
-/** As bench/engine.ts: what a decode starts from. */
-const DECODE_PROMPT = 8;
-let seed = 1;
-const prompt = (length, vocabSize) =>
-  Array.from({ length }, () => {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-    return 3 + seed % (vocabSize - 3);
-  });
+const [path, threads, contextLength] = process.argv.slice(2);
+const cores = { ideal: Number(threads), min: Number(threads) };
+const GREEDY = { temperature: 0, yieldEogToken: true };
 
-try {
+await serveCommands(async () => {
   const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.disabled, maxThreads: Number(threads) });
   const model = await llama.loadModel({ modelPath: path, gpuLayers: 0 });
-  const context = await model.createContext({ contextSize: 2048, batchSize: 512, threads: { ideal: Number(threads), min: Number(threads) } });
-  const sequence = context.getSequence();
   const vocabSize = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
-  answer({ ready: true });
+  const context = await model.createContext({ contextSize: Number(contextLength), batchSize: 512, threads: cores });
+  const sequence = context.getSequence();
+  /** Of the streams, by the first command that wants so many: one context, one batch a step for all sequences. */
+  let parallel = { sequences: [] };
 
-  const commands = {
+  const generate = async (from, tokens, onToken = () => {}) => {
+    await from.clearHistory();
+    let produced = 0;
+    for await (const _ of from.evaluate(prompt(DECODE_PROMPT, vocabSize), GREEDY)) {
+      onToken();
+      if (++produced === tokens) break;
+    }
+  };
+  return {
     async prefill(tokens) {
       await sequence.clearHistory();
       const start = performance.now();
@@ -32,22 +32,24 @@ try {
       return tokens * 1000 / (performance.now() - start);
     },
     async decode(tokens) {
-      await sequence.clearHistory();
-      let produced = 0, first = 0, last = 0;
-      for await (const _ of sequence.evaluate(prompt(DECODE_PROMPT, vocabSize), { temperature: 0, yieldEogToken: true })) {
-        last = performance.now();
-        if (produced++ === 0) first = last;
-        if (produced === tokens) break;
+      const times = [];
+      await generate(sequence, tokens, () => times.push(performance.now()));
+      return (times.length - 1) * 1000 / (times.at(-1) - times[0]);
+    },
+    async streams(count, tokens) {
+      if (parallel.sequences.length !== count) {
+        await parallel.context?.dispose();
+        const context = await model.createContext({
+          sequences: count,
+          contextSize: DECODE_PROMPT + tokens,
+          batchSize: 512,
+          threads: cores,
+        });
+        parallel = { context, sequences: Array.from({ length: count }, () => context.getSequence()) };
       }
-      return (produced - 1) * 1000 / (last - first);
+      const start = performance.now();
+      await Promise.all(parallel.sequences.map((s) => generate(s, tokens)));
+      return count * tokens * 1000 / (performance.now() - start);
     },
   };
-  for await (const line of createInterface({ input: process.stdin })) {
-    const [command, tokens] = line.split(" ");
-    answer({ tokensPerSecond: await commands[command](Number(tokens)) });
-  }
-  process.exit(0);
-} catch (error) {
-  answer({ error: String(error?.message ?? error) });
-  process.exit(1);
-}
+});

@@ -1,0 +1,46 @@
+/** What the peers of one benchmark share. */
+import { join } from "node:path";
+import type { BlockTypeName } from "./_gguf_blocks.ts";
+import { writeGguf } from "./_gguf_writer.ts";
+
+/** A peer cannot run here; the message says why, and what would let it. */
+export class PeerUnavailable extends Error {}
+
+export interface PeerContext {
+  /** The checkpoint with the weights that all run. */
+  readonly path: string;
+  readonly threads: number;
+  readonly streams: number;
+  /** Tokens of the longest prompt or generation. */
+  readonly contextLength: number;
+  /** Tokens in the KV cache at most: of all streams together. */
+  readonly kvTokens: number;
+  readonly files: PeerFiles;
+}
+
+/** The checkpoint as GGUF files for peers, each format written once, when it is first asked for. */
+export class PeerFiles implements AsyncDisposable {
+  readonly #written = new Map<BlockTypeName, Promise<string>>();
+  #folder: string | null = null;
+
+  constructor(readonly path: string) {}
+
+  /** @throws {PeerUnavailable} when there is no GGUF file to make it from */
+  gguf(type: BlockTypeName): Promise<string> {
+    if (!this.path.toLowerCase().endsWith(".gguf")) throw new PeerUnavailable("it reads .gguf files only");
+    let written = this.#written.get(type);
+    if (!written) this.#written.set(type, written = this.#write(type));
+    return written;
+  }
+
+  async #write(type: BlockTypeName): Promise<string> {
+    this.#folder ??= await Deno.makeTempDir({ prefix: "oatmill-peers-" });
+    const file = join(this.#folder, `${type}.gguf`);
+    await writeGguf(this.path, file, type);
+    return file;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#folder !== null) await Deno.remove(this.#folder, { recursive: true });
+  }
+}
