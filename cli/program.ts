@@ -91,6 +91,18 @@ function addServe(program: Command): void {
     .option("--no-prefix-cache", "compute every prompt anew, also what earlier ones began with")
     .option("--no-speculation", "compute one token of a generation a step, also where it repeats its text")
     .addOption(new Option("--max-loaded <n>", "most models kept in memory").default(4).argParser(integer(1)))
+    .addOption(
+      // Ollama's 5 minutes suit a desktop; here the memory is mostly the server's own, and a load costs the next
+      // caller a fifth of a second (SmolLM2) to seconds (7B) and the prefix cache.
+      new Option("--idle-minutes <n>", "unload a model that nobody used for so long; 0 = never").default(30)
+        .argParser(number(0, 35_000)), // what a timer holds,
+    )
+    .addOption(
+      new Option("--preload <model>", "load this model at the start (default: the one used last)").default(
+        true,
+      ),
+    )
+    .option("--no-preload", "load no model before its first request")
     .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))
     .option("--no-bundled", "do not prepare the bundled model")
     .action(async (options) => await (await import("./serve.ts")).serve(options));

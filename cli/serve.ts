@@ -1,7 +1,9 @@
 /** `serve`: the HTTP server, until SIGINT or SIGTERM. */
 import { Server } from "../routes/server.ts";
+import { log } from "../telemetry/log.ts";
 import { BUNDLED_MODEL, ensureBundled } from "./bundled.ts";
 import { note, print, ProgressBar } from "./output.ts";
+import { startLines, type StartTimes } from "./start_times.ts";
 
 export interface ServeOptions {
   readonly host: string;
@@ -14,11 +16,16 @@ export interface ServeOptions {
   readonly prefixCache: boolean;
   readonly speculation: boolean;
   readonly maxLoaded: number;
+  readonly idleMinutes: number;
+  /** The model to load at once; true: the one that was used last; false: none. */
+  readonly preload: string | boolean;
   readonly maxUploadBytes?: number;
   readonly bundled: boolean;
 }
 
 export async function serve(options: ServeOptions): Promise<void> {
+  /** performance.now() counts from Deno's own start. */
+  const importsMs = performance.now();
   const { host, port, data, threads, context, maxLoaded, maxUploadBytes } = options;
   const { maxSequences, maxWaiting, prefixCache, speculation } = options;
   const stop = Promise.withResolvers<void>();
@@ -35,19 +42,44 @@ export async function serve(options: ServeOptions): Promise<void> {
     otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
     engine: { threads, contextLength: context, maxSequences, maxWaiting, prefixCache, speculation },
     maxLoaded,
+    idleMs: options.idleMinutes * 60_000,
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });
   try {
+    const openMs = performance.now() - importsMs;
     const address = server.listen({ host, port });
+    const listeningMs = performance.now();
     if (options.bundled) await prepareBundled(server, abort.signal);
-    await server.warmUp(options.bundled ? BUNDLED_MODEL : null);
-    print(welcome(address, options.bundled));
+    const bundledMs = performance.now() - listeningMs;
+    const model = preloaded(server, options.preload);
+    const load = await server.warmUp(model);
+    const times: StartTimes = {
+      importsMs,
+      openMs,
+      listeningMs,
+      bundledMs,
+      readyMs: performance.now(),
+      model,
+      load,
+    };
+    log("info", "ready", {
+      model,
+      ready_ms: Math.round(times.readyMs),
+      listening_ms: Math.round(listeningMs),
+    });
+    print(welcome(address, options.bundled) + "\n" + startLines(times).join("\n"));
     await stop.promise;
   } catch (error) {
     if (!abort.signal.aborted) throw error;
   } finally {
     await server.close();
   }
+}
+
+/** @throws {OatmillError} model_not_found for a name that no model has */
+function preloaded({ services: { registry } }: Server, preload: string | boolean): string | null {
+  if (typeof preload === "string") return registry.get(preload).id;
+  return preload ? registry.lastUsed() : null;
 }
 
 async function prepareBundled(server: Server, signal: AbortSignal): Promise<void> {

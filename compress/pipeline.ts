@@ -18,6 +18,7 @@ import {
   type ModelSpec,
 } from "../models/spec.ts";
 import { loadTokenizer } from "../models/tokenizer.ts";
+import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { owlRates } from "./allocation/owl.ts";
 import { uniformRates } from "./allocation/uniform.ts";
 import { evaluationSequences, type Sampler, textSequences } from "./calibration.ts";
@@ -60,6 +61,8 @@ export async function compress(options: CompressOptions): Promise<CompressResult
   const checkpoint = await progress.time("read", () => openCheckpoint(options.source));
   try {
     using pool = new LinalgPool(options.threads);
+    // Before hours of work, not at their end: an artifact's tokenizer is one that was checked.
+    if (checkpoint.tokenizerFiles) checkTokenizerJson(checkpoint.tokenizerFiles.tokenizer);
     const writer = await ArtifactWriter.create(options.out, { maxTensors: maxTensors(checkpoint.spec) });
     try {
       const run = new Compression({ options, recipe, progress, checkpoint, pool, writer });

@@ -8,13 +8,13 @@ export class ComputeThreads {
   readonly up: Promise<void>;
   readonly #failure = Promise.withResolvers<never>();
   /** By thread, in the order of the questions. */
-  readonly #answers: PromiseWithResolvers<void>[][];
+  readonly #answers: PromiseWithResolvers<number>[][];
 
   constructor(count: number) {
     this.#failure.promise.catch(() => {}); // told to whoever asks
-    this.#answers = Array.from({ length: count }, () => [Promise.withResolvers<void>()]); // the first is "up"
+    this.#answers = Array.from({ length: count }, () => [Promise.withResolvers<number>()]); // the first is "up"
     this.workers = this.#answers.map((_, thread) => this.#start(thread));
-    this.up = this.#all();
+    this.up = this.#all().then(() => {});
     this.up.catch(() => {});
   }
   #start(thread: number): Worker {
@@ -29,19 +29,26 @@ export class ComputeThreads {
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       const answer = this.#answers[thread].shift();
       if (data.type === "failed") answer?.reject(new Error(data.message));
-      else answer?.resolve();
+      else answer?.resolve(data.type === "done" ? data.ms : 0);
     };
     return worker;
   }
   /** When all threads have given the last answer that is asked for now. */
-  async #all(): Promise<void> {
-    await Promise.race([Promise.all(this.#answers.map((a) => a.at(-1)!.promise)), this.#failure.promise]);
+  async #all(): Promise<number> {
+    const times = await Promise.race([
+      Promise.all(this.#answers.map((a) => a.at(-1)!.promise)),
+      this.#failure.promise,
+    ]);
+    return Math.max(...times);
   }
 
-  /** Sends every thread its message and waits until each has done what it says. Threads need not be up yet. */
-  ask(message: (thread: number) => ToWorker): Promise<void> {
+  /**
+   * Sends every thread its message and waits until each has done what it says. Threads need not be up yet.
+   * @returns milliseconds the slowest thread worked on it
+   */
+  ask(message: (thread: number) => ToWorker): Promise<number> {
     this.workers.forEach((worker, thread) => {
-      this.#answers[thread].push(Promise.withResolvers<void>());
+      this.#answers[thread].push(Promise.withResolvers<number>());
       worker.postMessage(message(thread));
     });
     return this.#all();

@@ -66,7 +66,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     }
     return memory;
   });
-  const filled = times.time("weights", () => fill(model, pool, ({ name }) => places.get(name)!));
+  const filled = fill(model, pool, { times, destination: ({ name }) => places.get(name)! });
   filled.catch(() => {}); // awaited below
   await options.meanwhile?.();
   const modules = await times.time(
@@ -120,13 +120,13 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
 async function fill(
   model: PackedModel,
   pool: ComputeThreads,
-  destination: (entry: TensorEntry) => Uint8Array,
+  { times, destination }: { times: LoadTimes; destination: (entry: TensorEntry) => Uint8Array },
 ): Promise<void> {
   const { file } = model;
-  if (!file) return await model.load(destination);
+  if (!file) return await times.time("weights", () => model.load(destination));
   const job = readJob(file, model.tensors, destination);
   try {
-    await pool.ask(() => ({ type: "read", job }));
+    times.add("weights", await pool.ask(() => ({ type: "read", job })));
   } catch (cause) {
     throw new OatmillError("invalid_artifact", `Cannot load "${file.path}"`, null, { cause });
   }

@@ -18,10 +18,13 @@ export class LoadTimes {
     try {
       return await work();
     } finally {
-      this.#ms[phase] = (this.#ms[phase] ?? 0) + performance.now() - start;
+      this.add(phase, performance.now() - start);
     }
   }
-  /** @param weights bytes of the tensors; `parallel` when threads read them from a file that was checked before */
+  add(phase: LoadPhase, ms: number): void {
+    this.#ms[phase] = (this.#ms[phase] ?? 0) + ms;
+  }
+  /** @param weights bytes of the tensors; `parallel` when all threads read them, from a file that was checked before */
   end(weights: { readonly bytes: number; readonly parallel: boolean }): void {
     this.#total = { ms: performance.now() - this.#start, ...weights };
   }

@@ -36,21 +36,26 @@ export interface OpenModelOptions extends EngineOptions {
 export async function openModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
   const { values = "f32", times = new LoadTimes(), ...engineOptions } = options;
   /** The tokenizer is built while the compute threads come up and read. */
-  const open = async (model: PackedModel, files: TokenizerFiles | null) => {
+  const open = async (
+    model: PackedModel,
+    files: TokenizerFiles | null,
+    { checked }: { checked: boolean },
+  ) => {
     let tokenizer: Tokenizer | null = null;
     const meanwhile = async () => {
-      if (files) tokenizer = await times.time("tokenizer", () => loadTokenizer(files));
+      if (files) tokenizer = await times.time("tokenizer", () => loadTokenizer(files, { checked }));
     };
     const engine = await loadEngine(model, { ...engineOptions, times, meanwhile });
     return { name: model.name, spec: model.spec, tokenizer, engine, times };
   };
   if (await isArtifact(path)) {
     const artifact = await times.time("header", () => openArtifact(path));
-    return { ...await open(artifact, artifact.tokenizerFiles), header: artifact.header };
+    return { ...await open(artifact, artifact.tokenizerFiles, { checked: true }), header: artifact.header };
   }
   const checkpoint = await times.time("header", () => openCheckpoint(path));
   try {
-    return { ...await open(packDense(checkpoint, { values }), checkpoint.tokenizerFiles), header: null };
+    const packed = packDense(checkpoint, { values });
+    return { ...await open(packed, checkpoint.tokenizerFiles, { checked: false }), header: null };
   } finally {
     checkpoint.close();
   }

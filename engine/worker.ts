@@ -31,15 +31,17 @@ scope.onmessage = ({ data }) => {
 scope.postMessage({ type: "up" });
 
 function read(job: ReadJob): void {
+  const start = performance.now();
   try {
     readPieces(job);
-    scope.postMessage({ type: "done" });
+    scope.postMessage({ type: "done", ms: performance.now() - start });
   } catch (error) {
     scope.postMessage({ type: "failed", message: (error as Error).message });
   }
 }
 
 function init(data: InitMessage): void {
+  const start = performance.now();
   const kernels = data.memories.map((memory) => bindKernels(data.modules, memory));
   const executor = new Executor({ ...data, kernels });
   if (data.thread === 0) {
@@ -48,7 +50,7 @@ function init(data: InitMessage): void {
       scope.postMessage({ type: "events", events, stats }, transfer);
     });
   }
-  scope.postMessage({ type: "done" });
+  scope.postMessage({ type: "done", ms: performance.now() - start });
   if (data.thread !== 0) follow(data, executor);
 }
 

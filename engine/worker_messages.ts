@@ -48,7 +48,7 @@ export type WorkerStats = Omit<EngineStats, "threads" | "memoryBytes">;
 export type FromWorker =
   /** It listens; said once. */
   | { readonly type: "up" }
-  | { readonly type: "done" }
+  | { readonly type: "done"; readonly ms: number }
   | { readonly type: "failed"; readonly message: string }
   | { readonly type: "events"; readonly events: readonly WorkEvent[]; readonly stats: WorkerStats }
   | { readonly type: "closed" };

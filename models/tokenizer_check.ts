@@ -15,15 +15,19 @@ const addedTokensSchema = z.array(z.object({
   special: z.boolean().optional(),
 })).nullish();
 
-/** @throws {OatmillError} invalid_tokenizer naming the part */
-export function checkTokenizerJson(json: JsonObject): void {
+/**
+ * @param options.vocabulary false leaves the vocabulary and the merges unread: half of the time a tokenizer takes to load
+ * (60 of 120 ms for SmolLM2's 49k tokens), for files whose hash shows them to be what was checked before
+ * @throws {OatmillError} invalid_tokenizer naming the part
+ */
+export function checkTokenizerJson(json: JsonObject, { vocabulary = true } = {}): void {
   const added = addedTokensSchema.safeParse(json.added_tokens);
   if (!added.success) {
     const { path, message } = added.error.issues[0];
     throw invalid(`added_tokens ${path.join(".")}: ${message}`);
   }
   if (!isJsonObject(json.model)) throw invalid("model is missing, must be an object");
-  checkModel(json.model);
+  if (vocabulary) checkModel(json.model);
   for (const part of ["normalizer", "pre_tokenizer", "post_processor"]) {
     checkComponent(part, json[part] ?? null, 0);
   }

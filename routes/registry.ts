@@ -1,11 +1,17 @@
-/** Loaded models: an engine is made at a model's first use, shared, and closed when others need its place. */
+/**
+ * Loaded models: an engine is made at a model's first use, shared, and closed when others need its place or nobody has
+ * used it for a while.
+ */
+import { collectGarbage } from "../engine/collect_garbage.ts";
 import { OatmillError } from "../errors.ts";
+import type { LoadTimes } from "../engine/load_times.ts";
 import type { OpenedModel } from "../engine/open_model.ts";
 import type { EngineStats } from "../engine/types.ts";
 import type { DataFolder } from "../store/data_folder.ts";
 import type { ModelStore, StoredModel } from "../store/model_store.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
-import { log } from "../telemetry/log.ts";
+import { log, type LogFields } from "../telemetry/log.ts";
+import type { Telemetry } from "../telemetry/telemetry.ts";
 
 /** What is kept of an artifact's header beside its name: enough to list models without opening them. */
 export interface ModelInfo {
@@ -40,6 +46,12 @@ export function modelInfo(header: ArtifactHeader): ModelInfo {
   };
 }
 
+/** As log fields: `weights_ms`, ..., the weights' bytes and whether all threads read them. */
+function loadFields({ ms, total }: LoadTimes): LogFields {
+  const phases = Object.entries(ms).map(([phase, value]) => [`${phase}_ms`, Math.round(value)]);
+  return { ...Object.fromEntries(phases), bytes: total?.bytes, parallel: total?.parallel };
+}
+
 interface Entry {
   readonly opened: Promise<OpenedModel>;
   model: OpenedModel | null;
@@ -47,7 +59,12 @@ interface Entry {
   closed: OatmillError | null;
   leases: number;
   lastUsed: number;
+  lastUsedMs: number;
+  /** Runs while there is no lease. */
+  idle: ReturnType<typeof setTimeout> | undefined;
 }
+/** Why an engine is closed: as metrics and logs say it. */
+type CloseReason = "idle" | "room" | "deleted" | "shutdown";
 
 /** A model in use; dispose it when the request is over. */
 export interface Lease extends Disposable {
@@ -63,11 +80,16 @@ export interface RegistryOptions {
   readonly open: (path: string) => Promise<OpenedModel>;
   /** Most engines kept; those in use are never closed for others. */
   readonly maxLoaded: number;
+  /** An engine that nobody uses is closed after so long; 0 = never. */
+  readonly idleMs: number;
+  readonly telemetry: Telemetry;
 }
 
 export class ModelRegistry {
   readonly #o: RegistryOptions;
   readonly #entries = new Map<string, Entry>();
+  /** Engines that are being closed. */
+  readonly #closing = new Set<Promise<void>>();
   #uses = 0;
 
   constructor(options: RegistryOptions) {
@@ -87,6 +109,10 @@ export class ModelRegistry {
       "model",
     );
   }
+  /** The model to load at a start: the most recently used, or the newest; null when there is none. */
+  lastUsed(): string | null {
+    return this.#o.models.lastUsed();
+  }
   has(id: string): boolean {
     return this.#o.models.get(id) !== null;
   }
@@ -102,7 +128,7 @@ export class ModelRegistry {
   async remove(id: string): Promise<void> {
     this.get(id);
     const folder = this.#o.models.remove(id)!;
-    await this.#close(id, `The model "${id}" was deleted`);
+    await this.#close(id, "deleted", `The model "${id}" was deleted`);
     await this.#o.data.remove(folder);
   }
 
@@ -110,11 +136,14 @@ export class ModelRegistry {
   async acquire(id: string): Promise<Lease> {
     const entry = this.#entries.get(id) ?? this.#load(this.get(id));
     entry.leases++;
-    entry.lastUsed = ++this.#uses;
+    this.#touch(entry);
+    clearTimeout(entry.idle);
     let held = true;
     const release = () => {
-      if (held) entry.leases--;
+      if (!held) return;
       held = false;
+      this.#touch(entry);
+      if (--entry.leases === 0) this.#waitIdle(id, entry);
     };
     try {
       const model = await entry.opened;
@@ -131,14 +160,34 @@ export class ModelRegistry {
       throw error;
     }
   }
+  #touch(entry: Entry): void {
+    entry.lastUsed = ++this.#uses;
+    entry.lastUsedMs = Date.now();
+  }
+  #waitIdle(id: string, entry: Entry): void {
+    const { idleMs } = this.#o;
+    if (idleMs === 0 || this.#entries.get(id) !== entry) return;
+    entry.idle = setTimeout(() => this.#close(id, "idle", `The model "${id}" was unloaded`), idleMs);
+  }
   #load(stored: StoredModel): Entry {
     const start = performance.now();
     const opened = this.#makeRoom().then(() => this.#open(stored));
-    const entry: Entry = { opened, model: null, closed: null, leases: 0, lastUsed: 0 };
+    const entry: Entry = {
+      opened,
+      model: null,
+      closed: null,
+      leases: 0,
+      lastUsed: 0,
+      lastUsedMs: 0,
+      idle: undefined,
+    };
     this.#entries.set(stored.id, entry);
+    this.#o.models.use(stored.id, Date.now());
     opened.then((model) => {
       entry.model = model;
-      log("info", "model loaded", { model: stored.id, ms: Math.round(performance.now() - start) });
+      const ms = performance.now() - start;
+      log("info", "model loaded", { model: stored.id, ms: Math.round(ms), ...loadFields(model.times) });
+      this.#o.telemetry.record("modelLoadDuration", ms / 1000, { "gen_ai.request.model": stored.id });
     }, (error) => {
       if (this.#entries.get(stored.id) === entry) this.#entries.delete(stored.id);
       log("error", "model does not load", {
@@ -164,15 +213,27 @@ export class ModelRegistry {
       .sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
     const excess = this.#entries.size + 1 - this.#o.maxLoaded;
     for (const [id] of idle.slice(0, Math.max(0, excess))) {
-      await this.#close(id, `The model "${id}" was unloaded to make room for another`);
+      await this.#close(id, "room", `The model "${id}" was unloaded to make room for another`);
     }
   }
-  async #close(id: string, why: string): Promise<void> {
+  #close(id: string, reason: CloseReason, why: string): Promise<void> {
     const entry = this.#entries.get(id);
-    if (!entry) return;
+    if (!entry) return Promise.resolve();
     this.#entries.delete(id);
+    clearTimeout(entry.idle);
     entry.closed = new OatmillError("unavailable", why);
-    await entry.opened.then((m) => m.engine.close(), () => {});
+    const closing = this.#closeEngine(id, reason, entry).finally(() => this.#closing.delete(closing));
+    this.#closing.add(closing);
+    return closing;
+  }
+  async #closeEngine(id: string, reason: CloseReason, entry: Entry): Promise<void> {
+    const model = await entry.opened.catch(() => null);
+    if (!model) return;
+    await model.engine.close();
+    this.#o.models.use(id, entry.lastUsedMs);
+    this.#o.telemetry.add("modelUnloads", 1, { "gen_ai.request.model": id, reason });
+    if (reason !== "shutdown") collectGarbage();
+    log("info", "model unloaded", { model: id, reason });
   }
 
   /** Of every loaded model. */
@@ -180,6 +241,7 @@ export class ModelRegistry {
     return [...this.#entries].flatMap(([id, e]) => e.model ? [{ id, stats: e.model.engine.stats() }] : []);
   }
   async close(): Promise<void> {
-    await Promise.all([...this.#entries.keys()].map((id) => this.#close(id, "The server is shutting down")));
+    for (const id of this.#entries.keys()) this.#close(id, "shutdown", "The server is shutting down");
+    await Promise.all(this.#closing);
   }
 }

@@ -1,6 +1,7 @@
 /** Puts the services together and listens: the only place where routes meet real engines, files and exporters. */
 import type { DatabaseSync } from "node:sqlite";
 import project from "../deno.json" with { type: "json" };
+import type { LoadTimes } from "../engine/load_times.ts";
 import { openModel } from "../engine/open_model.ts";
 import type { EngineOptions } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
@@ -24,6 +25,8 @@ export interface ServerOptions {
   readonly engine: EngineOptions;
   /** Most models kept loaded. */
   readonly maxLoaded: number;
+  /** Engines that nobody uses are closed after so long; 0 = never. */
+  readonly idleMs: number;
   readonly limits?: Partial<Limits>;
 }
 export interface ListenOptions {
@@ -47,13 +50,14 @@ export class Server implements AsyncDisposable {
     await removeLost(data, models);
     const jobs = new JobStore(database);
     for (const job of jobs.failInterrupted()) log("warn", "compression was interrupted", { job });
-    const telemetry = new Telemetry({
+    const telemetry = await Telemetry.open({
       version,
       otlpEndpoint: options.otlpEndpoint,
       exportIntervalMs: options.otlpIntervalMs,
     });
     const open = (path: string) => openModel(path, options.engine);
-    const registry = new ModelRegistry({ data, models, open, maxLoaded: options.maxLoaded });
+    const { maxLoaded, idleMs } = options;
+    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
     const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const notReady = () => server.#notReady;
@@ -83,13 +87,15 @@ export class Server implements AsyncDisposable {
     log("info", "listening", { host: hostname, port: bound });
     return { host: hostname, port: bound };
   }
-  /** Loads a model before the first request asks for it, then reports ready. */
-  async warmUp(model: string | null): Promise<void> {
+  /** Loads a model before the first request asks for it, then reports ready. @returns how long it took, null when it does not load */
+  async warmUp(model: string | null): Promise<LoadTimes | null> {
     try {
-      if (model !== null) (await this.services.registry.acquire(model))[Symbol.dispose]();
+      using lease = model === null ? null : await this.services.registry.acquire(model);
       this.#notReady = null;
+      return lease?.model.times ?? null;
     } catch {
       this.#notReady = `The model "${model}" does not load; the log has the cause`;
+      return null;
     }
   }
 
@@ -134,6 +140,7 @@ function observeModels({ telemetry, registry }: Services): void {
       report("denseBytes", info.denseBytes, attributes);
       report("sparsity", info.sparsity, attributes);
     }
+    report("modelsLoaded", registry.stats().length);
     const loaded = new Map(registry.stats().map(({ id, stats }) => [id, stats]));
     for (const id of loaded.keys()) seen.add(id);
     for (const id of seen) {

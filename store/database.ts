@@ -31,6 +31,7 @@ const MIGRATIONS = [
      data TEXT
    ) STRICT;
    CREATE INDEX job_events_job ON job_events (job, seq);`,
+  `ALTER TABLE models ADD COLUMN used_ms INTEGER;`,
 ];
 
 export function openDatabase(path: string): DatabaseSync {

@@ -30,8 +30,9 @@ export class ModelStore {
   }
   /** @returns false when the name is taken */
   add(model: StoredModel): boolean {
-    const { changes } = this.#db.prepare("INSERT OR IGNORE INTO models VALUES (?, ?, ?, ?)")
-      .run(model.id, model.folder, model.createdMs, JSON.stringify(model.info));
+    const { changes } = this.#db.prepare(
+      "INSERT OR IGNORE INTO models (id, folder, created_ms, info) VALUES (?, ?, ?, ?)",
+    ).run(model.id, model.folder, model.createdMs, JSON.stringify(model.info));
     return changes === 1;
   }
   get(id: string): StoredModel | null {
@@ -41,6 +42,16 @@ export class ModelStore {
   list(): StoredModel[] {
     const rows = this.#db.prepare("SELECT * FROM models ORDER BY created_ms, id").all();
     return (rows as unknown as Row[]).map(fromRow);
+  }
+  /** Notes a use. */
+  use(id: string, atMs: number): void {
+    this.#db.prepare("UPDATE models SET used_ms = ? WHERE id = ?").run(atMs, id);
+  }
+  /** @returns the id of the most recently used model, of the newest when none was used, null when there is none */
+  lastUsed(): string | null {
+    const row = this.#db.prepare("SELECT id FROM models ORDER BY used_ms DESC, created_ms DESC, id LIMIT 1")
+      .get();
+    return (row as { id: string } | undefined)?.id ?? null;
   }
   /** @returns the folder that is no model's any more */
   remove(id: string): string | null {

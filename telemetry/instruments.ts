@@ -164,6 +164,7 @@ export const INSTRUMENTS = {
     unit: "{token}",
     description: "Tokens the prefix cache saved computing since the model was loaded",
   },
+
   draftedTokens: {
     kind: "observable_gauge",
     name: "oatmill.engine.drafted_tokens",
@@ -175,6 +176,25 @@ export const INSTRUMENTS = {
     name: "oatmill.engine.accepted_tokens",
     unit: "{token}",
     description: "Drafted tokens that were right since the model was loaded",
+  },
+  modelLoadDuration: {
+    kind: "histogram",
+    name: "oatmill.model.load_duration",
+    unit: "s",
+    description: "From the first request of a model that is not loaded until it generates",
+    buckets: REQUEST_SECONDS,
+  },
+  modelUnloads: {
+    kind: "counter",
+    name: "oatmill.model.unloads",
+    unit: "{model}",
+    description: "Engines closed, by reason",
+  },
+  modelsLoaded: {
+    kind: "observable_gauge",
+    name: "oatmill.model.loaded",
+    unit: "{model}",
+    description: "Models that stand in memory",
   },
   modelMemory: {
     kind: "observable_gauge",

@@ -3,7 +3,7 @@ import { log, setLogSink } from "./log.ts";
 import { failSpan, Telemetry } from "./telemetry.ts";
 
 Deno.test("Telemetry writes Prometheus text with buckets, units and observed gauges", async () => {
-  const telemetry = new Telemetry({ version: "0", otlpEndpoint: null });
+  const telemetry = await Telemetry.open({ version: "0", otlpEndpoint: null });
   telemetry.record("timeToFirstToken", 0.2, { "gen_ai.request.model": "m" });
   telemetry.add("outputTokens", 3);
   telemetry.set("jobProgress", 0.5);
@@ -42,7 +42,7 @@ async function withReceiver(
 
 Deno.test("Telemetry sends metrics and the caller's trace to an OTLP receiver", async () => {
   await withReceiver(async (endpoint, received) => {
-    const telemetry = new Telemetry({ version: "0", otlpEndpoint: endpoint + "/" });
+    const telemetry = await Telemetry.open({ version: "0", otlpEndpoint: endpoint + "/" });
     const headers = new Headers({ traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` });
     const request = telemetry.startSpan("text_completion m", { parent: telemetry.contextOf(headers) });
     telemetry.spanOf("prefill", request, { startMs: 1000, endMs: 1500 }, { tokens: 4 });
@@ -71,7 +71,7 @@ Deno.test("Telemetry sends metrics and the caller's trace to an OTLP receiver", 
 Deno.test("log() writes one JSON line with the trace's id", async () => {
   const lines: string[] = [];
   const former = setLogSink((line) => lines.push(line));
-  const telemetry = new Telemetry({ version: "0", otlpEndpoint: null });
+  const telemetry = await Telemetry.open({ version: "0", otlpEndpoint: null });
   try {
     const span = telemetry.startSpan("x");
     log("info", "request", { status: 200 }, span);
@@ -86,7 +86,7 @@ Deno.test("log() writes one JSON line with the trace's id", async () => {
 
 Deno.test("Telemetry names its service, unless the standard variable does", async () => {
   const named = async () => {
-    const telemetry = new Telemetry({ version: "1.2.3", otlpEndpoint: null });
+    const telemetry = await Telemetry.open({ version: "1.2.3", otlpEndpoint: null });
     const text = await telemetry.metricsText();
     await telemetry.close();
     return /^target_info\{.*service_name="([^"]*)".*\}/m.exec(text)?.[1];

@@ -63,6 +63,11 @@ describe("server", () => {
   it("is alive and ready, and prints a curl line that works when pasted", async () => {
     assert.equal((await (await server.get("/healthz")).json()).status, "ok");
     assert.equal((await server.get("/readyz")).status, 200);
+    assert.match(
+      server.welcome,
+      /^Ready \d+ ms after the start: process and modules \d+, .*stories-5m \d+$/m,
+    );
+    assert.match(server.welcome, /^Model stories-5m, partly at once: header \d+, .*MB\/s\)$/m);
     const line = server.welcome.split("\n").find((l) => l.includes("curl"))!;
     const { stdout } = await new Deno.Command("bash", { args: ["-c", line], stderr: "null" }).output();
     const { choices } = JSON.parse(new TextDecoder().decode(stdout));

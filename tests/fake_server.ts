@@ -23,6 +23,7 @@ export interface FakeServerOptions {
   readonly run?: RunTask;
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
+  readonly idleMs?: number;
   /** Thrown where a model would be opened. */
   readonly loadError?: Error;
 }
@@ -41,11 +42,12 @@ export class FakeServer implements AsyncDisposable {
     const root = await Deno.makeTempDir();
     const data = await DataFolder.open(root);
     const database = openDatabase(data.database);
-    const telemetry = new Telemetry({ version: "test", otlpEndpoint: null });
+    const telemetry = await Telemetry.open({ version: "test", otlpEndpoint: null });
     const open = () =>
       options.loadError ? Promise.reject(options.loadError) : Promise.resolve(self.#open(options));
     const models = new ModelStore(database);
-    const registry = new ModelRegistry({ data, models, open, maxLoaded: options.maxLoaded ?? 4 });
+    const { maxLoaded = 4, idleMs = 0 } = options;
+    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
     const jobs = new JobRunner({
       jobs: new JobStore(database),
       registry,

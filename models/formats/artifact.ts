@@ -11,6 +11,7 @@ import { formatName } from "../../kernels/layout.ts";
 import type { TokenizerFiles } from "../checkpoint.ts";
 import { alignUp, entryBytes } from "../pack_dense.ts";
 import type { PackedFile, PackedModel } from "../packed.ts";
+import { checkTokenizerJson } from "../tokenizer_check.ts";
 import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
 import { NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
@@ -92,8 +93,12 @@ export class ArtifactWriter {
     return this.#tensors.reduce((n, t) => n + t.bytes, 0);
   }
 
-  /** Completes the folder and gives it its name. */
+  /**
+   * Completes the folder and gives it its name.
+   * @throws {OatmillError} invalid_tokenizer: who opens an artifact relies on a tokenizer that was checked
+   */
   async finish(rest: HeaderRest, tokenizer: TokenizerFiles | null): Promise<ArtifactHeader> {
+    if (tokenizer) checkTokenizerJson(tokenizer.tokenizer);
     return await storage(`Cannot write artifact "${this.#dir}"`, async () => {
       await this.#writeSafetensorsHeader();
       this.#close();

@@ -114,6 +114,11 @@ Deno.test("an artifact that is not finished leaves nothing, and a taken name is 
   const writer = await ArtifactWriter.create(dir, { maxTensors: 4 });
   await writer.add("finalNorm", { kind: "vector" }, [8], new Uint8Array(32));
   await assert.rejects(writer.add("x", { kind: "vector" }, [8], new Uint8Array(31)), RangeError);
+  const tokenizer = { tokenizer: { model: { type: "BPE", vocab: 1 } }, config: {}, chatTemplate: null };
+  // Cast: the tokenizer is refused before anything else is read.
+  await assert.rejects(writer.finish({} as Parameters<typeof writer.finish>[0], tokenizer), {
+    code: "invalid_tokenizer",
+  });
   await writer.abort();
   assert.deepEqual([...Deno.readDirSync(parent)], []);
   await Deno.mkdir(dir);

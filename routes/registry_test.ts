@@ -1,0 +1,90 @@
+import assert from "node:assert/strict";
+import { FakeTime } from "@std/testing/time";
+import { FakeServer, type FakeServerOptions } from "../tests/fake_server.ts";
+
+/** Lets everything happen that waits for no timer. */
+async function settle(): Promise<void> {
+  for (let i = 0; i < 50; i++) await Promise.resolve();
+}
+
+function idleTest(
+  name: string,
+  options: FakeServerOptions,
+  run: (server: FakeServer, time: FakeTime) => Promise<void>,
+): void {
+  Deno.test(name, async () => {
+    await using server = await FakeServer.start(options);
+    using time = new FakeTime();
+    await run(server, time);
+  });
+}
+
+idleTest("an engine that nobody uses is closed after its time, and comes back on demand", {
+  idleMs: 1000,
+}, async ({ services: { registry, telemetry }, engines, logs }, time) => {
+  (await registry.acquire("fake"))[Symbol.dispose]();
+  time.tick(999);
+  await settle();
+  assert.equal(engines[0].closed, false);
+  time.tick(1);
+  await settle();
+  assert.equal(engines[0].closed, true);
+  assert.deepEqual(registry.stats(), []);
+  using lease = await registry.acquire("fake");
+  assert.equal(lease.model.engine, engines[1]);
+  assert.equal(engines[1].closed, false);
+  const unloaded = logs.map((l) => JSON.parse(l)).find((l) => l.message === "model unloaded");
+  assert.deepEqual([unloaded.model, unloaded.reason], ["fake", "idle"]);
+  assert.match(await telemetry.metricsText(), /oatmill_model_unloads_total\{.*reason="idle".*\} 1/);
+});
+
+idleTest("an engine in use is not idle, and each use starts its time anew", {
+  idleMs: 1000,
+}, async ({ services: { registry }, engines }, time) => {
+  const first = await registry.acquire("fake"), second = await registry.acquire("fake");
+  first[Symbol.dispose]();
+  first[Symbol.dispose](); // counts once
+  time.tick(5000);
+  await settle();
+  assert.equal(engines[0].closed, false);
+  second[Symbol.dispose]();
+  time.tick(600);
+  (await registry.acquire("fake"))[Symbol.dispose]();
+  time.tick(600);
+  await settle();
+  assert.equal(engines[0].closed, false);
+  time.tick(400);
+  await settle();
+  assert.equal(engines[0].closed, true);
+  assert.equal(engines.length, 1);
+});
+
+idleTest(
+  "an idle time of 0 closes nothing",
+  { idleMs: 0 },
+  async ({ services: { registry }, engines }, time) => {
+    (await registry.acquire("fake"))[Symbol.dispose]();
+    time.tick(1e9);
+    await settle();
+    assert.equal(engines[0].closed, false);
+  },
+);
+
+idleTest("lastUsed() is the newest model, then the one that was used last, also after a restart", {
+  idleMs: 1000,
+}, async (server, time) => {
+  const { registry } = server.services;
+  assert.equal(registry.lastUsed(), "fake");
+  time.tick(10);
+  await server.addModel("newer");
+  assert.equal(registry.lastUsed(), "newer");
+  (await registry.acquire("fake"))[Symbol.dispose]();
+  assert.equal(registry.lastUsed(), "fake");
+  time.tick(10);
+  (await registry.acquire("newer"))[Symbol.dispose]();
+  time.tick(10);
+  (await registry.acquire("fake"))[Symbol.dispose]();
+  time.tick(1000);
+  await settle();
+  assert.equal(registry.lastUsed(), "fake", "its last use counts, not its load");
+});
