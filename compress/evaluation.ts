@@ -16,7 +16,7 @@ export async function servedPerplexity(
   sequences: readonly Int32Array[],
   { threads, signal, onStep }: EngineUse,
 ): Promise<number> {
-  // One sequence at a time: a cache of the default size could be too short for it, or push a large model past 4 GiB.
+  // One sequence at a time: a cache of the default size could be too short for it, or larger than this needs.
   const longest = sequences.reduce((n, ids) => Math.max(n, ids.length), 1);
   const engine = await loadEngine(model, {
     threads,

@@ -7,7 +7,7 @@ import { gibibytes, kvBlockBytes, mapMemory, type MemoryMap } from "./memory_map
 
 /** Default bound on the KV pools of all blocks; they are reserved, and touched only as far as they are used. */
 const DEFAULT_KV_BYTES = 1 << 30;
-/** Where that bound is less than one context, the pools hold one of up to this many tokens. */
+/** Where that bound is less than one context, the pools hold one: all of it when it was asked for, else up to so many tokens. */
 const DEFAULT_KV_CONTEXT = 4096;
 /** A default pool shrinks to fit, but never below this. */
 const LEAST_KV_TOKENS = 512;
@@ -70,7 +70,7 @@ function capacityFor(kvTokens: number, model: PackedModel, plan: Plan, o: Capaci
     throw new OatmillError(
       "insufficient_memory",
       `Model "${model.name}" needs ${gibibytes(memoryBytes)} of memory, the machine has ` +
-        `${gibibytes(o.availableBytes)} left: use a higher rate, int4 values or a smaller KV cache`,
+        `${gibibytes(o.availableBytes)} left: use a higher rate or int4 values`,
     );
   }
   return { map, memoryBytes, contextLength, kvBlocks };
@@ -87,7 +87,7 @@ function defaultKvTokens(model: PackedModel, o: CapacityOptions): number {
   const useful = o.maxSequences * (context + KV_BLOCK_TOKENS);
   return Math.max(
     KV_BLOCK_TOKENS,
-    Math.min(useful, Math.max(bounded, Math.min(context, DEFAULT_KV_CONTEXT))),
+    Math.min(useful, Math.max(bounded, Math.min(context, o.contextLength ?? DEFAULT_KV_CONTEXT))),
   );
 }
 

@@ -13,7 +13,7 @@ import { cutIntoRuns, type ItemRun, ownersOf, type PlanItems, planItems } from "
 import { CONTROL_BYTES } from "./threads.ts";
 
 /** Largest WebAssembly memory with 32-bit addresses. */
-export const MAX_MEMORY_BYTES = 2 ** 32 - 65536;
+const MAX_MEMORY_BYTES = 2 ** 32 - 65536;
 /** Rows whose logits are held at once. */
 export const HEAD_ROWS = 32;
 
@@ -256,7 +256,7 @@ function itemCosts(model: PackedModel, plan: Plan, items: PlanItems, o: MapOptio
  * @throws {OatmillError} too_large when a memory cannot hold even one transformer block, the embedding or the head
  */
 export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): MemoryMap {
-  const limit = o.memoryLimitBytes ?? MAX_MEMORY_BYTES;
+  const limit = Math.min(o.memoryLimitBytes ?? MAX_MEMORY_BYTES, MAX_MEMORY_BYTES);
   const items = planItems(plan, model.spec.blocks);
   const whole = mapSegment(model, plan, partOf(model, plan, items, { begin: 0, end: items.count }), o);
   if (whole.bytes <= limit) return { segments: [whole], body: items.body.map(() => 0), head: 0 };
@@ -269,7 +269,7 @@ export function mapMemory(model: PackedModel, plan: Plan, o: MapOptions): Memory
     throw new OatmillError(
       "too_large",
       `Model "${model.name}" needs ${gibibytes(most)} of memory for one of its parts, the limit is ` +
-        `${gibibytes(limit)}: use a higher rate, int4 values or a smaller KV cache`,
+        `${gibibytes(limit)}: use a higher rate or int4 values`,
     );
   }
   const segmentOf = (item: number) => runs.findIndex(({ end }) => item < end);

@@ -21,8 +21,8 @@ const untied: PackedModel = {
     ),
 };
 
-// Room for less than three sequences: some are preempted and computed again.
-const OPTIONS = { maxSequences: 4, kvTokens: 400, contextLength: 384 };
+// Room for less than the sequences need together: some wait, some are preempted and computed again.
+const OPTIONS = { maxSequences: 4, kvTokens: 384, contextLength: 384 };
 const PROMPTS = [5, 17, 300].map((length, p) =>
   Array.from({ length }, (_, i) => 3 + (i * 7919 + p * 131) % 2000)
 );
@@ -42,7 +42,7 @@ function limitFor(model: PackedModel, count: number, threads: number): number {
 
 async function greedy(engine: Engine, promptIds: readonly number[]): Promise<number[]> {
   const tokens: number[] = [];
-  const request = { promptIds, maxTokens: 48, stopIds: [], sampling: GREEDY, logprobs: null };
+  const request = { promptIds, maxTokens: 24, stopIds: [], sampling: GREEDY, logprobs: null };
   for await (const e of engine.generate(request)) if (e.type === "token") tokens.push(e.token);
   return tokens;
 }
