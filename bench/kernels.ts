@@ -1,40 +1,59 @@
 /**
- * Speed of the machine's memory and of every linear kernel of the manifest.
+ * `bench kernels`: the machine's roofs, then how near to them every linear kernel comes at the shapes of real models.
  *
- *     deno run --allow-read bench/kernels.ts [--json] [--threads 2] [--kernel w8q4] [--shape 2048x2048] [--batch 1]
- *
- * Weights are streamed: copies of the layer fill more than the caches hold, as the layers of a model do.
+ * Weights are streamed: copies of the layer fill more than the caches hold, as the layers of a model do. Threads share
+ * a layer's rows, as in the engine. Two roofs bind a kernel: reading its bytes, and issuing its instructions
+ * (kernels/issue_bound.ts); its share is what the later of the two would take, over what it took.
  */
 
 import { Arena } from "../kernels/arena.ts";
 import { CONSTS_BYTES, TILE_SIZES, type TileSize } from "../kernels/abi.ts";
+import { type ArithmeticUnit, issueBound, kernelOperations, type UnitTimes } from "../kernels/issue_bound.ts";
 import {
   chunkCount,
   formatArgument,
+  groupBytes,
   groupCount,
-  packedBytes,
+  ROWS,
   type Shape2,
   type WeightFormat,
 } from "../kernels/layout.ts";
-import { chosenModules, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
-import { kernelName, type LinearModule, weightFormat } from "../kernels/manifest.ts";
+import { chosenModules, probeEncoding, readModule, writeConstants } from "../kernels/load.ts";
+import { countLoops, type Loop } from "../kernels/loop_counts.ts";
+import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "../kernels/manifest.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows } from "../kernels/packers.ts";
 import { chooseAccumulate } from "../kernels/tune.ts";
-import type { Task, WorkerStart } from "./_kernels_worker.ts";
+import type { SyntheticShape } from "../models/synthetic_shapes.ts";
+import { Pool } from "./_kernels_pool.ts";
+import { measureMachine, type SEQUENCES } from "./machine.ts";
+import { median } from "./spread.ts";
+import { DEFAULT_MODELS, type LayerShape, layersOf } from "./shapes.ts";
 
 export interface BenchKernelsOptions {
-  /** Modules of the manifest; all when absent. */
-  readonly kernels?: readonly string[];
+  /** Names of formats, as in `w8q4`; `DEFAULT_FORMATS` when absent. */
+  readonly formats?: readonly string[];
+  /** Every variant of the formats instead of the one that the engine would choose here. */
+  readonly allVariants?: boolean;
+  /** `DEFAULT_MODELS` when absent. */
+  readonly models?: readonly SyntheticShape[];
+  /** Instead of the models' layers. */
   readonly shapes?: readonly Shape2[];
+  /** `DEFAULT_BATCHES` when absent. */
   readonly batches?: readonly TileSize[];
-  /** Threads of the kernel measurements; bandwidth is measured for 1 to all. */
+  /** Threads of the kernel measurements (default: all cores); the roofs are measured for 1 to all. */
   readonly threads?: number;
   /** Called after each measurement. */
   readonly onResult?: (result: KernelResult) => void;
 }
 
 export interface KernelResult {
+  /** XNNPACK-style, see `kernelName()`. */
   readonly name: string;
+  readonly format: string;
+  readonly variant: string;
+  readonly model: string | null;
+  readonly layer: string | null;
+  /** `[dOut, dIn]` */
   readonly shape: Shape2;
   readonly batch: number;
   readonly threads: number;
@@ -42,8 +61,15 @@ export interface KernelResult {
   readonly gw_per_second: number;
   /** Packed weights read. */
   readonly gb_per_second: number;
-  /** Share of the read bandwidth of as many threads. */
+  /** Time of reading the weights at the bandwidth of as many threads, over the time taken. */
+  readonly bandwidth_share: number;
+  /** Time of the arithmetic alone (kernels/issue_bound.ts) over the time taken. */
+  readonly issue_share: number;
+  /** The larger of the two: the share of the roof that binds. */
   readonly roof_share: number;
+  /** That roof: the memory, or the unit that is busiest. */
+  readonly binds: "bandwidth" | ArithmeticUnit;
+  readonly meets_target: boolean;
 }
 
 export interface BenchKernelsReport {
@@ -51,49 +77,60 @@ export interface BenchKernelsReport {
     readonly cores: number;
     /** Best over the numbers of threads. */
     readonly read_gb_per_second: number;
+    /** `[threads - 1]` */
     readonly read_gb_per_second_by_threads: readonly number[];
+    /** `[threads - 1]` the read loop that won: streams side by side, vectors loaded of each line. */
+    readonly read_loop_by_threads: readonly string[];
+    /** `[threads - 1]` billions of multiply-adds a second of the kernels' inner sequences, on registers. */
+    readonly multiply_gmac_per_second_by_threads: Readonly<
+      Record<typeof SEQUENCES[number], readonly number[]>
+    >;
+    /** `[threads - 1]` nanoseconds of one operation of each kind. */
+    readonly unit_ns_by_threads: readonly UnitTimes[];
   };
   readonly kernels: readonly KernelResult[];
+  /** By kind of work: how many kernels there are, how many meet the target, the median share of their roof. */
+  readonly targets: readonly TargetSummary[];
 }
 
-/** SmolLM2-135M's attention and MLP, then those of 1 to 3 billion parameters. */
-const SHAPES: readonly Shape2[] = [[576, 576], [1536, 576], [576, 1536], [2048, 2048], [8192, 2048]];
+export interface TargetSummary {
+  readonly work: "decode" | "batched";
+  readonly target: string;
+  readonly kernels: number;
+  readonly met: number;
+  readonly median_roof_share: number;
+}
+
+/** Dense formats, and the windows that the default recipe takes at rates 0.3, 0.5, 0.7 and 0.9. */
+export const DEFAULT_FORMATS: readonly string[] = [
+  "q8",
+  "q4",
+  ...["q8", "q4"].flatMap((values) => [8, 6, 4, 1].map((windows) => `w${windows}${values}`)),
+];
+/** Decode, and the largest tile, which prefill takes. */
+export const DEFAULT_BATCHES: readonly TileSize[] = [1, TILE_SIZES[0]];
+/** Decode: of the bandwidth or of the arithmetic; batched: of the roof that binds. */
+const TARGETS = { bandwidth: 0.85, issue: 0.8, batched: 0.7 } as const;
+
 const BLOCK_CHUNKS = 2;
-/** More than a core's share of the last-level cache. */
-const STREAM_BYTES = 96 << 20;
-const REPEATS = 5;
+/**
+ * Eight times a last-level cache of 32 MiB. Of 96 MiB, parts stay in it: one thread's best read is 41 instead of 30 to 34
+ * GB/s (Zen 5).
+ */
+const STREAM_BYTES = 256 << 20;
+/**
+ * A run takes about so long at the roof: long against the threads' start, short enough to be left in peace by whatever
+ * else runs; the best of `RUNS` counts.
+ */
+const RUN_MS = 1;
+const RUNS = 40;
+/** Groups that fit the second-level cache with every format of 11008 columns. */
+const WARM_UP_GROUPS = 4;
+const WARM_UP_LIMIT_MS = 5000;
+/** Optimised code takes less than this share of the first code's time (q8, w6q4: 0.15 to 0.3). */
+const OPTIMISED = 0.5;
 /** Rows packed from random weights; the others repeat them. */
-const SAMPLE_ROWS = 64;
-
-class Pool {
-  private constructor(private readonly workers: readonly Worker[]) {}
-
-  static async start(threads: number, start: WorkerStart): Promise<Pool> {
-    const url = new URL("./_kernels_worker.ts", import.meta.url);
-    const pool = new Pool(Array.from({ length: threads }, () => new Worker(url, { type: "module" })));
-    await pool.each(() => start);
-    return pool;
-  }
-
-  /** Sends a message to the first `threads` workers at once; the slowest answer. */
-  async each(
-    message: (thread: number) => Task | WorkerStart,
-    threads = this.workers.length,
-  ): Promise<number> {
-    const answers = this.workers.slice(0, threads).map((worker, i) =>
-      new Promise<number>((resolve, reject) => {
-        worker.onmessage = ({ data }) => resolve(data);
-        worker.onerror = (event) => reject(new Error(event.message));
-        worker.postMessage(message(i));
-      })
-    );
-    return Math.max(...await Promise.all(answers));
-  }
-
-  [Symbol.dispose](): void {
-    for (const worker of this.workers) worker.terminate();
-  }
-}
+const SAMPLE_ROWS = 16;
 
 function packSample(format: WeightFormat, shape: Shape2): Uint8Array {
   // Any values do; a fixed sequence keeps runs alike.
@@ -115,152 +152,269 @@ function packSample(format: WeightFormat, shape: Shape2): Uint8Array {
 /** Fills `bytes` of the arena at `at` with whole groups of the sample, over and over. */
 function fillWeights(arena: Arena, at: number, bytes: number, sample: Uint8Array): void {
   const target = arena.bytes(at, bytes);
-  for (let done = 0; done < bytes; done += sample.length) {
-    target.set(sample.subarray(0, Math.min(sample.length, bytes - done)), done);
+  target.set(sample.subarray(0, bytes));
+  for (let done = Math.min(sample.length, bytes); done < bytes; done *= 2) {
+    target.copyWithin(done, 0, Math.min(done, bytes - done));
   }
 }
 
-/** Bandwidth of 1 to `threads` threads in GB/s. */
-async function measureReads(pool: Pool, at: number, bytes: number, threads: number): Promise<number[]> {
-  const results = [];
-  for (let n = 1; n <= threads; n++) {
-    const share = Math.floor(bytes / n / 64) * 64;
-    const ms = await pool.each(
-      (i) => ({ kind: "read", at: at + i * share, bytes: share, repeats: REPEATS }),
-      n,
-    );
-    results.push(share * n / ms / 1e6);
-  }
-  return results;
-}
-
+/** What every measurement of a run shares. */
 interface Bench {
   readonly arena: Arena;
   readonly pool: Pool;
   readonly threads: number;
   readonly weights: number;
   readonly activations: number;
+  readonly activationBytes: number;
   readonly consts: number;
-  readonly roof: number;
+  /** GB/s of `threads` threads. */
+  readonly bandwidth: number;
+  readonly units: UnitTimes;
+}
+
+/** Bytes of one thread's three views of a tile and its output. */
+const activationBytesOf = ([dOut, dIn]: Shape2, batch: number): number =>
+  3 * batch * 4 * (dIn + 64) + batch * 4 * dOut + 256;
+
+/** Groups rounded up to whole panels of two. */
+const wholePanels = (groups: number): number => 2 * Math.ceil(groups / 2);
+/** A thread's groups of a layer. */
+const panelShare = (dOut: number, threads: number): number => wholePanels(groupCount(dOut) / threads);
+
+/** A kernel at work: `groups` groups of rows of a layer a call. */
+interface Work {
+  readonly format: WeightFormat;
+  readonly shape: Shape2;
+  readonly batch: TileSize;
+  readonly groups: number;
+}
+
+/** Arguments of a thread's first call; its weights start at `weights`. */
+function callArguments(
+  bench: Bench,
+  { format, shape: [dOut, dIn], batch, groups }: Work,
+  { thread, weights }: { thread: number; weights: number },
+): number[] {
+  const xBytes = batch * 4 * (dIn + 64);
+  const x = bench.activations + thread * bench.activationBytes;
+  return [
+    weights,
+    x,
+    x + xBytes,
+    x + 2 * xBytes,
+    x + 3 * xBytes,
+    dOut,
+    groups,
+    format.kind === "f32" ? dIn : chunkCount(dIn),
+    formatArgument(format, dIn),
+    0,
+    bench.consts,
+  ];
+}
+
+/**
+ * Runs a kernel until V8 has replaced its first, unoptimised code: then a call in the cache takes less than half of
+ * the time. Compiling takes 20 to 200 ms beside the run.
+ */
+async function warmUp(bench: Bench, file: string, work: Work): Promise<void> {
+  const run = (runs: number) =>
+    bench.pool.best(1, () => ({
+      file,
+      name: `mv_b${work.batch}`,
+      args: callArguments(bench, work, { thread: 0, weights: bench.weights }),
+      calls: 20,
+      stride: 0,
+      wrap: 1,
+      runs,
+    }));
+  const first = await run(1), end = performance.now() + WARM_UP_LIMIT_MS;
+  while (await run(5) > first * OPTIMISED && performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 async function measureLinear(
   bench: Bench,
-  module: LinearModule,
-  shape: Shape2,
-  batches: readonly TileSize[],
-): Promise<KernelResult[]> {
-  const { arena, pool, threads, weights, activations, consts, roof } = bench;
+  { module, loops, layer, batch }: {
+    module: LinearModule;
+    loops: ReadonlyMap<string, Loop>;
+    layer: Layer;
+    batch: TileSize;
+  },
+): Promise<KernelResult> {
+  const { pool, threads, units } = bench;
+  const { shape } = layer, [dOut, dIn] = shape;
   const format = weightFormat(module, BLOCK_CHUNKS);
-  const [dOut, dIn] = shape;
-  const layerBytes = packedBytes(format, shape);
-  const copies = Math.max(1, Math.floor(STREAM_BYTES / threads / layerBytes));
-  const share = layerBytes * copies;
-  fillWeights(arena, weights, share * threads, packSample(format, [SAMPLE_ROWS, dIn]));
-  const results = [];
-  const chunks = format.kind === "f32" ? dIn : chunkCount(dIn);
-  const tileBytes = 8 * 4 * dIn;
-  for (const batch of batches) {
-    const ms = await pool.each((thread) => {
-      const x = activations + thread * (4 * tileBytes + 64 * dOut);
-      const y = x + 3 * tileBytes;
-      return {
-        kind: "linear",
-        name: module.name,
-        batch,
-        weights: weights + thread * share,
-        layerBytes,
-        copies,
-        rest: [
-          x,
-          x + tileBytes,
-          x + 2 * tileBytes,
-          y,
-          dOut,
-          groupCount(dOut),
-          chunks,
-          formatArgument(format, dIn),
-          0,
-          consts,
-        ],
-        repeats: REPEATS,
-      };
-    }, threads);
-    const gbPerSecond = share * threads / ms / 1e6;
-    results.push({
-      name: kernelName(module, batch),
-      shape,
-      batch,
-      threads,
-      gw_per_second: dOut * dIn * batch * copies * threads / ms / 1e6,
-      gb_per_second: gbPerSecond,
-      roof_share: gbPerSecond / roof,
-    });
-  }
-  return results;
+  const name = `mv_b${batch}`;
+  const roofs = (groups: number) => ({
+    bytes: groups * groupBytes(format, dIn),
+    bandwidthMs: threads * groups * groupBytes(format, dIn) / bench.bandwidth / 1e6,
+    issue: issueBound(
+      kernelOperations(loops.get(name)!, { format, shape: [groups * ROWS, dIn], batch }),
+      units,
+    ),
+  });
+  const timeOf = ({ bandwidthMs, issue }: ReturnType<typeof roofs>) => Math.max(bandwidthMs, issue.ns / 1e6);
+
+  // A call is a thread's share of the layer, or an even part of it when that takes long; a run is as many calls as fill
+  // the same time. All calls together stream through the whole memory.
+  const share = panelShare(dOut, threads);
+  const groups = wholePanels(share / Math.ceil(timeOf(roofs(share)) / RUN_MS));
+  const call = roofs(groups);
+  const calls = Math.max(1, Math.round(RUN_MS / timeOf(call)));
+  const wrap = Math.max(1, Math.floor(STREAM_BYTES / threads / call.bytes));
+  const ms = await pool.best(threads, (thread) => ({
+    file: module.file,
+    name,
+    args: callArguments(bench, { format, shape, batch, groups }, {
+      thread,
+      weights: bench.weights + thread * wrap * call.bytes,
+    }),
+    calls,
+    stride: call.bytes,
+    wrap,
+    runs: RUNS,
+  })) / calls;
+  const { bandwidthMs, issue } = call, issueMs = issue.ns / 1e6;
+  const bandwidthShare = bandwidthMs / ms, issueShare = issueMs / ms;
+  const roofShare = Math.max(bandwidthShare, issueShare);
+  return {
+    name: kernelName(module, batch),
+    format: module.name,
+    variant: module.accumulate,
+    model: layer.model,
+    layer: layer.layer,
+    shape,
+    batch,
+    threads,
+    gw_per_second: threads * groups * ROWS * dIn * batch / ms / 1e6,
+    gb_per_second: threads * call.bytes / ms / 1e6,
+    bandwidth_share: bandwidthShare,
+    issue_share: issueShare,
+    roof_share: roofShare,
+    binds: bandwidthShare >= issueShare ? "bandwidth" : issue.unit,
+    meets_target: batch === 1
+      ? bandwidthShare >= TARGETS.bandwidth || issueShare >= TARGETS.issue
+      : roofShare >= TARGETS.batched,
+  };
 }
 
-/** Measures; about a minute for everything. */
+type Layer = Omit<LayerShape, "model" | "layer"> & { model: string | null; layer: string | null };
+
+function summarize(kernels: readonly KernelResult[]): TargetSummary[] {
+  const summary = (work: TargetSummary["work"], target: string, of: readonly KernelResult[]) =>
+    of.length === 0 ? [] : [{
+      work,
+      target,
+      kernels: of.length,
+      met: of.filter((k) => k.meets_target).length,
+      median_roof_share: median(of.map((k) => k.roof_share)),
+    }];
+  return [
+    ...summary(
+      "decode",
+      `bandwidth_share >= ${TARGETS.bandwidth} or issue_share >= ${TARGETS.issue}`,
+      kernels.filter((k) => k.batch === 1),
+    ),
+    ...summary("batched", `roof_share >= ${TARGETS.batched}`, kernels.filter((k) => k.batch > 1)),
+  ];
+}
+
+/**
+ * Measures; the default takes about two minutes on two cores.
+ * @throws {RangeError} for a format that does not exist
+ */
 export async function benchKernels(options: BenchKernelsOptions = {}): Promise<BenchKernelsReport> {
-  const choice = await chooseAccumulate();
-  const linear = chosenModules(choice).filter(({ name }) => options.kernels?.includes(name) ?? true);
-  const shapes = options.shapes ?? SHAPES;
+  const names = options.formats ?? DEFAULT_FORMATS;
+  const unknown = names.find((name) => !LINEAR_MODULES.some((module) => module.name === name));
+  if (unknown) throw new RangeError(`Cannot find weight format "${unknown}" in the manifest`);
+  const variants = options.allVariants ? LINEAR_MODULES : chosenModules(await chooseAccumulate());
+  const modules = names.flatMap((name) => variants.filter((module) => module.name === name));
+  const layers: readonly Layer[] = options.shapes?.map((shape) => ({ shape, model: null, layer: null })) ??
+    (options.models ?? DEFAULT_MODELS).flatMap(layersOf);
+  const batches = options.batches ?? DEFAULT_BATCHES;
   const cores = navigator.hardwareConcurrency;
-  const threads = options.threads ?? 1;
-  const [widest, tallest] = [Math.max(...shapes.map(([, d]) => d)), Math.max(...shapes.map(([d]) => d))];
-  const weightBytes = Math.max(STREAM_BYTES, threads * tallest * widest * 4);
-  const activationBytes = threads * (128 * widest + 64 * tallest);
-  const arena = new Arena(weightBytes + activationBytes + CONSTS_BYTES + 4096);
-  const [consts, weights] = [arena.allocate(CONSTS_BYTES), arena.allocate(weightBytes)];
-  const activations = arena.allocate(activationBytes);
+  const threads = options.threads ?? cores, allThreads = Math.max(threads, cores);
+
+  // At least one call of every thread, which is at most its share of a layer.
+  const weightBytes = Math.max(
+    STREAM_BYTES,
+    ...modules.flatMap((module) =>
+      layers.map(({ shape: [dOut, dIn] }) => {
+        return threads * panelShare(dOut, threads) * groupBytes(weightFormat(module, BLOCK_CHUNKS), dIn);
+      })
+    ),
+  );
+  const activationBytes = 64 * Math.ceil(
+    Math.max(...layers.map(({ shape }) => activationBytesOf(shape, Math.max(...batches)))) / 64,
+  );
+  const arena = new Arena(
+    weightBytes + threads * activationBytes + CONSTS_BYTES + 64 * (allThreads + 2) + 4096,
+  );
+  const [barrier, consts, scratch] = [64, CONSTS_BYTES, 64 * allThreads].map((b) => arena.allocate(b));
+  const [weights, activations] = [weightBytes, threads * activationBytes].map((b) => arena.allocate(b));
   writeConstants(arena.memory, consts, await probeEncoding());
-  const modules = await loadKernelModules(["base", ...linear.map(({ name }) => name)], choice);
-  using pool = await Pool.start(Math.max(threads, cores), { memory: arena.memory, modules });
+
+  const bytes = new Map(
+    await Promise.all(
+      ["peak", ...modules.map(({ file }) => file)].map(async (file) =>
+        [file, await readModule(file)] as const
+      ),
+    ),
+  );
+  const compiled = new Map(
+    await Promise.all(
+      [...bytes].map(async ([file, code]) => [file, await WebAssembly.compile(code)] as const),
+    ),
+  );
+  using pool = await Pool.start(allThreads, { memory: arena.memory, modules: compiled }, barrier);
   arena.bytes(weights, weightBytes).fill(1);
-  await measureReads(pool, weights, 1 << 22, 1); // compiles the loop
-  const reads = await measureReads(pool, weights, weightBytes, Math.max(threads, cores));
+  const machine = await measureMachine(
+    pool,
+    countLoops(bytes.get("peak")!),
+    { weights, bytes: STREAM_BYTES, scratch, consts },
+    allThreads,
+  );
+  const bench = {
+    arena,
+    pool,
+    threads,
+    weights,
+    activations,
+    activationBytes,
+    consts,
+    bandwidth: machine.bandwidth[threads - 1],
+    units: machine.units[threads - 1],
+  };
   const results: KernelResult[] = [];
-  const bench = { arena, pool, threads, weights, activations, consts, roof: reads[threads - 1] };
-  for (const module of linear) {
-    for (const shape of shapes) {
-      const measured = await measureLinear(
-        bench,
-        module,
-        shape,
-        options.batches ?? [...TILE_SIZES].reverse(),
-      );
-      for (const result of measured) options.onResult?.(result);
-      results.push(...measured);
+  for (const module of modules) {
+    const loops = countLoops(bytes.get(module.file)!);
+    const format = weightFormat(module, BLOCK_CHUNKS);
+    for (const batch of batches) {
+      await warmUp(bench, module.file, { format, shape: layers[0].shape, batch, groups: WARM_UP_GROUPS });
+    }
+    let filled = 0;
+    for (const layer of layers) {
+      const dIn = layer.shape[1];
+      if (dIn !== filled) fillWeights(arena, weights, weightBytes, packSample(format, [SAMPLE_ROWS, dIn]));
+      filled = dIn;
+      for (const batch of batches) {
+        const result = await measureLinear(bench, { module, loops, layer, batch });
+        options.onResult?.(result);
+        results.push(result);
+      }
     }
   }
   return {
-    machine: { cores, read_gb_per_second: Math.max(...reads), read_gb_per_second_by_threads: reads },
+    machine: {
+      cores,
+      read_gb_per_second: Math.max(...machine.bandwidth),
+      read_gb_per_second_by_threads: machine.bandwidth,
+      read_loop_by_threads: machine.readers,
+      multiply_gmac_per_second_by_threads: machine.multiplies,
+      unit_ns_by_threads: machine.units,
+    },
     kernels: results,
+    targets: summarize(results),
   };
-}
-
-function parseArguments(args: readonly string[]): BenchKernelsOptions {
-  const values = (name: string) =>
-    args.flatMap((arg, i) => args[i - 1] === `--${name}` ? arg.split(",") : []);
-  const list = <T>(name: string, parse: (text: string) => T) =>
-    values(name).length ? values(name).map(parse) : undefined;
-  return {
-    kernels: list("kernel", String),
-    shapes: list("shape", (text) => text.split("x").map(Number) as unknown as Shape2),
-    batches: list("batch", (text) => Number(text) as TileSize),
-    threads: list("threads", Number)?.[0],
-  };
-}
-
-const line = ({ name, shape, batch, gw_per_second, gb_per_second, roof_share }: KernelResult): string =>
-  `${name.padEnd(36)} ${shape.join("x").padEnd(10)} ${String(batch).padStart(2)} ${
-    gw_per_second.toFixed(1).padStart(7)
-  } Gw/s ${gb_per_second.toFixed(2).padStart(6)} GB/s ${(100 * roof_share).toFixed(0).padStart(4)} %`;
-
-if (import.meta.main) {
-  const options = parseArguments(Deno.args);
-  const json = Deno.args.includes("--json");
-  const report = await benchKernels({ ...options, onResult: (result) => console.error(line(result)) });
-  if (json) console.log(JSON.stringify(report, null, 2));
-  else console.error(report.machine);
 }

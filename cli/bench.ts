@@ -1,8 +1,7 @@
-/** `bench engine` and `bench kernels`. */
+/** `bench engine`. */
 import { join } from "node:path";
 import { benchEngine, type BenchEngineReport, type Speed } from "../bench/engine.ts";
 import { type PeerName, PEERS } from "../bench/peer_names.ts";
-import { benchKernels } from "../bench/kernels.ts";
 import type { Spread } from "../bench/spread.ts";
 import type { OpenModelOptions } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
@@ -76,30 +75,3 @@ function engineLines(r: BenchEngineReport): string[] {
   ];
 }
 const range = ({ q1, q3 }: Spread): string => `${q1.toFixed(2)} to ${q3.toFixed(2)}`;
-
-export interface BenchKernelsCommandOptions {
-  readonly kernel?: readonly string[];
-  readonly threads?: number;
-  readonly json?: boolean;
-}
-
-export async function benchKernelsCommand(options: BenchKernelsCommandOptions): Promise<void> {
-  const report = await benchKernels({
-    kernels: options.kernel,
-    threads: options.threads,
-    onResult: (r) =>
-      note(`${r.name} ${r.shape.join("x")} batch ${r.batch}: ${r.gw_per_second.toFixed(2)} GW/s`),
-  });
-  printResult(report, {
-    json: options.json,
-    lines: () => [
-      `memory: ${report.machine.read_gb_per_second.toFixed(1)} GB/s`,
-      ...table([
-        ["kernel", "shape", "batch", "threads", "GW/s", "GB/s", "of roof"],
-        ...report.kernels.map((
-          k,
-        ) => [k.name, k.shape.join("x"), k.batch, k.threads, k.gw_per_second, k.gb_per_second, k.roof_share]),
-      ]),
-    ],
-  });
-}

@@ -7,6 +7,8 @@ import project from "../deno.json" with { type: "json" };
 import { OatmillError } from "../errors.ts";
 import { PEERS } from "../bench/peer_names.ts";
 import { RIVALS } from "../bench/rivals.ts";
+import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
+import type { Shape2 } from "../kernels/layout.ts";
 import { METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import { note, print } from "./output.ts";
@@ -33,6 +35,19 @@ function idList(text: string): number[] {
   const ids = text.split(",").map((t) => t.trim() === "" ? NaN : Number(t));
   if (ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return ids;
   throw new InvalidArgumentError("Use token ids with commas between them, as in 1,2,3.");
+}
+function batchList(text: string): TileSize[] {
+  const sizes = text.split(",").map(Number);
+  const known = (size: number): size is TileSize => (TILE_SIZES as readonly number[]).includes(size);
+  if (sizes.every(known)) return sizes;
+  throw new InvalidArgumentError(`Use some of ${[...TILE_SIZES].reverse().join(",")}.`);
+}
+function shapeList(text: string): Shape2[] {
+  return text.split(",").map((shape) => {
+    const match = /^([1-9]\d{0,5})x([1-9]\d{0,5})$/.exec(shape);
+    if (match) return [Number(match[1]), Number(match[2])] as const;
+    throw new InvalidArgumentError("Use rows x columns, as in 2048x2048,64x2048.");
+  });
 }
 
 /** Rates with commas between them. */
@@ -216,11 +231,29 @@ function addBench(program: Command): void {
       else await (await import("./bench.ts")).benchEngineCommand(model, options);
     });
   bench.command("kernels")
-    .description("Every kernel against its plain reference's shape, with the machine's memory speed")
-    .option("--kernel <name...>", "only these, as in w8q4")
+    .description("The machine's memory and multiply speed, and how near to it every linear kernel comes")
+    .option(
+      "--kernel <formats...>",
+      "these weight formats, as in w8q4 (default: those of the default recipes)",
+    )
+    .addOption(
+      new Option("--model <names...>", "layers of these models (default: all but tiny)").choices(
+        SYNTHETIC_SHAPES,
+      ),
+    )
+    .addOption(
+      new Option("--shape <list>", "other layers, as in 2048x2048,64x2048").argParser(shapeList)
+        .conflicts("model"),
+    )
+    .addOption(
+      new Option("--batch <list>", "tokens at once, as in 1,2,4 (default: 1 and the most)").argParser(
+        batchList,
+      ),
+    )
+    .option("--all", "every variant of the kernels, not only the one chosen for this machine")
     .addOption(threads())
     .addOption(json())
-    .action(async (options) => await (await import("./bench.ts")).benchKernelsCommand(options));
+    .action(async (options) => await (await import("./bench_kernels.ts")).benchKernelsCommand(options));
 }
 
 function addSmall(program: Command): void {

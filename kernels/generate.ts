@@ -7,6 +7,7 @@ import asc from "assemblyscript/asc";
 import { kernelNames, type ModuleEntry, MODULES } from "./manifest.ts";
 import { attentionSource } from "./templates/attention.ts";
 import { linearSource } from "./templates/linear.ts";
+import { peakSource } from "./templates/peak.ts";
 
 const COMPILER = "assemblyscript@0.28.20";
 const COMMAND = "deno task kernels";
@@ -35,16 +36,20 @@ interface Sidecar {
   readonly kernels: readonly string[];
 }
 
+/** Parts of plain modules that are functions; the others are text. */
+const SOURCES: Readonly<Record<string, () => string>> = {
+  "attention.ts": attentionSource,
+  "peak.ts": peakSource,
+};
+
 const templateNames = (entry: ModuleEntry): readonly string[] =>
   entry.kind === "plain" ? entry.parts : ["linear.ts"];
 
-/** AssemblyScript source of a module. `*.as.ts` parts are text, the others functions that return text. */
+/** AssemblyScript source of a module. */
 async function moduleSource(entry: ModuleEntry): Promise<string> {
   if (entry.kind === "linear") return linearSource(entry.format, entry.accumulate);
   const parts = entry.parts.map((part) =>
-    part === "attention.ts"
-      ? attentionSource()
-      : Deno.readTextFile(new URL(`./templates/${part}`, import.meta.url))
+    SOURCES[part]?.() ?? Deno.readTextFile(new URL(`./templates/${part}`, import.meta.url))
   );
   return (await Promise.all(parts)).join("\n");
 }

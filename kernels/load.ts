@@ -48,16 +48,22 @@ export const chosenModules = (choice: AccumulateChoice): LinearModule[] =>
     accumulate === "f32" || accumulate === choice[name.endsWith("q4") ? 4 : 8]
   );
 
+/** Bytes of a generated module. @param file its name in the manifest */
+export const readModule = (file: string): Promise<Uint8Array<ArrayBuffer>> =>
+  Deno.readFile(new URL(`./gen/${file}.wasm`, import.meta.url));
+
 /** Compiles modules by name (manifest.ts). Main thread; modules can be posted to workers. */
 export async function loadKernelModules(
   names: readonly string[],
   choice: AccumulateChoice = { 4: "i16", 8: "i16" },
 ): Promise<Map<string, WebAssembly.Module>> {
   const files = new Map(chosenModules(choice).map((module) => [module.name, module.file]));
-  const load = async (name: string): Promise<[string, WebAssembly.Module]> => {
-    const bytes = await Deno.readFile(new URL(`./gen/${files.get(name) ?? name}.wasm`, import.meta.url));
-    return [name, await WebAssembly.compile(bytes)];
-  };
+  const load = async (
+    name: string,
+  ): Promise<[string, WebAssembly.Module]> => [
+    name,
+    await WebAssembly.compile(await readModule(files.get(name) ?? name)),
+  ];
   return new Map(await Promise.all([...new Set(names)].map(load)));
 }
 

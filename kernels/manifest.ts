@@ -77,6 +77,7 @@ export const MODULES: readonly ModuleEntry[] = [
     ],
   },
   { kind: "plain", name: "probe", file: "probe", parts: ["probe.as.ts"] },
+  { kind: "plain", name: "peak", file: "peak", parts: ["peak.ts"] },
   ...LINEAR_MODULES,
 ];
 
