@@ -10,7 +10,9 @@ import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
 import { availableMemory, planCapacity } from "./capacity.ts";
 import { ComputeThreads } from "./compute_threads.ts";
+import { adviseHugePages } from "./huge_pages.ts";
 import { LoadTimes } from "./load_times.ts";
+import { weightsEnd } from "./memory_map.ts";
 import { fillRope } from "./rope_tables.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import {
@@ -61,6 +63,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   const places = new Map<string, Uint8Array>();
   const memories = map.segments.map((segment) => {
     const memory = createMemory(segment.bytes);
+    adviseHugePages(memory, weightsEnd(segment));
     for (const { address, entry } of Object.values(segment.tensors)) {
       places.set(entry.name, new Uint8Array(memory.buffer, address, entry.bytes));
     }

@@ -75,6 +75,10 @@ export interface SegmentMap extends CommonPlaces {
   readonly scratch: readonly number[];
 }
 
+/** Address behind a segment's last tensor; buffers and the KV pools follow. */
+export const weightsEnd = ({ tensors }: SegmentMap): number =>
+  Object.values(tensors).reduce((end, { address, entry }) => Math.max(end, address + entry.bytes), 0);
+
 export interface MemoryMap {
   readonly segments: readonly SegmentMap[];
   /** Segment of each operation of the plan's body. */
