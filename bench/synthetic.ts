@@ -120,6 +120,8 @@ class Entrant {
     const tokens = this.#contextLength();
     const engine = await loadEngine(this.model, {
       threads,
+      // Text that a random model makes soon repeats itself: drafts would come true as they never do.
+      speculation: false,
       contextLength: tokens,
       maxSequences: Math.max(1, streams),
       kvTokens: tokens + streams * (DECODE_PROMPT + this.options.decodeTokens + 16),

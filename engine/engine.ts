@@ -28,6 +28,8 @@ import type { FromWorker, ToLeader, WorkerStats, WorkEvent, WorkKind } from "./w
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
 const MAX_ROWS = 256;
+/** Most tokens of an encoder's input: every token sees all others, so all are rows of one step. */
+const ENCODER_ROWS = 512;
 const DEFAULT_SEQUENCES = 16;
 const DEFAULT_WAITING = 256;
 
@@ -51,12 +53,18 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   const { times = new LoadTimes() } = options;
   const up = times.time("threads", () => pool.up);
   const threads = pool.workers.length;
-  const maxSequences = options.maxSequences ?? DEFAULT_SEQUENCES;
+  const encoder = !spec.attention.causal;
+  // One input of an encoder a step: 200 tokens use the kernels' batches as well as more would.
+  const maxSequences = encoder ? 1 : options.maxSequences ?? DEFAULT_SEQUENCES;
+  const maxRows = encoder
+    ? Math.min(ENCODER_ROWS, spec.contextLength, options.contextLength ?? ENCODER_ROWS)
+    : MAX_ROWS;
   const plan = buildPlan(model);
   const { map, memoryBytes, contextLength, kvBlocks } = planCapacity(model, plan, {
     ...options,
+    ...encoder ? { contextLength: maxRows } : {},
     threads,
-    maxRows: MAX_ROWS,
+    maxRows,
     maxSequences,
     availableBytes: availableMemory(),
   });
@@ -86,11 +94,12 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
 
   const scheduler: SchedulerOptions = {
     maxSequences,
-    maxRows: MAX_ROWS,
+    maxRows,
     kvBlocks,
     contextLength,
     maxWaiting: options.maxWaiting ?? DEFAULT_WAITING,
-    prefixCache: options.prefixCache ?? true,
+    // What an encoder stores of a token depends on what follows it.
+    prefixCache: !encoder && (options.prefixCache ?? true),
   };
   const init = {
     type: "init",
@@ -110,6 +119,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   return new EngineHandle(pool.workers, {
     contextLength,
     vocabSize: spec.vocabSize,
+    encoder,
     threads,
     memoryBytes,
     kvBlocks,
@@ -146,6 +156,7 @@ type Listener = (e: WorkEvent) => void;
 class EngineHandle implements Engine {
   readonly contextLength: number;
   readonly vocabSize: number;
+  readonly #encoder: boolean;
   readonly #workers: readonly Worker[];
   readonly #listeners = new Map<number, Listener>();
   readonly #fixed: Pick<EngineStats, "threads" | "memoryBytes">;
@@ -157,11 +168,19 @@ class EngineHandle implements Engine {
 
   constructor(
     workers: readonly Worker[],
-    o: { contextLength: number; vocabSize: number; threads: number; memoryBytes: number; kvBlocks: number },
+    o: {
+      contextLength: number;
+      vocabSize: number;
+      encoder: boolean;
+      threads: number;
+      memoryBytes: number;
+      kvBlocks: number;
+    },
   ) {
     this.#workers = workers;
     this.contextLength = o.contextLength;
     this.vocabSize = o.vocabSize;
+    this.#encoder = o.encoder;
     this.#fixed = { threads: o.threads, memoryBytes: o.memoryBytes };
     this.#stats = {
       running: 0,
@@ -234,6 +253,10 @@ class EngineHandle implements Engine {
 
   logits(ids: readonly number[], options: { readonly all?: boolean } = {}): Promise<Float32Array> {
     return this.#values(options.all ? "logits_all" : "logits", ids);
+  }
+
+  encode(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+    return this.#values("encode", ids, signal);
   }
 
   stats(): EngineStats {
@@ -318,6 +341,15 @@ class EngineHandle implements Engine {
   }
 
   #start(kind: WorkKind, request: GenerateRequest, listener: Listener): number {
+    if ((kind === "encode") !== this.#encoder) {
+      throw new OatmillError(
+        "invalid_request",
+        this.#encoder
+          ? "The model is an encoder: it has hidden states and no next token"
+          : "The model is a decoder: it has no hidden states to give",
+        "model",
+      );
+    }
     const id = this.#nextId++;
     this.#listeners.set(id, listener);
     this.#post({ type: "add", id, kind, request });

@@ -9,7 +9,7 @@ import type { MemoryMap, SegmentMap } from "./memory_map.ts";
 import { bindAttention, bindKvWrite, bindRope } from "./operations/attention.ts";
 import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
-import { bindActivate, bindEmbed, bindPrepare } from "./operations/prepare.ts";
+import { bindActivate, bindEmbed, bindNorm, bindPrepare } from "./operations/prepare.ts";
 import { Waiter } from "./threads.ts";
 
 export interface ExecutorOptions {
@@ -130,6 +130,8 @@ export class Executor {
         return bindEmbed(op, context);
       case "prepare":
         return bindPrepare(op, context);
+      case "norm":
+        return bindNorm(op, context);
       case "linear":
         return bindLinear(op, context);
       case "rope":

@@ -9,7 +9,7 @@ import type { Executor } from "./executor.ts";
 import { HEAD_ROWS } from "./memory_map.ts";
 import type { LogitsRow } from "./sampler.ts";
 import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
-import { StepCost } from "./step_cost.ts";
+import { StepCost, WHOLE_PROMPTS } from "./step_cost.ts";
 import { advance, COMMAND, CONTROL } from "./threads.ts";
 import { Work } from "./work.ts";
 import type { InitMessage, ToLeader, WorkerStats, WorkEvent } from "./worker_messages.ts";
@@ -59,8 +59,8 @@ export class Leader {
   }
 
   #add(m: ToLeader & { type: "add" }): void {
-    const { spec, scheduler, speculation } = this.#init;
-    const work = new Work(m.id, m.kind, m.request, spec.vocabSize, scheduler.contextLength, speculation);
+    const { plan, scheduler, speculation } = this.#init;
+    const work = new Work(m.id, m.kind, m.request, plan.output.cols, scheduler.contextLength, speculation);
     try {
       this.#scheduler.add(work.sequence);
     } catch (e) {
@@ -82,9 +82,10 @@ export class Leader {
   }
 
   async #loop(): Promise<void> {
+    const { causal } = this.#init.spec.attention;
     this.#looping = true;
     while (!this.#scheduler.idle) {
-      const step = this.#scheduler.next(this.#cost);
+      const step = this.#scheduler.next(causal ? this.#cost : WHOLE_PROMPTS);
       if (!step) throw new Error("The scheduler has work but no step");
       const start = performance.now();
       this.#step(step);
@@ -126,22 +127,22 @@ export class Leader {
   }
 
   #row(index: number): LogitsRow {
-    const { map, spec } = this.#init;
+    const { map, plan } = this.#init;
     const { buffers, candidates } = map.segments[map.head];
-    const { address, stride } = buffers.logits;
+    const { address, stride } = buffers[plan.output.buffer];
     return {
       kernels: this.#kernels.base,
       floats: this.#headFloats,
       ints: this.#ints[map.head],
       address: address + index * stride * 4,
-      vocab: spec.vocabSize,
+      vocab: plan.output.cols,
       candidates,
     };
   }
 
   /** Writes the step's parameters for all threads, in every memory; returns the rows that need logits. */
   #write(step: Step): number[] {
-    const map = this.#init.map.segments[0];
+    const map = this.#init.map.segments[0], { causal } = this.#init.spec.attention;
     const at = map.step;
     const [ints, ...others] = this.#ints;
     const outputs: number[] = [];
@@ -152,7 +153,7 @@ export class Leader {
       ints[at.positions / 4 + row] = position;
       ints[at.slots / 4 + row] = s.blocks[Math.floor(position / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS +
         position % KV_BLOCK_TOKENS;
-      ints[at.contexts / 4 + row] = position + 1;
+      ints[at.contexts / 4 + row] = causal ? position + 1 : s.tokens.length;
       ints[at.tables / 4 + row] = table;
       if (row === 0 || step.rows[row - 1].sequence !== s) ints.set(s.blocks, table / 4);
       if (output) {

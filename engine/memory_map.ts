@@ -189,7 +189,7 @@ function mapSegment(model: PackedModel, plan: Plan, part: Part, o: MapOptions): 
   const operands = part.ops.map(operandsOf);
   const usedBuffers = new Set(operands.flatMap((x) => x.buffers));
   const usedTiles = new Set(operands.flatMap((x) => x.tiles));
-  const headNames = new Set(["logits", "headIn", "head"]);
+  const headNames = new Set(["logits", "states", "headIn", "head"]);
   const rowsOf = (name: string) => headNames.has(name) ? HEAD_ROWS : o.maxRows;
   const buffers = mapUsed(plan.buffers, usedBuffers, (name, cols) => buffer(cols, rowsOf(name)));
   buffers.normed = buffer(spec.hiddenSize, Math.max(o.maxRows, HEAD_ROWS));

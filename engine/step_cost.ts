@@ -20,6 +20,9 @@ export interface PromptBudget {
   rowMs(position: number): number;
 }
 
+/** For encoders: an input must not be cut, since every token sees all others. */
+export const WHOLE_PROMPTS: PromptBudget = { mixedMs: Infinity, aloneMs: Infinity, rowMs: () => 0 };
+
 /** Target for a step in which something decodes: 20 tokens/s are faster than one reads. */
 const MIXED_STEP_MS = 50;
 /** Where decoding alone takes most of that, prompts may still double a step's time. */

@@ -83,7 +83,7 @@ export interface EngineStats {
   readonly batchTokens: number;
 }
 
-/** A loaded model that generates. Created by `loadEngine()` in engine/engine.ts; calls are safe from the HTTP thread. */
+/** A loaded model that generates, or an encoder, which only encodes. Created by `loadEngine()` in engine/engine.ts; calls are safe from the HTTP thread. */
 export interface Engine {
   readonly contextLength: number;
   readonly vocabSize: number;
@@ -97,6 +97,11 @@ export interface Engine {
   score(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
   /** Logits `[vocab]` after the last id, or of every position `[ids.length x vocab]` with `all`. */
   logits(ids: readonly number[], options?: { readonly all?: boolean }): Promise<Float32Array>;
+  /**
+   * An encoder's hidden states after the final norm, `[ids.length x hidden]`.
+   * @throws {OatmillError} invalid_request when the model is no encoder, context_length_exceeded
+   */
+  encode(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
   stats(): EngineStats;
   close(): Promise<void>;
 }

@@ -27,7 +27,8 @@ export class Work {
     speculation: boolean,
   ) {
     const n = request.promptIds.length;
-    const all = kind === "score" || kind === "logits_all" || request.promptLogprobs === true;
+    const all = kind === "score" || kind === "logits_all" || kind === "encode" ||
+      request.promptLogprobs === true;
     const end = Math.min(contextLength, n + request.maxTokens);
     const lookup = speculation && kind === "generate" ? new PromptLookup(end) : null;
     this.sequence = new Sequence(id, request.promptIds, all ? "all" : "last", lookup);
@@ -65,7 +66,7 @@ export class Work {
       const from = row.address / 4;
       values.set(
         row.floats.subarray(from, from + row.vocab),
-        this.kind === "logits_all" ? position * row.vocab : 0,
+        this.kind === "logits" ? 0 : position * row.vocab,
       );
     }
     if (last) events.push({ id: this.id, values });

@@ -25,7 +25,7 @@ export interface InitMessage {
   readonly speculation: boolean;
 }
 
-export type WorkKind = "generate" | "score" | "logits" | "logits_all";
+export type WorkKind = "generate" | "score" | "logits" | "logits_all" | "encode";
 
 /** What a thread is told until it computes; it answers each with `done` or `failed`. */
 export type ToWorker =

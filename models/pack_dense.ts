@@ -71,7 +71,7 @@ function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[
     }
   }
   vector("finalNorm", spec.hiddenSize);
-  if (!spec.tiedEmbeddings) {
+  if (spec.attention.causal && !spec.tiedEmbeddings) {
     list.push({ name: "head", role: "head", format: outer, shape: [spec.vocabSize, spec.hiddenSize] });
   }
   return list;

@@ -44,14 +44,17 @@ export type PlanOp =
     readonly tile: string;
     readonly kinds: readonly TileKind[];
   }
+  /** Normalises rows as they are: an encoder's output. */
+  | { readonly op: "norm"; readonly input: BufferRef; readonly norm: NormRef; readonly out: BufferRef }
   /**
    * One or more weights of one format and input, which lie one after the other in memory, so that they are one long stream:
-   * their outputs follow each other too, each padded to whole groups of rows. Several weights have no bias.
+   * their outputs follow each other too, each padded to whole groups of rows.
    */
   | {
     readonly op: "linear";
     readonly weights: readonly string[];
-    readonly bias: string | null;
+    /** One for each weight, or none at all. */
+    readonly biases: readonly string[];
     readonly tile: string;
     readonly out: BufferRef;
     readonly accumulate: boolean;
@@ -72,8 +75,10 @@ export type PlanOp =
 export interface Plan {
   /** From token ids to the hidden state of every row. */
   readonly body: readonly PlanOp[];
-  /** From (gathered) hidden rows to logits: final norm and head, in buffers `headIn` and `logits`. */
+  /** From (gathered) hidden rows in buffer `headIn` to the output: final norm and, in a decoder, the head. */
   readonly head: readonly PlanOp[];
+  /** Where the head writes rows: `logits`, or an encoder's `states`. */
+  readonly output: { readonly buffer: "logits" | "states"; readonly cols: number };
   /** Columns of each buffer, not padded. */
   readonly buffers: Readonly<Record<string, number>>;
   /** Columns of each tile, and the kinds it must hold. */
@@ -231,31 +236,34 @@ class Builder {
     this.body.push({ op: "sync", prepared: true });
     for (const l of ranked) {
       const tile = `low.${l.name}`;
-      this.body.push({ op: "linear", weights: [l.u.name], bias: null, tile, out: l.out, accumulate: true });
+      this.body.push({ op: "linear", weights: [l.u.name], biases: [], tile, out: l.out, accumulate: true });
     }
     this.body.push({ op: "sync" });
   }
 
-  /** Side by side into one buffer; neighbours of one format without bias as one stream. Returns where each one writes. */
+  /**
+   * Side by side into one buffer; neighbours of one format are one stream, if all or none have a bias. Returns where each
+   * one writes.
+   */
   #streams(
     parts: readonly { weight: TensorEntry; bias: string | null }[],
     o: { tile: string; buffer: string; accumulate: boolean },
   ): BufferRef[] {
     const outs: BufferRef[] = [];
     let column = 0;
-    let last: { format: string; weights: string[] } | null = null;
+    let last: { kind: string; weights: string[]; biases: string[] } | null = null;
     for (const { weight, bias } of parts) {
       const out = at(o.buffer, column);
       outs.push(out);
       column += paddedRows(weight);
-      const format = JSON.stringify(weight.format);
-      if (last && last.format === format && bias === null) {
-        last.weights.push(weight.name);
-        continue;
+      const kind = JSON.stringify([weight.format, bias !== null]);
+      if (last === null || last.kind !== kind) {
+        last = { kind, weights: [], biases: [] };
+        const { weights, biases } = last;
+        this.body.push({ op: "linear", weights, biases, tile: o.tile, out, accumulate: o.accumulate });
       }
-      const weights = [weight.name];
-      last = bias === null ? { format, weights } : null;
-      this.body.push({ op: "linear", weights, bias, tile: o.tile, out, accumulate: o.accumulate });
+      last.weights.push(weight.name);
+      if (bias !== null) last.biases.push(bias);
     }
     this.buffer(o.buffer, column);
     return outs;
@@ -263,7 +271,7 @@ class Builder {
 }
 
 /**
- * Builds the plan of a decoder.
+ * Builds the plan of a decoder, or of an encoder (no head).
  * @throws {OatmillError} invalid_artifact when a tensor is missing or has another shape than the spec says
  */
 export function buildPlan(model: PackedModel): Plan {
@@ -298,8 +306,19 @@ export function buildPlan(model: PackedModel): Plan {
     });
     b.linears(i, "down", by("down"), null);
   }
-  const head = b.table(spec.tiedEmbeddings ? "embedding" : "head");
   b.buffer("headIn", spec.hiddenSize);
+  const output = spec.attention.causal ? logitsOf(b) : statesOf(b);
+  const modules = new Set(
+    model.tensors.flatMap((t) => t.format.kind === "vector" ? [] : [formatName(t.format)]),
+  );
+  return { body: b.body, head: b.head, output, buffers: b.buffers, tiles: b.tiles, modules: [...modules] };
+}
+
+/** A decoder's output: final norm and head. */
+function logitsOf(b: Builder): Plan["output"] {
+  const { spec } = b;
+  const head = b.table(spec.tiedEmbeddings ? "embedding" : "head");
+  const bias = b.optional("head.bias", spec.vocabSize);
   b.buffer("logits", head.shape[0]);
   b.tile("head", spec.hiddenSize, [kindOf(head)]);
   b.head.push(
@@ -316,15 +335,24 @@ export function buildPlan(model: PackedModel): Plan {
     {
       op: "linear",
       weights: [head.name],
-      bias: b.optional("head.bias", spec.vocabSize),
+      biases: bias === null ? [] : [bias],
       tile: "head",
       out: at("logits"),
       accumulate: false,
     },
     { op: "sync" },
   );
-  const modules = new Set(
-    model.tensors.flatMap((t) => t.format.kind === "vector" ? [] : [formatName(t.format)]),
+  return { buffer: "logits", cols: head.shape[0] };
+}
+
+/** An encoder's output: the normalised hidden states. */
+function statesOf(b: Builder): Plan["output"] {
+  const cols = b.spec.hiddenSize;
+  if (b.spec.attention.window !== null) throw broken("an encoder sees its whole input, without a window");
+  b.buffer("states", cols);
+  b.head.push(
+    { op: "norm", input: at("headIn"), norm: b.norm("finalNorm"), out: at("states") },
+    { op: "sync" },
   );
-  return { body: b.body, head: b.head, buffers: b.buffers, tiles: b.tiles, modules: [...modules] };
+  return { buffer: "states", cols };
 }

@@ -21,8 +21,14 @@ export function operandsOf(op: PlanOp): Operands {
         buffers: namesOf([op.input]),
         tiles: [op.tile],
       };
+    case "norm":
+      return {
+        tensors: given([op.norm.weight, op.norm.bias]),
+        buffers: namesOf([op.input, op.out]),
+        tiles: [],
+      };
     case "linear":
-      return { tensors: given([...op.weights, op.bias]), buffers: namesOf([op.out]), tiles: [op.tile] };
+      return { tensors: [...op.weights, ...op.biases], buffers: namesOf([op.out]), tiles: [op.tile] };
     case "rope":
       return { tensors: [], buffers: namesOf([op.x]), tiles: [] };
     case "kv_write":

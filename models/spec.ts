@@ -24,6 +24,8 @@ export interface AttentionSpec {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** A token sees itself and what stands before it (decoders); false: the whole input (encoders, which have no head). */
+  readonly causal: boolean;
   /** Scores are q·k x scale. */
   readonly scale: number;
   /** A token sees itself and the window - 1 before it; null = all. */

@@ -29,6 +29,7 @@ function decoder(name: string, s: DecoderShape): ModelSpec {
       heads: s.heads,
       kvHeads: s.kvHeads,
       headDim,
+      causal: true,
       scale: headDim ** -0.5,
       window: null,
       rope: ropeSpec({ dims: headDim, theta: s.theta, maxPositions: s.contextLength, scaling: null }),

@@ -100,6 +100,10 @@ export class FakeEngine implements Engine {
   logits(ids: readonly number[], options: { all?: boolean } = {}): Promise<Float32Array> {
     return Promise.resolve(new Float32Array(VOCAB * (options.all ? ids.length : 1)));
   }
+  encode(): Promise<Float32Array> {
+    return Promise.reject(new OatmillError("invalid_request", "The model is a decoder"));
+  }
+
   stats(): EngineStats {
     return {
       running: this.running,

@@ -148,7 +148,7 @@ export function fakeHeader(name: string): ArtifactHeader {
       blocks: 1,
       contextLength: 512,
       norm: { kind: "rmsnorm", eps: 1e-5 },
-      attention: { heads: 1, kvHeads: 1, headDim: 8, scale: 1, window: null, rope: null },
+      attention: { heads: 1, kvHeads: 1, headDim: 8, causal: true, scale: 1, window: null, rope: null },
       mlp: { intermediateSize: 8, activation: "silu", gated: true },
       tiedEmbeddings: true,
       biases: [],

@@ -25,6 +25,7 @@ const LLAMA: ModelSpec = {
     heads: 4,
     kvHeads: 2,
     headDim: 8,
+    causal: true,
     scale: 0.3,
     window: null,
     rope: { dims: 8, inverseFrequencies: [1, 0.3, 0.1, 0.02], attentionFactor: 1 },

@@ -7,6 +7,7 @@ import {
   formatName,
   groupBytes,
   groupCount,
+  ROWS,
   type WeightFormat,
 } from "../../kernels/layout.ts";
 import { groupRuns } from "./group_runs.ts";
@@ -23,7 +24,7 @@ export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
   const parts = op.weights.map((name) => map.tensors[name]);
   const [{ entry }] = parts;
   const format = entry.format as WeightFormat; // the plan names packed layers only
-  const [dOut, dIn] = entry.shape;
+  const [, dIn] = entry.shape;
   const out = placeOf(map, op.out);
   const shared = map.tiles[op.tile], own = map.own[thread].tiles[op.tile];
   const f32 = format.kind === "f32";
@@ -37,27 +38,37 @@ export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
     TileSize,
     LinearKernel
   >;
-  const bias = op.bias ? map.tensors[op.bias].address : 0;
-  const accumulate = op.accumulate || bias !== 0 ? 1 : 0;
-  return (rows, tiles) => {
+  const biases = op.biases.map((name) => map.tensors[name].address);
+  const accumulate = op.accumulate || biases.length > 0 ? 1 : 0;
+  return (_rows, tiles) => {
     const alone = tiles.length === 1;
     const tile = alone ? own : shared;
     for (const { part, from, to, outGroup } of runs) {
       const y = out.address + outGroup * 16;
-      if (bias !== 0) {
-        const cols = Math.min(dOut, to * 4) - from * 4;
-        kernels.base.add_vector(y, out.stride, bias + from * 16, cols, rows, op.accumulate ? 0 : 1);
-      }
+      const [dOut] = parts[part].entry.shape;
       const step = alone ? to - from : slab;
       for (let g = from; g < to; g += step) {
         const count = Math.min(step, to - g);
         for (const t of tiles) {
+          const at = y + (t.row * out.stride + (g - from) * 4) * 4;
+          if (biases.length > 0) {
+            // Just before the kernel adds to them: they are in the first-level cache.
+            const cols = Math.min(dOut, (g + count) * ROWS) - g * ROWS;
+            kernels.base.add_vector(
+              at,
+              out.stride,
+              biases[part] + g * ROWS * 4,
+              cols,
+              t.size,
+              op.accumulate ? 0 : 1,
+            );
+          }
           kernel[t.size](
             parts[part].address + g * bytes,
             f32 ? tile.f32 + t.row * dIn * 4 : tile.xa + t.row * chunks * CHUNK,
             f32 ? 0 : tile.xb + t.row * chunks * CHUNK,
             f32 ? 0 : tile.xs + t.row * chunks * 4,
-            y + (t.row * out.stride + (g - from) * 4) * 4,
+            at,
             out.stride,
             count,
             chunks,

@@ -1,5 +1,6 @@
 /** Operations on token rows: the embedding, the input of linear layers, the activation. */
 import { CHUNK, chunkCount, groupCount } from "../../kernels/layout.ts";
+import type { NormRef } from "../../models/plan.ts";
 import type { Activation } from "../../models/spec.ts";
 import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
@@ -27,16 +28,14 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
 }
 
 export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
-  const { map, kernels, spec, blockChunks, thread } = context;
+  const { map, kernels, blockChunks, thread } = context;
   const own = map.own[thread];
   const sharedInput = placeOf(map, op.input);
   const ownInput = own.buffers[op.input.buffer] ?? sharedInput;
   const scale = op.scale ? map.tensors[op.scale].address : 0;
-  const weight = op.norm ? map.tensors[op.norm.weight].address : 0;
-  const bias = op.norm?.bias ? map.tensors[op.norm.bias].address : 0;
+  const normalise = op.norm ? bindNormalise(op.norm, op.cols, context) : null;
   const chunks = chunkCount(op.cols);
   const { base } = kernels;
-  const { eps } = spec.norm;
   return (_rows, tiles, mine) => {
     const alone = tiles.length === 1;
     const input = alone ? ownInput : sharedInput;
@@ -45,13 +44,9 @@ export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
     for (const { row, size } of alone ? tiles : mine) {
       let x = input.address + row * input.stride * 4;
       let stride = input.stride;
-      if (op.norm) {
+      if (normalise) {
         const out = normed.address + row * normed.stride * 4;
-        if (spec.norm.kind === "rmsnorm") {
-          base.rmsnorm(x, stride, weight, out, normed.stride, op.cols, size, eps);
-        } else {
-          base.layernorm(x, stride, weight, bias, out, normed.stride, op.cols, size, eps);
-        }
+        normalise(x, stride, out, normed.stride, size);
         x = out;
         stride = normed.stride;
       }
@@ -74,6 +69,38 @@ export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
           );
         }
       }
+    }
+  };
+}
+
+/** The model's norm with these weights, on `rows` rows of `cols` floats; addresses, strides in floats. */
+function bindNormalise(
+  norm: NormRef,
+  cols: number,
+  { map, kernels: { base }, spec }: BindContext,
+): (x: number, xStride: number, out: number, outStride: number, rows: number) => void {
+  const weight = map.tensors[norm.weight].address;
+  const bias = norm.bias ? map.tensors[norm.bias].address : 0;
+  const { kind, eps } = spec.norm;
+  return kind === "rmsnorm"
+    ? (x, xStride, out, outStride, rows) => base.rmsnorm(x, xStride, weight, out, outStride, cols, rows, eps)
+    : (x, xStride, out, outStride, rows) =>
+      base.layernorm(x, xStride, weight, bias, out, outStride, cols, rows, eps);
+}
+
+export function bindNorm(op: OpOf<"norm">, context: BindContext): Run {
+  const { map, spec } = context;
+  const input = placeOf(map, op.input), out = placeOf(map, op.out);
+  const normalise = bindNormalise(op.norm, spec.hiddenSize, context);
+  return (_rows, _tiles, mine) => {
+    for (const { row, size } of mine) {
+      normalise(
+        input.address + row * input.stride * 4,
+        input.stride,
+        out.address + row * out.stride * 4,
+        out.stride,
+        size,
+      );
     }
   };
 }

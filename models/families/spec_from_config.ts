@@ -43,6 +43,7 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
       heads,
       kvHeads,
       headDim,
+      causal: true,
       scale: headDim ** -0.5,
       window: windowOf(family, config, contextLength),
       rope: ropeOf(config, headDim),

@@ -236,7 +236,7 @@ export async function openArtifact(dir: string): Promise<Artifact> {
     const issue = parsed.error.issues[0];
     throw bad(`${HEADER_FILE}: ${issue.path.join(".")}: ${issue.message}`);
   }
-  const header = json as ArtifactHeader; // checked above as far as the loader relies on it
+  const header = sinceEncoders(json as ArtifactHeader); // checked above as far as the loader relies on it
   let end = 0;
   for (const t of header.tensors) {
     if (t.offset < end || t.bytes !== entryBytes(t.format, t.shape)) {
@@ -292,6 +292,15 @@ async function verifiedFile(dir: string, header: ArtifactHeader): Promise<Packed
     );
   };
   return { path, dataStart, confirm };
+}
+
+/** Headers written before there were encoders do not say that their model is a decoder. */
+function sinceEncoders(header: ArtifactHeader): ArtifactHeader {
+  const { spec } = header;
+  return {
+    ...header,
+    spec: { ...spec, attention: { ...spec.attention, causal: spec.attention?.causal ?? true } },
+  };
 }
 
 /** One sequential read: header, then each tensor straight into its destination, hashed on the way. */

@@ -29,6 +29,17 @@ export class ReferenceModel {
 
   /** Logits `[vocab]` after the last id, or of every position with `all`. */
   logits(ids: readonly number[], all = false): Rows {
+    const x = this.#blocks(ids);
+    const rows = all ? x : x.slice(-1);
+    return rows.map((row) => multiply(this.#weight("head"), this.#norm("finalNorm", row)));
+  }
+
+  /** Hidden states after the final norm, `[ids.length][hidden]`. */
+  hiddenStates(ids: readonly number[]): Rows {
+    return this.#blocks(ids).map((row) => this.#norm("finalNorm", row));
+  }
+
+  #blocks(ids: readonly number[]): Rows {
     const { spec } = this;
     const embedding = this.#weight("embedding");
     const width = spec.hiddenSize;
@@ -38,8 +49,7 @@ export class ReferenceModel {
       addTo(x, this.#attention(block, x.map((row) => this.#norm(`${block}.attnNorm`, row))));
       addTo(x, this.#mlp(block, x.map((row) => this.#norm(`${block}.mlpNorm`, row))));
     }
-    const rows = all ? x : x.slice(-1);
-    return rows.map((row) => multiply(this.#weight("head"), this.#norm("finalNorm", row)));
+    return x;
   }
 
   #weight(role: WeightRole): Matrix {
@@ -63,7 +73,7 @@ export class ReferenceModel {
   }
 
   #attention(block: `block.${number}`, x: Rows): Rows {
-    const { heads, kvHeads, headDim, scale, window, rope } = this.spec.attention;
+    const { heads, kvHeads, headDim, scale, window, rope, causal } = this.spec.attention;
     const project = (name: LinearName) => x.map((row) => this.#linear(block, name, row));
     const [q, k, v] = [project("q"), project("k"), project("v")];
     if (rope) {
@@ -75,7 +85,7 @@ export class ReferenceModel {
       for (let h = 0; h < heads; h++) {
         const kv = Math.floor(h / (heads / kvHeads)) * headDim;
         const query = q[i].subarray(h * headDim, (h + 1) * headDim);
-        const seen = k.slice(first, i + 1);
+        const seen = k.slice(first, causal ? i + 1 : k.length);
         const shares = softmax(seen.map((key) => scale * dot(query, key.subarray(kv, kv + headDim))));
         shares.forEach((share, j) => {
           for (let d = 0; d < headDim; d++) out[h * headDim + d] += share * v[first + j][kv + d];

@@ -1,0 +1,51 @@
+/** A checkpoint of random weights in memory, for tests of any spec. */
+import type { Checkpoint, Weight, WeightRole } from "../checkpoint.ts";
+import { type LinearName, linearShapes, type ModelSpec } from "../spec.ts";
+
+/** Weights of matrices keep the size of their inputs; norms are near 1, biases near 0. */
+export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
+  let state = seed;
+  const random = () => { // uniform, of variance 1
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state / 2 ** 32 - 0.5) * Math.sqrt(12);
+  };
+  const weights = new Map<string, Weight>();
+  const add = (role: string, shape: readonly number[], mean: number, size: number) => {
+    const data = Float32Array.from(
+      { length: shape.reduce((a, b) => a * b, 1) },
+      () => mean + size * random(),
+    );
+    weights.set(role, { data, shape });
+  };
+  const norm = (role: string) => {
+    add(role, [spec.hiddenSize], 1, 0.1);
+    if (spec.norm.kind === "layernorm") add(`${role}.bias`, [spec.hiddenSize], 0, 0.2);
+  };
+  const table = [spec.vocabSize, spec.hiddenSize];
+  add("embedding", table, 0, 1);
+  for (let i = 0; i < spec.blocks; i++) {
+    const block = `block.${i}`;
+    norm(`${block}.attnNorm`);
+    norm(`${block}.mlpNorm`);
+    for (const [name, [dOut, dIn]] of Object.entries(linearShapes(spec))) {
+      add(`${block}.${name}`, [dOut, dIn], 0, dIn ** -0.5);
+      if (spec.biases.includes(name as LinearName)) add(`${block}.${name}.bias`, [dOut], 0, 0.2);
+    }
+  }
+  norm("finalNorm");
+  if (spec.tiedEmbeddings) weights.set("head", weights.get("embedding")!);
+  else add("head", table, 0, spec.hiddenSize ** -0.5);
+  return {
+    spec,
+    path: "random",
+    format: "safetensors",
+    tensorBytes: [...weights.values()].reduce((n, { data }) => n + data.byteLength, 0),
+    tokenizerFiles: null,
+    has: (role: WeightRole) => weights.has(role),
+    read(role) {
+      const weight = weights.get(role);
+      return weight ? Promise.resolve(weight) : Promise.reject(new RangeError(`No weight ${role}`));
+    },
+    close() {},
+  };
+}
