@@ -1,7 +1,9 @@
 /** What the peers of one benchmark share. */
 import { join } from "node:path";
+import { openCheckpoint } from "../models/open.ts";
 import type { BlockTypeName } from "./_gguf_blocks.ts";
 import { writeGguf } from "./_gguf_writer.ts";
+import { type OrtBits, type OrtLayers, writeOrtLayers } from "./_ort_layers.ts";
 
 /** A peer cannot run here; the message says why, and what would let it. */
 export class PeerUnavailable extends Error {}
@@ -18,7 +20,7 @@ export interface PeerContext {
   readonly files: PeerFiles;
 }
 
-/** The checkpoint as GGUF files for peers, each format written once, when it is first asked for. */
+/** The checkpoint in the formats of peers, GGUF files each written once, when they are first asked for. */
 export class PeerFiles implements AsyncDisposable {
   readonly #written = new Map<BlockTypeName, Promise<string>>();
   #folder: string | null = null;
@@ -33,11 +35,26 @@ export class PeerFiles implements AsyncDisposable {
     return written;
   }
 
+  /** The linear layers as an ONNX model. */
+  async ortLayers(bits: OrtBits): Promise<OrtLayers> {
+    const folder = join(await this.#makeFolder(), `ort-int${bits}`);
+    await Deno.mkdir(folder);
+    const checkpoint = await openCheckpoint(this.path);
+    try {
+      return await writeOrtLayers(checkpoint, folder, bits);
+    } finally {
+      checkpoint.close();
+    }
+  }
+
   async #write(type: BlockTypeName): Promise<string> {
-    this.#folder ??= await Deno.makeTempDir({ prefix: "oatmill-peers-" });
-    const file = join(this.#folder, `${type}.gguf`);
+    const file = join(await this.#makeFolder(), `${type}.gguf`);
     await writeGguf(this.path, file, type);
     return file;
+  }
+
+  async #makeFolder(): Promise<string> {
+    return this.#folder ??= await Deno.makeTempDir({ prefix: "oatmill-peers-" });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

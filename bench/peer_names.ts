@@ -7,5 +7,7 @@ export const PEERS = [
   "llama.cpp:q4_1",
   "wllama:q8_0",
   "wllama:q4_0",
+  "ort:int8",
+  "ort:int4",
 ] as const;
 export type PeerName = typeof PEERS[number];

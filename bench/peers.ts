@@ -4,6 +4,7 @@ import type { Contender } from "./contender.ts";
 import { type PeerContext, PeerUnavailable } from "./_peer_context.ts";
 import { requirePackage, startPeer } from "./_peer_process.ts";
 import type { BlockTypeName } from "./_gguf_blocks.ts";
+import type { OrtBits } from "./_ort_layers.ts";
 import type { PeerName } from "./peer_names.ts";
 
 /** Where distributions put it. */
@@ -34,6 +35,17 @@ const wllama = (format: BlockTypeName) => async (c: PeerContext): Promise<Conten
   return await startPeer({ name: "wllama", format, script: "wllama.mjs", args });
 };
 
+/** ONNX Runtime's products of quantised weights: the linear layers alone, an upper bound for a decoder. */
+const ort = (bits: OrtBits) => async (c: PeerContext): Promise<Contender> => {
+  const { model, ...widths } = await c.files.ortLayers(bits);
+  return await startPeer({
+    name: "onnxruntime",
+    format: `int${bits}, linear layers only`,
+    script: "ort.mjs",
+    args: [model, c.threads, JSON.stringify(widths)],
+  });
+};
+
 const START: Readonly<Record<PeerName, (context: PeerContext) => Promise<Contender>>> = {
   "own:int8": own("int8"),
   "own:int4": own("int4"),
@@ -42,6 +54,8 @@ const START: Readonly<Record<PeerName, (context: PeerContext) => Promise<Contend
   "llama.cpp:q4_1": llamaCpp("Q4_1"),
   "wllama:q8_0": wllama("Q8_0"),
   "wllama:q4_0": wllama("Q4_0"),
+  "ort:int8": ort(8),
+  "ort:int4": ort(4),
 };
 
 /**

@@ -5,7 +5,8 @@ const answer = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 
 /**
  * Answers "ready" or why not, then commands until stdin ends.
- * @param start gives the commands: functions from the line's numbers to tokens per second; and close(), if need be
+ * @param start gives the commands: functions from the line's numbers to tokens per second; and close(), if need be.
+ *   It imports what the peer needs, so that a missing package is an answer
  */
 export async function serveCommands(start) {
   let commands;

@@ -1,5 +1,4 @@
 /** llama.cpp by node-llama-cpp, run by Node for `bench engine --peer`. Arguments: model file, threads, context. */
-import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 import { serveCommands } from "./lines.mjs";
 import { DECODE_PROMPT, prompt } from "./prompts.mjs";
 
@@ -8,6 +7,7 @@ const cores = { ideal: Number(threads), min: Number(threads) };
 const GREEDY = { temperature: 0, yieldEogToken: true };
 
 await serveCommands(async () => {
+  const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
   const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.disabled, maxThreads: Number(threads) });
   const model = await llama.loadModel({ modelPath: path, gpuLayers: 0 });
   const vocabSize = model.fileInfo.metadata.tokenizer.ggml.tokens.length;

@@ -6,8 +6,12 @@
 /** ONNX opset of every graph written here. */
 const OPSET = 17;
 const IR_VERSION = 8;
+/** Version of an operator set that is not ONNX's own: ONNX Runtime has the first one only. */
+const DOMAIN_VERSION = 1;
+/** TensorProto.DataLocation: the values lie in a file beside the model. */
+const EXTERNAL = 1;
 
-const ELEMENT_TYPES = { f32: 1, i64: 7 } as const;
+const ELEMENT_TYPES = { f32: 1, u8: 2, i64: 7 } as const;
 /** AttributeProto.type by the kind of value. */
 const ATTRIBUTE_TYPES = { float: 1, int: 2, ints: 7 } as const;
 
@@ -16,6 +20,16 @@ export type Attribute =
   | { readonly float: number }
   | { readonly int: number }
   | { readonly ints: readonly number[] };
+
+/** Values of a constant that lie in a file beside the model. */
+export interface ExternalValues {
+  readonly type: keyof typeof ELEMENT_TYPES;
+  readonly shape: readonly number[];
+  /** Relative to the model's file. */
+  readonly file: string;
+  readonly offset: number;
+  readonly bytes: number;
+}
 
 /** A dimension is a number or the name of a free one. */
 export type Dimension = number | string;
@@ -74,6 +88,7 @@ export class OnnxGraph {
   readonly #initializers: ((w: ProtoWriter) => void)[] = [];
   readonly #inputs = new Map<string, (w: ProtoWriter) => void>();
   readonly #outputs: ((w: ProtoWriter) => void)[] = [];
+  readonly #domains = new Set<string>();
   #values = 0;
 
   #valueInfo(name: string, shape: readonly Dimension[] | null) {
@@ -123,27 +138,46 @@ export class OnnxGraph {
     return name;
   }
 
-  /** Adds a node with one output and returns the output's name; an empty input name means "not given". */
+  /** A constant too large for the model's own file. */
+  external({ type, shape, file, offset, bytes }: ExternalValues): string {
+    const name = `c${this.#values++}`;
+    this.#initializers.push((w) => {
+      for (const d of shape) w.int(1, d);
+      w.int(2, ELEMENT_TYPES[type]).string(8, name);
+      for (const [key, value] of Object.entries({ location: file, offset, length: bytes })) {
+        w.message(13, (entry) => entry.string(1, key).string(2, String(value)));
+      }
+      w.int(14, EXTERNAL);
+    });
+    return name;
+  }
+
+  /** Adds a node with one output and returns the output's name; an empty input name means "not given", an empty domain ONNX's own operators. */
   node(
     op: string,
     inputs: readonly string[],
     attributes: Readonly<Record<string, Attribute>> = {},
     output = `v${this.#values++}`,
+    domain = "",
   ): string {
+    if (domain !== "") this.#domains.add(domain);
     this.#nodes.push((w) => {
       for (const input of inputs) w.string(1, input);
       w.string(2, output).string(4, op);
       for (const [name, value] of Object.entries(attributes)) {
         w.message(5, (a) => writeAttribute(a, name, value));
       }
+      if (domain !== "") w.string(7, domain);
     });
     return output;
   }
 
   encode(): Uint8Array<ArrayBuffer> {
-    return new ProtoWriter()
-      .int(1, IR_VERSION)
-      .message(8, (w) => w.string(1, "").int(2, OPSET))
+    const model = new ProtoWriter().int(1, IR_VERSION).message(8, (w) => w.string(1, "").int(2, OPSET));
+    for (const domain of this.#domains) {
+      model.message(8, (w) => w.string(1, domain).int(2, DOMAIN_VERSION));
+    }
+    return model
       .message(7, (graph) => {
         for (const write of this.#nodes) graph.message(1, write);
         graph.string(2, "oatmill");
