@@ -230,6 +230,15 @@ function addBench(program: Command): void {
       if (options.synthetic) await (await import("./bench_synthetic.ts")).benchSyntheticCommand(options);
       else await (await import("./bench.ts")).benchEngineCommand(model, options);
     });
+  bench.command("start")
+    .description("From the process's start to the first token of an artifact, and how fast its weights load")
+    .argument("<artifact>", "artifact folder")
+    .addOption(new Option("--repeats <n>", "medians over so many starts").default(5).argParser(integer(1)))
+    .addOption(threads())
+    .addOption(json())
+    .action(async (artifact, options) =>
+      await (await import("./bench_start.ts")).benchStartCommand(artifact, options)
+    );
   bench.command("kernels")
     .description("The machine's memory and multiply speed, and how near to it every linear kernel comes")
     .option(

@@ -27,7 +27,17 @@ const commands = (program: Command): Command[] =>
 
 Deno.test("every command has a description and describes its options", () => {
   const names = commands(createProgram()).map((c) => c.name()).sort();
-  assert.deepEqual(names, ["chat", "compress", "engine", "eval", "inspect", "kernels", "logits", "serve"]);
+  assert.deepEqual(names, [
+    "chat",
+    "compress",
+    "engine",
+    "eval",
+    "inspect",
+    "kernels",
+    "logits",
+    "serve",
+    "start",
+  ]);
   for (const command of commands(createProgram())) {
     assert.ok(command.description().length > 0, command.name());
     for (const option of command.options) assert.ok(option.long, command.name());

@@ -64,8 +64,10 @@ export async function serve(options: ServeOptions): Promise<void> {
     };
     log("info", "ready", {
       model,
-      ready_ms: Math.round(times.readyMs),
+      imports_ms: Math.round(importsMs),
+      open_ms: Math.round(openMs),
       listening_ms: Math.round(listeningMs),
+      ready_ms: Math.round(times.readyMs),
     });
     print(welcome(address, options.bundled) + "\n" + startLines(times).join("\n"));
     await stop.promise;
