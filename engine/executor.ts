@@ -9,7 +9,7 @@ import type { MemoryMap, SegmentMap } from "./memory_map.ts";
 import { bindAttention, bindKvWrite, bindRope } from "./operations/attention.ts";
 import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
-import { bindActivate, bindEmbed, bindNorm, bindPrepare } from "./operations/prepare.ts";
+import { bindEmbed, bindNorm, bindPrepare } from "./operations/prepare.ts";
 import { Waiter } from "./threads.ts";
 
 export interface ExecutorOptions {
@@ -140,8 +140,6 @@ export class Executor {
         return bindKvWrite(op, context);
       case "attention":
         return bindAttention(op, context);
-      case "activate":
-        return bindActivate(op, context);
     }
   }
 }

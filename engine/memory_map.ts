@@ -31,9 +31,11 @@ export interface TilePlace {
   readonly xs: number;
   readonly f32: number;
 }
-/** What a thread prepares for itself when the step is one tile (see Executor). */
+/** What belongs to one thread. */
 export interface PrivatePlaces {
-  readonly buffers: Readonly<Record<string, BufferPlace>>;
+  /** Rows of one tile, activated or normalised, on their way into it: they stay in the cache. */
+  readonly rows: BufferPlace;
+  /** What it prepares for itself when the step is one tile (see Executor). */
   readonly tiles: Readonly<Record<string, TilePlace>>;
 }
 
@@ -178,10 +180,10 @@ function mapSegment(model: PackedModel, plan: Plan, part: Part, o: MapOptions): 
   };
   const tile = (t: Plan["tiles"][string], rows: number): TilePlace => {
     const padded = chunkCount(t.cols) * CHUNK;
-    const q8 = t.kinds.includes("q8");
+    const views = t.kinds.includes("views"), q8 = views || t.kinds.includes("q8");
     return {
       xa: q8 ? take(rows * padded) : 0,
-      xb: q8 ? take(rows * padded) : 0,
+      xb: views ? take(rows * padded) : 0,
       xs: q8 ? take(rows * (padded / CHUNK) * 4) : 0,
       f32: t.kinds.includes("f32") ? take(rows * t.cols * 4) : 0,
     };
@@ -192,13 +194,9 @@ function mapSegment(model: PackedModel, plan: Plan, part: Part, o: MapOptions): 
   const headNames = new Set(["logits", "states", "headIn", "head"]);
   const rowsOf = (name: string) => headNames.has(name) ? HEAD_ROWS : o.maxRows;
   const buffers = mapUsed(plan.buffers, usedBuffers, (name, cols) => buffer(cols, rowsOf(name)));
-  buffers.normed = buffer(spec.hiddenSize, Math.max(o.maxRows, HEAD_ROWS));
   const tiles = mapUsed(plan.tiles, usedTiles, (name, t) => tile(t, rowsOf(name)));
   const own = Array.from({ length: o.threads }, () => ({
-    buffers: {
-      normed: buffer(spec.hiddenSize, TILE_SIZES[0]),
-      act: buffer(spec.mlp.intermediateSize, TILE_SIZES[0]),
-    },
+    rows: buffer(Math.max(spec.hiddenSize, spec.mlp.intermediateSize), TILE_SIZES[0]),
     tiles: mapUsed(plan.tiles, usedTiles, (_, t) => tile(t, TILE_SIZES[0])),
   }));
   const ropeBytes = rope ? o.contextLength * (rope.dims / 2) * 4 : 0;

@@ -29,15 +29,19 @@ export interface BufferRef {
   readonly column: number;
 }
 
-/** Quantised bytes or plain floats: what the consuming weights need. */
-export type TileKind = "q8" | "f32";
+/** What the consuming weights need: quantised bytes (view A), in both views for windows, or plain floats. */
+export type TileKind = "q8" | "views" | "f32";
 
 export type PlanOp =
   | { readonly op: "embed"; readonly table: string; readonly out: BufferRef }
-  /** Normalises (when asked), scales columns and writes the tile in every kind its consumers read. */
+  /**
+   * Activates or normalises (when asked), scales columns and writes the tile in every kind its consumers read. With an
+   * activation the input is activation(gate) * input, or activation(input) without a gate.
+   */
   | {
     readonly op: "prepare";
     readonly input: BufferRef;
+    readonly activation: { readonly kind: Activation; readonly gate: BufferRef | null } | null;
     readonly norm: NormRef | null;
     readonly scale: string | null;
     readonly cols: number;
@@ -62,13 +66,6 @@ export type PlanOp =
   | { readonly op: "rope"; readonly x: BufferRef; readonly heads: number }
   | { readonly op: "kv_write"; readonly block: number; readonly k: BufferRef; readonly v: BufferRef }
   | { readonly op: "attention"; readonly block: number; readonly q: BufferRef; readonly out: BufferRef }
-  | {
-    readonly op: "activate";
-    readonly activation: Activation;
-    readonly gate: BufferRef | null;
-    readonly up: BufferRef;
-    readonly out: BufferRef;
-  }
   /** `prepared`: all that the other threads wait for is a tile, so threads that made their own need not. */
   | { readonly op: "sync"; readonly prepared?: boolean };
 
@@ -94,19 +91,23 @@ const OUTPUT_BUFFER: Readonly<Record<InputName, string>> = {
   mlp: "gateUp",
   down: "hidden",
 };
-const INPUT_BUFFER: Readonly<Record<InputName, string>> = {
-  attn: "hidden",
-  o: "attnOut",
-  mlp: "hidden",
-  down: "act",
-};
+/** What becomes the tile of an input. */
+type TileInput = Pick<PlanOp & { op: "prepare" }, "input" | "activation" | "norm">;
 
 const at = (buffer: string, column = 0): BufferRef => ({ buffer, column });
 /** Columns that a packed layer's rows fill: whole groups. */
 const wholeGroups = (rows: number): number => groupCount(rows) * ROWS;
 const paddedRows = (e: TensorEntry): number => wholeGroups(e.shape[0]);
 
-const kindOf = (e: TensorEntry): TileKind => e.format.kind === "f32" ? "f32" : "q8";
+const KIND_OF_FORMAT = { f32: "f32", q8: "q8", q4: "q8", windows: "views" } as const;
+
+/** Kinds that a tile must hold for these packed layers: both views serve those that read one. */
+function kindsOf(consumers: readonly TensorEntry[]): TileKind[] {
+  const kinds = new Set(
+    consumers.flatMap(({ format }) => format.kind === "vector" ? [] : [KIND_OF_FORMAT[format.kind]]),
+  );
+  return [...kinds].filter((kind) => kind !== "q8" || !kinds.has("views"));
+}
 
 const broken = (why: string) => new OatmillError("invalid_artifact", `Cannot build the plan: ${why}`);
 
@@ -117,6 +118,9 @@ interface LayerParts {
   readonly u: TensorEntry | null;
   readonly bias: string | null;
 }
+
+const plain = (input: BufferRef): TileInput => ({ input, activation: null, norm: null });
+const normed = (input: BufferRef, norm: NormRef): TileInput => ({ input, activation: null, norm });
 
 class Builder {
   readonly body: PlanOp[] = [];
@@ -197,17 +201,16 @@ class Builder {
    * All linear layers of one input: prepare it once, then every main part and every V; the low-rank products are
    * prepared in turn and added by U.
    */
-  linears(block: number, input: InputName, names: readonly LinearName[], norm: NormRef | null): void {
+  linears(block: number, input: InputName, names: readonly LinearName[], from: TileInput): void {
     const prefix = `block.${block}`;
     const shapes = linearShapes(this.spec);
     const layers = names.map((n) => ({ name: n, ...this.parts(`${prefix}.${n}`, shapes[n]!) }));
-    const kinds = [...new Set(layers.flatMap((l) => [kindOf(l.main), ...(l.v ? [kindOf(l.v)] : [])]))];
+    const kinds = kindsOf(layers.flatMap((l) => l.v ? [l.main, l.v] : [l.main]));
     const cols = layers[0].main.shape[1];
     this.tile(input, cols, kinds);
     this.body.push({
       op: "prepare",
-      input: at(INPUT_BUFFER[input]),
-      norm,
+      ...from,
       scale: this.optional(`${prefix}.${input}.scale`, cols),
       cols,
       tile: input,
@@ -228,10 +231,10 @@ class Builder {
     this.body.push({ op: "sync" });
     if (ranked.length === 0) return;
     ranked.forEach((l, i) => {
-      const kinds = [kindOf(l.u)];
+      const kinds = kindsOf([l.u]);
       const cols = l.u.shape[1], tile = `low.${l.name}`;
       this.tile(tile, cols, kinds);
-      this.body.push({ op: "prepare", input: lows[i], norm: null, scale: null, cols, tile, kinds });
+      this.body.push({ op: "prepare", ...plain(lows[i]), scale: null, cols, tile, kinds });
     });
     this.body.push({ op: "sync", prepared: true });
     for (const l of ranked) {
@@ -280,7 +283,6 @@ export function buildPlan(model: PackedModel): Plan {
   const { heads, kvHeads, headDim } = spec.attention;
   b.buffer("hidden", spec.hiddenSize);
   b.buffer("attnOut", heads * headDim);
-  b.buffer("act", spec.mlp.intermediateSize);
   b.body.push({ op: "embed", table: b.table("embedding").name, out: at("hidden") }, { op: "sync" });
   const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
   const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
@@ -289,22 +291,20 @@ export function buildPlan(model: PackedModel): Plan {
     const by = (input: InputName) =>
       (Object.keys(LINEAR_INPUT) as LinearName[])
         .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
-    b.linears(i, "attn", by("attn"), b.norm(`${p}.attnNorm`));
+    b.linears(i, "attn", by("attn"), normed(at("hidden"), b.norm(`${p}.attnNorm`)));
     if (spec.attention.rope) {
       b.body.push({ op: "rope", x: q, heads }, { op: "rope", x: k, heads: kvHeads });
     }
     b.body.push({ op: "kv_write", block: i, k, v }, { op: "sync" });
     b.body.push({ op: "attention", block: i, q, out: at("attnOut") }, { op: "sync" });
-    b.linears(i, "o", by("o"), null);
-    b.linears(i, "mlp", by("mlp"), b.norm(`${p}.mlpNorm`));
-    b.body.push({
-      op: "activate",
-      activation: spec.mlp.activation,
-      gate: spec.mlp.gated ? at("gateUp") : null,
-      up: at("gateUp", spec.mlp.gated ? wholeGroups(spec.mlp.intermediateSize) : 0),
-      out: at("act"),
+    b.linears(i, "o", by("o"), plain(at("attnOut")));
+    b.linears(i, "mlp", by("mlp"), normed(at("hidden"), b.norm(`${p}.mlpNorm`)));
+    const { activation: kind, gated, intermediateSize } = spec.mlp;
+    b.linears(i, "down", by("down"), {
+      input: at("gateUp", gated ? wholeGroups(intermediateSize) : 0),
+      activation: { kind, gate: gated ? at("gateUp") : null },
+      norm: null,
     });
-    b.linears(i, "down", by("down"), null);
   }
   b.buffer("headIn", spec.hiddenSize);
   const output = spec.attention.causal ? logitsOf(b) : statesOf(b);
@@ -320,16 +320,15 @@ function logitsOf(b: Builder): Plan["output"] {
   const head = b.table(spec.tiedEmbeddings ? "embedding" : "head");
   const bias = b.optional("head.bias", spec.vocabSize);
   b.buffer("logits", head.shape[0]);
-  b.tile("head", spec.hiddenSize, [kindOf(head)]);
+  b.tile("head", spec.hiddenSize, kindsOf([head]));
   b.head.push(
     {
       op: "prepare",
-      input: at("headIn"),
-      norm: b.norm("finalNorm"),
+      ...normed(at("headIn"), b.norm("finalNorm")),
       scale: b.optional("head.scale", spec.hiddenSize),
       cols: spec.hiddenSize,
       tile: "head",
-      kinds: [kindOf(head)],
+      kinds: kindsOf([head]),
     },
     { op: "sync", prepared: true },
     {

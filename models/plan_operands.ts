@@ -18,7 +18,7 @@ export function operandsOf(op: PlanOp): Operands {
     case "prepare":
       return {
         tensors: given([op.norm?.weight, op.norm?.bias, op.scale]),
-        buffers: namesOf([op.input]),
+        buffers: namesOf([op.input, op.activation?.gate ?? null]),
         tiles: [op.tile],
       };
     case "norm":
@@ -35,8 +35,6 @@ export function operandsOf(op: PlanOp): Operands {
       return { tensors: [], buffers: namesOf([op.k, op.v]), tiles: [] };
     case "attention":
       return { tensors: [], buffers: namesOf([op.q, op.out]), tiles: [] };
-    case "activate":
-      return { tensors: [], buffers: namesOf([op.gate, op.up, op.out]), tiles: [] };
     case "sync":
       return { tensors: [], buffers: [], tiles: [] };
   }

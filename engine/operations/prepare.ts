@@ -2,6 +2,7 @@
 import { CHUNK, chunkCount, groupCount } from "../../kernels/layout.ts";
 import type { NormRef } from "../../models/plan.ts";
 import type { Activation } from "../../models/spec.ts";
+import type { BufferPlace } from "../memory_map.ts";
 import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 const ACTIVATION_KIND: Readonly<Record<Activation, number>> = { silu: 0, gelu: 1, gelu_tanh: 2, relu: 3 };
@@ -27,28 +28,27 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
   };
 }
 
+/** Writes rows, activated or normalised, to `out` with its stride: addresses, strides in floats. */
+type Step = (x: number, xStride: number, row: number, out: BufferPlace, rows: number) => void;
+
 export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
   const { map, kernels, blockChunks, thread } = context;
   const own = map.own[thread];
-  const sharedInput = placeOf(map, op.input);
-  const ownInput = own.buffers[op.input.buffer] ?? sharedInput;
+  const input = placeOf(map, op.input);
   const scale = op.scale ? map.tensors[op.scale].address : 0;
-  const normalise = op.norm ? bindNormalise(op.norm, op.cols, context) : null;
+  const step = bindStep(op, context);
   const chunks = chunkCount(op.cols);
   const { base } = kernels;
   return (_rows, tiles, mine) => {
     const alone = tiles.length === 1;
-    const input = alone ? ownInput : sharedInput;
-    const normed = alone ? own.buffers.normed : map.buffers.normed;
     const tile = alone ? own.tiles[op.tile] : map.tiles[op.tile];
     for (const { row, size } of alone ? tiles : mine) {
       let x = input.address + row * input.stride * 4;
-      let stride = input.stride;
-      if (normalise) {
-        const out = normed.address + row * normed.stride * 4;
-        normalise(x, stride, out, normed.stride, size);
-        x = out;
-        stride = normed.stride;
+      let { stride } = input;
+      if (step) {
+        step(x, stride, row, own.rows, size);
+        x = own.rows.address;
+        stride = own.rows.stride;
       }
       for (const kind of op.kinds) {
         if (kind === "f32") {
@@ -63,7 +63,7 @@ export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
             blockChunks,
             scale,
             tile.xa + bytes,
-            tile.xb + bytes,
+            kind === "views" ? tile.xb + bytes : 0,
             tile.xs + row * chunks * 4,
             map.consts,
           );
@@ -71,6 +71,30 @@ export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
       }
     }
   };
+}
+
+/** What happens to rows before they become a tile, or null. */
+function bindStep({ activation, norm, cols }: OpOf<"prepare">, context: BindContext): Step | null {
+  const { map, kernels: { base } } = context;
+  if (norm) {
+    const normalise = bindNormalise(norm, cols, context);
+    return (x, stride, _row, out, rows) => normalise(x, stride, out.address, out.stride, rows);
+  }
+  if (!activation) return null;
+  const kind = ACTIVATION_KIND[activation.kind];
+  const gate = activation.gate ? placeOf(map, activation.gate) : { address: 0, stride: 0 };
+  return (x, stride, row, out, rows) =>
+    base.activate(
+      kind,
+      gate.address && gate.address + row * gate.stride * 4,
+      gate.stride,
+      x,
+      stride,
+      out.address,
+      out.stride,
+      cols,
+      rows,
+    );
 }
 
 /** The model's norm with these weights, on `rows` rows of `cols` floats; addresses, strides in floats. */
@@ -100,31 +124,6 @@ export function bindNorm(op: OpOf<"norm">, context: BindContext): Run {
         out.address + row * out.stride * 4,
         out.stride,
         size,
-      );
-    }
-  };
-}
-
-export function bindActivate(op: OpOf<"activate">, context: BindContext): Run {
-  const { map, kernels, spec, thread } = context;
-  const gate = op.gate ? placeOf(map, op.gate) : null;
-  const up = placeOf(map, op.up), sharedOut = placeOf(map, op.out);
-  const ownOut = map.own[thread].buffers[op.out.buffer];
-  const kind = ACTIVATION_KIND[op.activation];
-  return (_rows, tiles, mine) => {
-    const alone = tiles.length === 1;
-    const out = alone ? ownOut : sharedOut;
-    for (const t of alone ? tiles : mine) {
-      kernels.base.activate(
-        kind,
-        gate ? gate.address + t.row * gate.stride * 4 : 0,
-        gate?.stride ?? 0,
-        up.address + t.row * up.stride * 4,
-        up.stride,
-        out.address + t.row * out.stride * 4,
-        out.stride,
-        spec.mlp.intermediateSize,
-        t.size,
       );
     }
   };
