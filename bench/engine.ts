@@ -12,7 +12,8 @@ import { openPeers } from "./peers.ts";
 import { median, type Spread, spread } from "./spread.ts";
 import { takeTurns, type TurnOptions, type Work } from "./take_turns.ts";
 
-export interface BenchEngineOptions extends Pick<OpenModelOptions, "values" | "threads">, TurnOptions {
+export interface BenchEngineOptions
+  extends Pick<OpenModelOptions, "values" | "threads" | "kvFormat">, TurnOptions {
   readonly peers: readonly PeerName[];
   /** The checkpoint the peers run; needed when there are any. */
   readonly peerModel: string | null;
@@ -59,8 +60,13 @@ const speedOf = ({ median }: Summary<Work>): Speed => ({
 });
 
 export async function benchEngine(path: string, wanted: BenchEngineOptions): Promise<BenchEngineReport> {
-  const { values, threads, streams, repeats, peerModel } = wanted;
-  const own = await openOwn(path, "oatmill", { values, threads, maxSequences: Math.max(1, streams) });
+  const { values, threads, kvFormat, streams, repeats, peerModel } = wanted;
+  const own = await openOwn(path, "oatmill", {
+    values,
+    threads,
+    kvFormat,
+    maxSequences: Math.max(1, streams),
+  });
   const contenders: Contender[] = [own];
   const options = withinContext(wanted, own.engine.contextLength);
   const skipped: string[] = [];

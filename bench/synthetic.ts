@@ -2,6 +2,7 @@
  * Speed of a real model's shape with random weights: the recipe that is asked for against others of the same shape, round
  * by round (A B A B ...) in one session. The layers are stored as compression would store them.
  */
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import { loadEngine } from "../engine/engine.ts";
 import { OatmillError } from "../errors.ts";
 import { chooseBlockChunks, factorKind, storedParts } from "../compress/stored_parts.ts";
@@ -24,6 +25,7 @@ export interface BenchSyntheticOptions {
   readonly values: DenseValues;
   readonly against: readonly Rival[];
   readonly threads?: number;
+  readonly kvFormat?: KvFormat;
   readonly promptTokens: number;
   readonly decodeTokens: number;
   /** Where a decode ends; null: as soon as it may. */
@@ -115,11 +117,12 @@ class Entrant {
 
   async open(): Promise<OwnEngine> {
     if (this.#engine) return this.#engine;
-    const { promptTokens, threads, streams } = this.options;
+    const { promptTokens, threads, kvFormat, streams } = this.options;
     const before = Deno.memoryUsage().rss, start = performance.now();
     const tokens = this.#contextLength();
     const engine = await loadEngine(this.model, {
       threads,
+      kvFormat,
       // Text that a random model makes soon repeats itself: drafts would come true as they never do.
       speculation: false,
       contextLength: tokens,

@@ -4,6 +4,7 @@ import { benchEngine, type BenchEngineReport, type Speed } from "../bench/engine
 import { type PeerName, PEERS } from "../bench/peer_names.ts";
 import type { Spread } from "../bench/spread.ts";
 import type { OpenModelOptions } from "../engine/open_model.ts";
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import { OatmillError } from "../errors.ts";
 import { isArtifact } from "../models/formats/artifact.ts";
 import { SOURCE_NOTE } from "./compress.ts";
@@ -17,6 +18,7 @@ export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "value
   readonly promptTokens: number;
   readonly decodeTokens: number;
   readonly streams: number;
+  readonly kv?: KvFormat;
   readonly repeats: number;
   readonly json?: boolean;
 }
@@ -28,6 +30,7 @@ export async function benchEngineCommand(path: string, options: BenchEngineComma
   const report = await benchEngine(path, {
     ...options,
     values: options.values ?? "f32",
+    kvFormat: options.kv,
     peers: options.peers ?? PEERS,
     peerModel,
     onProgress: (done, total, what) => bar.show({ phase: what, done, total }),

@@ -1,6 +1,7 @@
 /** `bench engine --synthetic`. */
 import type { Rival } from "../bench/rivals.ts";
 import { benchSynthetic, type BenchSyntheticReport } from "../bench/synthetic.ts";
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { DenseValues } from "../models/pack_dense.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
@@ -12,6 +13,7 @@ export interface BenchSyntheticCommandOptions {
   readonly values?: DenseValues;
   readonly against: readonly Rival[];
   readonly threads?: number;
+  readonly kv?: KvFormat;
   readonly promptTokens: number;
   readonly decodeTokens: number;
   readonly context?: number;
@@ -31,6 +33,7 @@ export async function benchSyntheticCommand(options: BenchSyntheticCommandOption
     values: options.values ?? "int8",
     against: options.against,
     threads: options.threads,
+    kvFormat: options.kv,
     promptTokens: options.promptTokens,
     decodeTokens: options.decodeTokens,
     context: options.context ?? null,

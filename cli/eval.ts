@@ -2,11 +2,13 @@
 import { unixLines } from "../compress/lines.ts";
 import { needTokenizer, openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import type { Engine } from "../engine/types.ts";
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import { OatmillError } from "../errors.ts";
 import { printResult, ProgressBar } from "./output.ts";
 
 export interface EvalOptions extends Pick<OpenModelOptions, "values" | "threads"> {
   readonly text: string;
+  readonly kv?: KvFormat;
   readonly maxTokens?: number;
   readonly window: number;
   readonly json?: boolean;
@@ -17,7 +19,11 @@ const CONCURRENT = 2;
 
 export async function evalCommand(path: string, options: EvalOptions): Promise<void> {
   const text = unixLines(await Deno.readTextFile(options.text));
-  const model = await openModel(path, { values: options.values, threads: options.threads });
+  const model = await openModel(path, {
+    values: options.values,
+    threads: options.threads,
+    kvFormat: options.kv,
+  });
   try {
     const tokenizer = needTokenizer(model);
     const ids = tokenizer.encode(text, { addSpecialTokens: false }).slice(0, options.maxTokens);

@@ -8,6 +8,7 @@ import { OatmillError } from "../errors.ts";
 import { PEERS } from "../bench/peer_names.ts";
 import { RIVALS } from "../bench/rivals.ts";
 import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
+import { KV_FORMATS } from "../kernels/kv_layout.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import { METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
@@ -67,6 +68,11 @@ function listOf(choices: readonly string[]) {
 const json = () => new Option("--json", "print one JSON document");
 const threads = () =>
   new Option("--threads <n>", "compute threads (default: all cores)").argParser(integer(1));
+const kv = () =>
+  new Option(
+    "--kv <format>",
+    "how keys and values are stored (default: int8, f32 beside weights in f32)",
+  ).choices(KV_FORMATS);
 const values = () =>
   new Option("--values <kind>", "how the weights of a model that is no artifact are held").choices(VALUES)
     .default("f32");
@@ -99,6 +105,7 @@ function addServe(program: Command): void {
     .addOption(new Option("--data <folder>", "data folder").env("OATMILL_DATA").default(".oatmill"))
     .addOption(threads())
     .addOption(new Option("--context <n>", "cap on the context window").argParser(integer(16)))
+    .addOption(kv())
     .addOption(new Option("--max-sequences <n>", "most generations in one step").argParser(integer(1)))
     .addOption(
       new Option("--max-waiting <n>", "most waiting generations; more get 429").argParser(integer(0)),
@@ -168,6 +175,7 @@ function addEval(program: Command): void {
       ),
     )
     .addOption(values())
+    .addOption(kv())
     .addOption(threads())
     .addOption(json())
     .action(async (model, options) => await (await import("./eval.ts")).evalCommand(model, options));
@@ -194,6 +202,7 @@ function addBench(program: Command): void {
       )
         .choices(VALUES),
     )
+    .addOption(kv())
     .addOption(
       new Option("--synthetic <shape>", "random weights of a real model's shape instead of a model").choices(
         SYNTHETIC_SHAPES,

@@ -1,4 +1,5 @@
 /** `serve`: the HTTP server, until SIGINT or SIGTERM. */
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import { Server } from "../routes/server.ts";
 import { log } from "../telemetry/log.ts";
 import { BUNDLED_MODEL, ensureBundled } from "./bundled.ts";
@@ -11,6 +12,7 @@ export interface ServeOptions {
   readonly data: string;
   readonly threads?: number;
   readonly context?: number;
+  readonly kv?: KvFormat;
   readonly maxSequences?: number;
   readonly maxWaiting?: number;
   readonly prefixCache: boolean;
@@ -26,7 +28,7 @@ export interface ServeOptions {
 export async function serve(options: ServeOptions): Promise<void> {
   /** performance.now() counts from Deno's own start. */
   const importsMs = performance.now();
-  const { host, port, data, threads, context, maxLoaded, maxUploadBytes } = options;
+  const { host, port, data, threads, context, kv, maxLoaded, maxUploadBytes } = options;
   const { maxSequences, maxWaiting, prefixCache, speculation } = options;
   const stop = Promise.withResolvers<void>();
   const abort = new AbortController();
@@ -40,7 +42,15 @@ export async function serve(options: ServeOptions): Promise<void> {
     data,
     otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") || null,
     otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
-    engine: { threads, contextLength: context, maxSequences, maxWaiting, prefixCache, speculation },
+    engine: {
+      threads,
+      contextLength: context,
+      kvFormat: kv,
+      maxSequences,
+      maxWaiting,
+      prefixCache,
+      speculation,
+    },
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },

@@ -1,9 +1,14 @@
 /** How much KV cache an engine gets and where everything lies, within its memories' limit and the machine's memory. */
 import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { PackedModel } from "../models/packed.ts";
 import type { Plan } from "../models/plan.ts";
 import { gibibytes, kvBlockBytes, mapMemory, type MemoryMap } from "./memory_map.ts";
+
+/** int8 beside quantised weights: a quarter of the bytes; f32 beside f32 weights, the path that equals its references. */
+export const defaultKvFormat = ({ tensors }: PackedModel): KvFormat =>
+  tensors.every(({ format }) => format.kind === "f32" || format.kind === "vector") ? "f32" : "int8";
 
 /** Default bound on the KV pools of all blocks; they are reserved, and touched only as far as they are used. */
 const DEFAULT_KV_BYTES = 1 << 30;
@@ -20,6 +25,7 @@ export interface CapacityOptions {
   readonly contextLength?: number;
   /** Tokens of KV cache over all sequences; default: what is useful and fits. */
   readonly kvTokens?: number;
+  readonly kvFormat: KvFormat;
   /** Most bytes of one memory. */
   readonly memoryLimitBytes?: number;
   /** Bytes that the machine can still give; null when unknown. */
@@ -52,7 +58,7 @@ export function planCapacity(model: PackedModel, plan: Plan, o: CapacityOptions)
 }
 
 function capacityFor(kvTokens: number, model: PackedModel, plan: Plan, o: CapacityOptions): Capacity {
-  const { threads, maxRows, maxSequences, memoryLimitBytes } = o;
+  const { threads, maxRows, maxSequences, kvFormat, memoryLimitBytes } = o;
   const whole = Math.floor(kvTokens / KV_BLOCK_TOKENS);
   const contextLength = Math.min(contextCap(model, o), whole * KV_BLOCK_TOKENS);
   const perSequence = Math.ceil(contextLength / KV_BLOCK_TOKENS);
@@ -63,6 +69,7 @@ function capacityFor(kvTokens: number, model: PackedModel, plan: Plan, o: Capaci
     maxSequences,
     kvBlocks,
     contextLength,
+    kvFormat,
     memoryLimitBytes,
   });
   const memoryBytes = map.segments.reduce((n, segment) => n + segment.bytes, 0);
@@ -80,8 +87,7 @@ const contextCap = ({ spec }: PackedModel, o: CapacityOptions): number =>
   Math.min(o.contextLength ?? spec.contextLength, spec.contextLength);
 
 function defaultKvTokens(model: PackedModel, o: CapacityOptions): number {
-  const { kvHeads, headDim } = model.spec.attention;
-  const { k, v } = kvBlockBytes(kvHeads, headDim);
+  const { k, v } = kvBlockBytes(o.kvFormat, model.spec.attention);
   const bounded = Math.floor(DEFAULT_KV_BYTES / (model.spec.blocks * (k + v))) * KV_BLOCK_TOKENS;
   const context = contextCap(model, o);
   const useful = o.maxSequences * (context + KV_BLOCK_TOKENS);

@@ -3,15 +3,28 @@ import { OatmillError } from "../errors.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { buildPlan } from "../models/plan.ts";
-import { availableMemory, type CapacityOptions, planCapacity } from "./capacity.ts";
+import { availableMemory, type CapacityOptions, defaultKvFormat, planCapacity } from "./capacity.ts";
 
 const checkpoint = await openCheckpoint(new URL("../models/default/", import.meta.url).pathname);
 const model = packDense(checkpoint, { values: "int8" });
+const exact = packDense(checkpoint, { values: "f32" });
 checkpoint.close();
 const plan = buildPlan(model);
 const capacity = (o: Partial<CapacityOptions> = {}) =>
-  planCapacity(model, plan, { threads: 2, maxRows: 64, maxSequences: 16, availableBytes: null, ...o });
+  planCapacity(model, plan, {
+    threads: 2,
+    maxRows: 64,
+    maxSequences: 16,
+    kvFormat: "f32",
+    availableBytes: null,
+    ...o,
+  });
 const code = (code: string) => (e: unknown) => e instanceof OatmillError && e.code === code;
+
+Deno.test("defaultKvFormat() is exact beside exact weights", () => {
+  assert.equal(defaultKvFormat(exact), "f32");
+  assert.equal(defaultKvFormat(model), "int8");
+});
 
 Deno.test("planCapacity() holds as many contexts as sequences by default", () => {
   const { contextLength, kvBlocks } = capacity();
@@ -49,6 +62,7 @@ Deno.test("planCapacity() lets a window that is longer than the default pool hol
     threads: 1,
     maxRows: 8,
     maxSequences: 1,
+    kvFormat: "f32",
     availableBytes: null,
   });
   assert.ok(contextLength >= 4096 && contextLength <= 32768);

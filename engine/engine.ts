@@ -4,11 +4,12 @@
  */
 import { OatmillError } from "../errors.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
+import { ATTENTION_MODULES } from "../kernels/manifest.ts";
 import { chooseAccumulate } from "../kernels/tune.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
-import { availableMemory, planCapacity } from "./capacity.ts";
+import { availableMemory, defaultKvFormat, planCapacity } from "./capacity.ts";
 import { ComputeThreads } from "./compute_threads.ts";
 import { adviseHugePages } from "./huge_pages.ts";
 import { LoadTimes } from "./load_times.ts";
@@ -59,6 +60,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   const maxRows = encoder
     ? Math.min(ENCODER_ROWS, spec.contextLength, options.contextLength ?? ENCODER_ROWS)
     : MAX_ROWS;
+  const { kvFormat = defaultKvFormat(model) } = options;
   const plan = buildPlan(model);
   const { map, memoryBytes, contextLength, kvBlocks } = planCapacity(model, plan, {
     ...options,
@@ -66,6 +68,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     threads,
     maxRows,
     maxSequences,
+    kvFormat,
     availableBytes: availableMemory(),
   });
   const places = new Map<string, Uint8Array>();
@@ -82,7 +85,11 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   await options.meanwhile?.();
   const modules = await times.time(
     "kernels",
-    async () => await loadKernelModules(["base", ...plan.modules], await accumulateChoice()),
+    async () =>
+      await loadKernelModules(
+        ["base", ATTENTION_MODULES[kvFormat].name, ...plan.modules],
+        await accumulateChoice(),
+      ),
   );
   const encoding = await probeEncoding();
   await times.time("tables", () =>

@@ -6,7 +6,7 @@ import type { Kernels } from "../kernels/load.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { MemoryMap, SegmentMap } from "./memory_map.ts";
-import { bindAttention, bindKvWrite, bindRope } from "./operations/attention.ts";
+import { bindAttention, bindKvWrite, bindRope, StepAttention } from "./operations/attention.ts";
 import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
 import { bindEmbed, bindNorm, bindPrepare } from "./operations/prepare.ts";
@@ -47,6 +47,7 @@ export class Executor {
   readonly #head: Run[];
   readonly #waiter: Waiter;
   readonly #outRows: Int32Array;
+  readonly #attention: StepAttention;
 
   constructor(options: ExecutorOptions) {
     this.#o = options;
@@ -54,9 +55,11 @@ export class Executor {
     const [first] = map.segments;
     this.#waiter = new Waiter(new Int32Array(memories[0].buffer, first.control, 16));
     this.#outRows = new Int32Array(memories[0].buffer, first.step.outRows);
+    this.#attention = new StepAttention(new Int32Array(memories[0].buffer), first, options);
+    const shared = { attention: this.#attention, barrier: () => this.#waiter.barrier(options.threads) };
     this.#segments = map.segments.map((segment, i) => ({
       map: segment,
-      context: { ...options, map: segment, kernels: kernels[i] },
+      context: { ...options, ...shared, map: segment, kernels: kernels[i] },
       floats: new Float32Array(memories[i].buffer),
     }));
     this.#body = plan.body.flatMap((op, i) => {
@@ -69,6 +72,7 @@ export class Executor {
 
   /** All blocks over the `rows` rows of the step; ends synchronised. */
   runBody(rows: number): void {
+    this.#attention.begin(rows);
     this.#run(this.#body, rows);
   }
 

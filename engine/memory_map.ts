@@ -4,11 +4,20 @@
  */
 import { OatmillError } from "../errors.ts";
 import { CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES } from "../kernels/abi.ts";
+import {
+  attentionScratchBytes,
+  type KvFormat,
+  kvPieceBytes,
+  PART_TOKENS,
+  partFloats,
+} from "../kernels/kv_layout.ts";
 import { CHUNK, chunkCount } from "../kernels/layout.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
+import type { ModelSpec } from "../models/spec.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
+import { tileRowsOf } from "./attention_work.ts";
 import { cutIntoRuns, type ItemRun, ownersOf, type PlanItems, planItems } from "./segments.ts";
 import { CONTROL_BYTES } from "./threads.ts";
 
@@ -69,12 +78,21 @@ export interface SegmentMap extends CommonPlaces {
   /** By thread. */
   readonly own: readonly PrivatePlaces[];
   readonly rope: { readonly cos: number; readonly sin: number } | null;
+  readonly kvFormat: KvFormat;
   /** Pools by transformer block. */
   readonly kv: Readonly<Record<number, { readonly k: number; readonly v: number }>>;
   /** Indices that sampling selects, i32 `[vocab]`; 0 where no logits are. */
   readonly candidates: number;
   /** Attention scratch of each thread. */
   readonly scratch: readonly number[];
+  /** Partial softmaxes of split attention, `[rows][heads][maxParts]` records (kernels/kv_layout.ts). */
+  readonly parts: PartsPlace;
+}
+
+export interface PartsPlace {
+  readonly address: number;
+  readonly rows: number;
+  readonly maxParts: number;
 }
 
 /** Address behind a segment's last tensor; buffers and the KV pools follow. */
@@ -95,6 +113,7 @@ export interface MapOptions {
   readonly maxSequences: number;
   readonly kvBlocks: number;
   readonly contextLength: number;
+  readonly kvFormat: KvFormat;
   /** Most bytes of one memory; default: what 32-bit addresses reach. */
   readonly memoryLimitBytes?: number;
 }
@@ -125,9 +144,24 @@ function mapUsed<T, U>(
 }
 
 /** KV bytes of one block of {@linkcode KV_BLOCK_TOKENS} tokens in one layer. */
-export function kvBlockBytes(kvHeads: number, headDim: number): { k: number; v: number } {
-  const per = kvHeads * KV_BLOCK_TOKENS * 4;
-  return { k: per * headDim, v: per * roundUp(headDim, 4) };
+export function kvBlockBytes(
+  format: KvFormat,
+  { kvHeads, headDim }: Pick<ModelSpec["attention"], "kvHeads" | "headDim">,
+): { k: number; v: number } {
+  const { k, v } = kvPieceBytes(format, headDim);
+  return { k: kvHeads * k, v: kvHeads * v };
+}
+
+/** Rows whose context may be split between threads: a decode batch; fewer where contexts are very long. */
+const SPLIT_ROWS = 16;
+const SPLIT_BYTES = 8 << 20;
+
+/** Room for the partial softmaxes of as many rows as are split, at least one. */
+function partsSize({ heads, headDim }: ModelSpec["attention"], contextLength: number) {
+  const maxParts = Math.ceil(contextLength / PART_TOKENS);
+  const rowBytes = heads * maxParts * partFloats(headDim) * 4;
+  const rows = Math.max(1, Math.min(SPLIT_ROWS, Math.floor(SPLIT_BYTES / rowBytes)));
+  return { rows, maxParts, bytes: rows * rowBytes };
 }
 
 /** The part of the model that one memory holds. */
@@ -204,11 +238,14 @@ function mapSegment(model: PackedModel, plan: Plan, part: Part, o: MapOptions): 
     ? { cos: take(ropeBytes), sin: take(ropeBytes) }
     : null;
   const candidates = usedBuffers.has("logits") ? i32(spec.vocabSize) : 0;
-  const scratchBytes = (heads / kvHeads) * (roundUp(o.contextLength, 16) + 64) * 4 + 4096;
+  const groupSize = heads / kvHeads;
+  const scratchBytes = attentionScratchBytes(tileRowsOf(groupSize) * groupSize, headDim);
   const scratch = Array.from({ length: part.blocks.length > 0 ? o.threads : 0 }, () => take(scratchBytes));
+  const { bytes: partsBytes, ...partsRoom } = partsSize(spec.attention, o.contextLength);
+  const parts = { address: part.blocks.length > 0 ? take(partsBytes) : 0, ...partsRoom };
   // Last, so that pages of the pools that are never used are never touched.
   const kv: Record<number, { k: number; v: number }> = {};
-  const { k, v } = kvBlockBytes(kvHeads, headDim);
+  const { k, v } = kvBlockBytes(o.kvFormat, spec.attention);
   for (const block of part.blocks) kv[block] = { k: take(o.kvBlocks * k), v: take(o.kvBlocks * v) };
   return {
     bytes: at,
@@ -223,9 +260,11 @@ function mapSegment(model: PackedModel, plan: Plan, part: Part, o: MapOptions): 
     tiles,
     own,
     rope: ropePlace,
+    kvFormat: o.kvFormat,
     kv,
     candidates,
     scratch,
+    parts,
   };
 }
 
@@ -243,8 +282,7 @@ function partOf(model: PackedModel, plan: Plan, items: PlanItems, { begin, end }
 
 /** Bytes that each item takes wherever it lies: its tensors and KV pools. */
 function itemCosts(model: PackedModel, plan: Plan, items: PlanItems, o: MapOptions): number[] {
-  const { kvHeads, headDim } = model.spec.attention;
-  const { k, v } = kvBlockBytes(kvHeads, headDim);
+  const { k, v } = kvBlockBytes(o.kvFormat, model.spec.attention);
   return Array.from({ length: items.count }, (_, begin) => {
     const { ops, tensors, blocks } = partOf(model, plan, items, { begin, end: begin + 1 });
     const weights = readingOrder(tensors, ops)

@@ -4,13 +4,20 @@ import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { buildPlan } from "../models/plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
-import { mapMemory, type SegmentMap } from "./memory_map.ts";
+import { kvBlockBytes, mapMemory, type SegmentMap } from "./memory_map.ts";
 
 const checkpoint = await openCheckpoint(new URL("../models/default/", import.meta.url).pathname);
 const model = packDense(checkpoint, { values: "int8" });
 checkpoint.close();
 const plan = buildPlan(model);
-const options = { threads: 2, maxRows: 32, maxSequences: 4, kvBlocks: 64, contextLength: 256 };
+const options = {
+  threads: 2,
+  maxRows: 32,
+  maxSequences: 4,
+  kvBlocks: 64,
+  contextLength: 256,
+  kvFormat: "f32",
+} as const;
 const whole = mapMemory(model, plan, options).segments[0];
 
 /** Limits in steps of 1 % from the whole down to nothing. */
@@ -29,6 +36,13 @@ const allAddresses = (s: SegmentMap): number[] => [
   ...[...Object.values(s.buffers), ...s.own.map((o) => o.rows)].map((b) => b.address),
   ...Object.values(s.kv).flatMap(({ k, v }) => [k, v]),
 ];
+
+Deno.test("kvBlockBytes() of f16 is half and of int8 a quarter of f32, plus what int8 stores by token", () => {
+  const shape = { kvHeads: 3, headDim: 64 };
+  assert.deepEqual(kvBlockBytes("f32", shape), { k: 12288, v: 12288 });
+  assert.deepEqual(kvBlockBytes("f16", shape), { k: 6144, v: 6144 });
+  assert.deepEqual(kvBlockBytes("int8", shape), { k: 3072 + 3 * 16 * 8, v: 3072 + 3 * 16 * 4 });
+});
 
 Deno.test("mapMemory() takes one memory when it suffices, more the lower the limit", () => {
   const counts = maps.map(({ map }) => map.segments.length);

@@ -22,7 +22,7 @@ const untied: PackedModel = {
 };
 
 // Room for less than the sequences need together: some wait, some are preempted and computed again.
-const OPTIONS = { maxSequences: 4, kvTokens: 384, contextLength: 384 };
+const OPTIONS = { maxSequences: 4, kvTokens: 384, contextLength: 384, kvFormat: "int8" } as const;
 const PROMPTS = [5, 17, 300].map((length, p) =>
   Array.from({ length }, (_, i) => 3 + (i * 7919 + p * 131) % 2000)
 );

@@ -1,4 +1,5 @@
 /** What the engine is asked for and what it answers; plain data, so that it crosses worker borders. */
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { LoadTimes } from "./load_times.ts";
 
 export interface SamplingOptions {
@@ -113,6 +114,8 @@ export interface EngineOptions {
   readonly maxSequences?: number;
   /** Tokens of KV cache over all sequences; default: enough for maxSequences, at most 1 GiB or one context, and what fits. */
   readonly kvTokens?: number;
+  /** How keys and values are stored; default: int8 beside quantised weights, f32 beside f32 ones (the exact path). */
+  readonly kvFormat?: KvFormat;
   /** Most waiting requests. */
   readonly maxWaiting?: number;
   /** Cap on the context window. */

@@ -89,46 +89,6 @@ export interface BaseKernels {
     cos: number,
     sin: number,
   ) => void;
-  /**
-   * Stores k and v rows. slots i32 [rows]: KV block x 16 + offset. Pools of one layer, per KV block and kv head:
-   * K `[headDim][16]` (transposed: scores of 16 tokens without horizontal sums), V `[16][vStride]`, vStride = headDim rounded up to 4.
-   */
-  kv_write: (
-    k: number,
-    kStride: number,
-    v: number,
-    vStride: number,
-    rows: number,
-    kvHeads: number,
-    headDim: number,
-    slots: number,
-    kPool: number,
-    vPool: number,
-  ) => void;
-  /**
-   * Items itemBegin..itemEnd-1, item = row x kvHeads + kvHead; each does its `groupSize` query heads (heads =
-   * kvHeads x groupSize, query head = kvHead x groupSize + g). contexts i32 [rows]: visible tokens (position + 1);
-   * tables i32 [rows]: address of the row's KV block table (i32 ids); window 0 = all. scratch: groupSize x (contexts
-   * rounded up to 16) floats, private to the thread.
-   */
-  attention: (
-    q: number,
-    qStride: number,
-    out: number,
-    outStride: number,
-    itemBegin: number,
-    itemEnd: number,
-    contexts: number,
-    tables: number,
-    kPool: number,
-    vPool: number,
-    kvHeads: number,
-    groupSize: number,
-    headDim: number,
-    scale: number,
-    window: number,
-    scratch: number,
-  ) => void;
   /** out = activation(gate) * up, or activation(up) when gate is 0; kind: 0 silu, 1 gelu (erf), 2 gelu_tanh, 3 relu. */
   activate: (
     kind: number,
@@ -169,6 +129,75 @@ export interface BaseKernels {
   log_sum_exp: (x: number, n: number, inverseTemperature: number) => number;
   /** Writes the indices (i32) of values >= threshold, in order, at most `limit`; returns how many there are. */
   select_at_least: (x: number, n: number, threshold: number, out: number, limit: number) => number;
+}
+
+/** Exports of the attention module of a KV format; kv_layout.ts says how the pools are laid out. */
+export interface AttentionKernels {
+  /**
+   * Stores k and v rows. slots i32 [rows]: KV block x 16 + offset. Pools of one layer. scratch: headDim floats, rounded up
+   * to 16.
+   */
+  kv_write: (
+    k: number,
+    kStride: number,
+    v: number,
+    vStride: number,
+    rows: number,
+    kvHeads: number,
+    headDim: number,
+    slots: number,
+    kPool: number,
+    vPool: number,
+    scratch: number,
+  ) => void;
+  /**
+   * A tile: rows row..row+rows-1, all of one sequence, for KV heads kvHeadBegin..kvHeadEnd-1, each with its `groupSize` query
+   * heads (heads = kvHeads x groupSize, query head = kvHead x groupSize + g). contexts i32 [rows]: visible tokens of a row,
+   * any number up to what is stored; tables i32 [rows]: address of the row's KV block table (i32 ids), the same for all
+   * rows of a tile; window 0 = all, else only the last `window` of the visible tokens.
+   *
+   * `parts` 0: the whole context, into `out`. Else the partial softmaxes of PART_TOKENS tokens number partBegin..partEnd-1,
+   * as records of partFloats floats at `parts`, `[row][head][maxParts]`, which `attention_merge` turns into `out`: the same
+   * bits. scratch: attentionScratchBytes, private to the thread.
+   */
+  attention: (
+    q: number,
+    qStride: number,
+    out: number,
+    outStride: number,
+    row: number,
+    rows: number,
+    kvHeadBegin: number,
+    kvHeadEnd: number,
+    contexts: number,
+    tables: number,
+    kPool: number,
+    vPool: number,
+    kvHeads: number,
+    groupSize: number,
+    headDim: number,
+    scale: number,
+    window: number,
+    scratch: number,
+    partBegin: number,
+    partEnd: number,
+    parts: number,
+    maxParts: number,
+  ) => void;
+  /** Items itemBegin..itemEnd-1, item = row x heads + head: joins all parts of its context in order. */
+  attention_merge: (
+    parts: number,
+    maxParts: number,
+    out: number,
+    outStride: number,
+    itemBegin: number,
+    itemEnd: number,
+    contexts: number,
+    heads: number,
+    headDim: number,
+    window: number,
+    scratch: number,
+  ) => void;
 }
 
 /** Batch sizes of the tiled kernels, largest first. */

@@ -38,20 +38,22 @@ interface Sidecar {
 
 /** Parts of plain modules that are functions; the others are text. */
 const SOURCES: Readonly<Record<string, () => string>> = {
-  "attention.ts": attentionSource,
   "peak.ts": peakSource,
 };
 
-const templateNames = (entry: ModuleEntry): readonly string[] =>
-  entry.kind === "plain" ? entry.parts : ["linear.ts"];
+function templateNames(entry: ModuleEntry): readonly string[] {
+  if (entry.kind === "plain") return entry.parts;
+  return entry.kind === "linear" ? ["linear.ts"] : ["math.as.ts", "attention.ts"];
+}
+
+const templateText = async (part: string): Promise<string> =>
+  SOURCES[part]?.() ?? await Deno.readTextFile(new URL(`./templates/${part}`, import.meta.url));
 
 /** AssemblyScript source of a module. */
 async function moduleSource(entry: ModuleEntry): Promise<string> {
   if (entry.kind === "linear") return linearSource(entry.format, entry.accumulate);
-  const parts = entry.parts.map((part) =>
-    SOURCES[part]?.() ?? Deno.readTextFile(new URL(`./templates/${part}`, import.meta.url))
-  );
-  return (await Promise.all(parts)).join("\n");
+  if (entry.kind === "attention") return await templateText("math.as.ts") + attentionSource(entry.format);
+  return (await Promise.all(entry.parts.map(templateText))).join("\n");
 }
 
 /** Compiles AssemblyScript text; throws with the compiler's message. */

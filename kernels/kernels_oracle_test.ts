@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Arena } from "./arena.ts";
-import { type ActivationEncoding, CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES, type TileSize } from "./abi.ts";
+import { type ActivationEncoding, CONSTS_BYTES, TILE_SIZES, type TileSize } from "./abi.ts";
 import { chunkCount, formatArgument, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
 import { bindKernels, ENCODINGS, loadKernelModules, probeEncoding, writeConstants } from "./load.ts";
 import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "./manifest.ts";
@@ -14,7 +14,6 @@ import { assignWindows, packF32, packQ4, packQ8, packWindows } from "./packers.t
 import {
   type LinearResult,
   REFERENCE_ACTIVATIONS,
-  referenceAttention,
   referenceLayernorm,
   referenceLinear,
   referenceLinearF32,
@@ -440,109 +439,6 @@ Deno.test("rope equals its reference, for parts of a head and odd sizes", () => 
     }
   }
 });
-
-interface AttentionCase {
-  readonly headDim: number;
-  readonly kvHeads: number;
-  readonly groupSize: number;
-  readonly contexts: readonly number[];
-  readonly window: number;
-}
-
-const ATTENTION_CASES: readonly AttentionCase[] = [
-  { headDim: 64, kvHeads: 3, groupSize: 3, contexts: [1, 16, 17, 100], window: 0 },
-  { headDim: 10, kvHeads: 2, groupSize: 1, contexts: [5, 33], window: 0 },
-  { headDim: 7, kvHeads: 1, groupSize: 7, contexts: [20], window: 0 },
-  { headDim: 20, kvHeads: 2, groupSize: 2, contexts: [50, 31], window: 0 },
-  { headDim: 32, kvHeads: 1, groupSize: 4, contexts: [3, 40, 64, 90], window: 37 },
-  { headDim: 16, kvHeads: 2, groupSize: 5, contexts: [70, 2], window: 1 },
-];
-
-/** Pools with shuffled KV blocks, filled by kv_write; every other place holds NaN, which must not leak. */
-function fillPools(attentionCase: AttentionCase, keys: Float32Array[], values: Float32Array[]) {
-  const { headDim, kvHeads, contexts } = attentionCase;
-  const counts = contexts.map((n) => Math.ceil(n / KV_BLOCK_TOKENS));
-  const blocks = counts.reduce((a, b) => a + b, 0);
-  const vStride = headDim + 3 & ~3;
-  const kBytes = blocks * kvHeads * headDim * 64;
-  const vBytes = blocks * kvHeads * KV_BLOCK_TOKENS * vStride * 4;
-  const [kPool, vPool] = [arena.allocate(kBytes), arena.allocate(vBytes)];
-  arena.floats(kPool, kBytes / 4).fill(NaN);
-  arena.floats(vPool, vBytes / 4).fill(NaN);
-  let next = blocks;
-  const tables = contexts.map((context, row) => {
-    const table = Int32Array.from({ length: counts[row] }, () => --next);
-    const slots = Int32Array.from({ length: context }, (_, j) => table[j >> 4] * KV_BLOCK_TOKENS + (j & 15));
-    const stride = kvHeads * headDim;
-    const [k, v] = [arena.store(keys[row]), arena.store(values[row])];
-    base.kv_write(k, stride, v, stride, context, kvHeads, headDim, arena.store(slots), kPool, vPool);
-    return arena.store(table);
-  });
-  return { kPool, vPool, tables: arena.store(Int32Array.from(tables)) };
-}
-
-for (const attentionCase of ATTENTION_CASES) {
-  const { headDim, kvHeads, groupSize, contexts, window } = attentionCase;
-  Deno.test(`attention equals its reference: ${JSON.stringify(attentionCase)}`, () => {
-    arena.reset();
-    const width = kvHeads * headDim;
-    const keys = contexts.map((n, row) => normals(n * width, row + 1));
-    const values = contexts.map((n, row) => normals(n * width, row + 50));
-    const { kPool, vPool, tables } = fillPools(attentionCase, keys, values);
-    const rows = contexts.length;
-    const stride = width * groupSize + 4;
-    const q = normals(rows * stride, 77).map((v) => v * 3);
-    const out = arena.allocate(rows * stride * 4);
-    const scratch = arena.allocate(groupSize * (Math.max(...contexts) + 16) * 4);
-    const scale = 1 / Math.sqrt(headDim);
-    const [qAt, contextsAt] = [arena.store(q), arena.store(Int32Array.from(contexts))];
-    const run = (from: number, to: number) =>
-      base.attention(
-        qAt,
-        stride,
-        out,
-        stride,
-        from,
-        to,
-        contextsAt,
-        tables,
-        kPool,
-        vPool,
-        kvHeads,
-        groupSize,
-        headDim,
-        scale,
-        window,
-        scratch,
-      );
-    run(0, 1);
-    run(1, rows * kvHeads);
-    for (let row = 0; row < rows; row++) {
-      for (let head = 0; head < kvHeads * groupSize; head++) {
-        const kv = Math.floor(head / groupSize);
-        const heads = (all: Float32Array[]) =>
-          Array.from(
-            { length: contexts[row] },
-            (_, j) => all[row].subarray(j * width + kv * headDim, j * width + (kv + 1) * headDim),
-          );
-        const at = row * stride + head * headDim;
-        const expected = referenceAttention(q.subarray(at, at + headDim), heads(keys), heads(values), {
-          scale,
-          window,
-        });
-        // Absolute: outputs are means of values near 1.
-        arena.floats(out + at * 4, headDim).forEach((v, d) =>
-          assert.ok(
-            Math.abs(v - expected[d]) < 3e-6,
-            `row ${row} head ${head} dim ${d}: ${v}, must be ${expected[d]}`,
-          )
-        );
-      }
-      const end = row * stride + kvHeads * groupSize * headDim;
-      assert.deepEqual([...arena.floats(out + end * 4, 4)], [0, 0, 0, 0]);
-    }
-  });
-}
 
 Deno.test("activate equals its reference from -60 to 60, with and without gate", () => {
   const cols = 4803;

@@ -5,13 +5,15 @@
 
 import {
   type ActivationEncoding,
+  type AttentionKernels,
   type BaseKernels,
   CONSTS_BYTES,
   type LinearKernel,
   TILE_SIZES,
   type TileSize,
 } from "./abi.ts";
-import { LINEAR_MODULES, type LinearModule } from "./manifest.ts";
+import { KV_FORMATS, type KvFormat } from "./kv_layout.ts";
+import { ATTENTION_MODULES, LINEAR_MODULES, type LinearModule } from "./manifest.ts";
 
 /** The base module; the batched functions by tile size. */
 export interface BoundBaseKernels extends Omit<BaseKernels, "quantize" | "interleave"> {
@@ -23,6 +25,8 @@ export interface Kernels {
   readonly base: BoundBaseKernels;
   /** @param name of a loaded linear module, see `formatName()` @throws {RangeError} when it was not loaded */
   linear(name: string, tileSize: TileSize): LinearKernel;
+  /** @throws {RangeError} when the format's module (ATTENTION_MODULES) was not loaded */
+  attention(format: KvFormat): AttentionKernels;
 }
 
 /** Bytes of one WebAssembly page. */
@@ -98,8 +102,17 @@ export function bindKernels(
     const exports = instantiate(module, memory);
     for (const b of TILE_SIZES) linear.set(`${name} ${b}`, exports[`mv_b${b}`] as LinearKernel);
   }
+  const attention = new Map(KV_FORMATS.flatMap((format) => {
+    const module = modules.get(ATTENTION_MODULES[format].name);
+    return module ? [[format, instantiate(module, memory) as unknown as AttentionKernels] as const] : [];
+  }));
   return {
     base: bindBase(baseModule, memory),
+    attention(format) {
+      const found = attention.get(format);
+      if (!found) throw new RangeError(`Cannot find attention for "${format}" KV: not loaded`);
+      return found;
+    },
     linear(name, tileSize) {
       const kernel = linear.get(`${name} ${tileSize}`);
       if (!kernel) {

@@ -5,6 +5,7 @@
 
 import { ROWS, type WeightFormat } from "./layout.ts";
 import { TILE_SIZES, type TileSize } from "./abi.ts";
+import { KV_FORMATS, type KvFormat } from "./kv_layout.ts";
 
 /** Where products are summed: f32; 16-bit lanes widened in time; 32-bit lanes. */
 export type Accumulate = "f32" | "i16" | "i32";
@@ -28,7 +29,15 @@ export interface PlainModule {
   readonly parts: readonly string[];
 }
 
-export type ModuleEntry = LinearModule | PlainModule;
+/** Attention over KV pools of one format. */
+export interface AttentionModule {
+  readonly kind: "attention";
+  readonly name: string;
+  readonly file: string;
+  readonly format: KvFormat;
+}
+
+export type ModuleEntry = LinearModule | PlainModule | AttentionModule;
 
 /** A weight format without the run-time parameter `blockChunks`. */
 export type LinearFormat =
@@ -62,6 +71,14 @@ export const LINEAR_MODULES: readonly LinearModule[] = [
   ...quantized.map((format) => linearModule(format, "i32")),
 ];
 
+/** The attention module of each KV format. */
+export const ATTENTION_MODULES: Readonly<Record<KvFormat, AttentionModule>> = Object.fromEntries(
+  KV_FORMATS.map((format) => {
+    const name = `attention_${format}`;
+    return [format, { kind: "attention", name, file: name, format }] as const;
+  }),
+) as Record<KvFormat, AttentionModule>; // cast: one entry a format
+
 export const MODULES: readonly ModuleEntry[] = [
   {
     kind: "plain",
@@ -71,13 +88,13 @@ export const MODULES: readonly ModuleEntry[] = [
       "math.as.ts",
       "quantize.as.ts",
       "norm.as.ts",
-      "attention.ts",
       "elementwise.as.ts",
       "logits.as.ts",
     ],
   },
   { kind: "plain", name: "probe", file: "probe", parts: ["probe.as.ts"] },
   { kind: "plain", name: "peak", file: "peak", parts: ["peak.ts"] },
+  ...Object.values(ATTENTION_MODULES),
   ...LINEAR_MODULES,
 ];
 

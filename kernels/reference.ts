@@ -5,6 +5,7 @@
 
 import type { ActivationEncoding } from "./abi.ts";
 import { fromBf16 } from "./_quantize_row.ts";
+import type { KvFormat } from "./kv_layout.ts";
 import {
   CHUNK,
   chunkCount,
@@ -227,6 +228,56 @@ export function referenceRope(x: Row, dims: number, cos: Row, sin: Row): number[
     out[i + half] = x[i + half] * cos[i] + x[i] * sin[i];
   }
   return out;
+}
+
+/** Rotation by Hadamard matrices (not normalised) of the largest power of 2 that divides the length, in f32. */
+function rotate(row: ArrayLike<number>): { readonly rotated: Float32Array; readonly size: number } {
+  const rotated = Float32Array.from(row), size = row.length & -row.length;
+  for (let h = 1; h < size; h *= 2) {
+    for (let i = 0; i < row.length; i++) {
+      if (i & h) continue;
+      const [a, b] = [rotated[i], rotated[i + h]];
+      rotated[i] = a + b;
+      rotated[i + h] = a - b;
+    }
+  }
+  return { rotated, size };
+}
+
+/** Codes of at most `maxCode` times their scale. */
+function roundToCodes(row: Float32Array, maxCode: number): number[] {
+  const top = row.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const inverse = Math.fround(top > 1e-30 ? maxCode / top : 0);
+  const scale = Math.fround(top > 1e-30 ? top / maxCode : 0);
+  return Array.from(row, (x) => (roundToEven(Math.fround(x * inverse)) + 0) * scale); // no -0
+}
+
+/** A row of K or V of one KV head as its format stores it: int8 keys are rotated. */
+export function referenceStored(format: KvFormat, part: "k" | "v", row: Float32Array): number[] {
+  switch (format) {
+    case "f32":
+      return Array.from(row);
+    case "f16":
+      return Array.from(row, (x) => Math.f16round(Math.max(-65504, Math.min(65504, x))));
+    case "int8":
+      return roundToCodes(part === "k" ? rotate(row).rotated : row, 127);
+  }
+}
+
+/** The row that attention computes with: what is stored, turned back. */
+export function referenceKvRow(format: KvFormat, part: "k" | "v", row: Float32Array): number[] {
+  const stored = referenceStored(format, part, row);
+  return format === "int8" && part === "k" ? turnBack(stored) : stored;
+}
+
+/** The query that attention computes with: int8 rotates it and rounds it to 7 bits. */
+export function referenceQuery(format: KvFormat, q: Float32Array): number[] {
+  return format === "int8" ? turnBack(roundToCodes(rotate(q).rotated, 63)) : Array.from(q);
+}
+
+function turnBack(row: readonly number[]): number[] {
+  const { rotated, size } = rotate(row);
+  return Array.from(rotated, (x) => x / size);
 }
 
 /** One query head over the keys and values of one KV head, the last `window` of them (0: all). */

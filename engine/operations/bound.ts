@@ -4,6 +4,7 @@ import type { Kernels } from "../../kernels/load.ts";
 import type { BufferRef, PlanOp } from "../../models/plan.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import type { BufferPlace, SegmentMap } from "../memory_map.ts";
+import type { StepAttention } from "./attention.ts";
 
 /** A run of token rows that one batched kernel call handles. */
 export interface Tile {
@@ -34,6 +35,10 @@ export interface BindContext {
   readonly blockChunks: number;
   readonly thread: number;
   readonly threads: number;
+  /** How the current step's attention is shared. */
+  readonly attention: StepAttention;
+  /** Returns when all threads have called it. */
+  readonly barrier: () => void;
 }
 
 /** The plan's operation of one kind. */
