@@ -4,7 +4,8 @@ import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { PackedModel } from "../models/packed.ts";
 import type { Plan } from "../models/plan.ts";
-import { gibibytes, kvBlockBytes, mapMemory, type MemoryMap } from "./memory_map.ts";
+import { gibibytes, mapMemory, type MemoryMap } from "./memory_map.ts";
+import { kvBlockBytes } from "./segment_map.ts";
 
 /** int8 beside quantised weights: a quarter of the bytes; f32 beside f32 weights, the path that equals its references. */
 export const defaultKvFormat = ({ tensors }: PackedModel): KvFormat =>

@@ -13,7 +13,7 @@ import { availableMemory, defaultKvFormat, planCapacity } from "./capacity.ts";
 import { ComputeThreads } from "./compute_threads.ts";
 import { adviseHugePages } from "./huge_pages.ts";
 import { LoadTimes } from "./load_times.ts";
-import { weightsEnd } from "./memory_map.ts";
+import { weightsEnd } from "./segment_map.ts";
 import { fillRope } from "./rope_tables.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import {

@@ -5,7 +5,8 @@
 import type { Kernels } from "../kernels/load.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
-import type { MemoryMap, SegmentMap } from "./memory_map.ts";
+import type { MemoryMap } from "./memory_map.ts";
+import type { SegmentMap } from "./segment_map.ts";
 import { bindAttention, bindKvWrite, bindRope, StepAttention } from "./operations/attention.ts";
 import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";

@@ -6,7 +6,7 @@ import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { Kernels } from "../kernels/load.ts";
 import type { Executor } from "./executor.ts";
-import { HEAD_ROWS } from "./memory_map.ts";
+import { HEAD_ROWS } from "./segment_map.ts";
 import type { LogitsRow } from "./sampler.ts";
 import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
 import { StepCost, WHOLE_PROMPTS } from "./step_cost.ts";

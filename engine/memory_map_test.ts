@@ -4,7 +4,8 @@ import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { buildPlan } from "../models/plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
-import { kvBlockBytes, mapMemory, type SegmentMap } from "./memory_map.ts";
+import { mapMemory } from "./memory_map.ts";
+import { kvBlockBytes, type SegmentMap } from "./segment_map.ts";
 
 const checkpoint = await openCheckpoint(new URL("../models/default/", import.meta.url).pathname);
 const model = packDense(checkpoint, { values: "int8" });

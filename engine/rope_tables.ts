@@ -1,6 +1,6 @@
 /** The tables of rotary positions, filled once before the threads start. */
 import type { ModelSpec } from "../models/spec.ts";
-import type { SegmentMap } from "./memory_map.ts";
+import type { SegmentMap } from "./segment_map.ts";
 
 /** Positions whose angles are computed one by one; the others are their sums. */
 const STRIDE = 64;

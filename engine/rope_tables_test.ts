@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { ModelSpec } from "../models/spec.ts";
-import type { SegmentMap } from "./memory_map.ts";
+import type { SegmentMap } from "./segment_map.ts";
 import { fillRope } from "./rope_tables.ts";
 
 /** Half the distance of neighbouring f32 near 1.19, the attention factor below, and what f64 angles of 1e4 leave. */

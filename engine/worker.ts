@@ -2,7 +2,7 @@
 import { bindKernels } from "../kernels/load.ts";
 import { Executor } from "./executor.ts";
 import { Leader } from "./leader.ts";
-import { HEAD_ROWS } from "./memory_map.ts";
+import { HEAD_ROWS } from "./segment_map.ts";
 import { COMMAND, CONTROL, Waiter } from "./threads.ts";
 import { type ReadJob, readPieces } from "./weights_reader.ts";
 import type { FromWorker, InitMessage, ToLeader, ToWorker } from "./worker_messages.ts";

@@ -6,7 +6,7 @@ import {
   type AttentionWork,
   shareAttention,
 } from "../attention_work.ts";
-import type { SegmentMap } from "../memory_map.ts";
+import type { SegmentMap } from "../segment_map.ts";
 import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 export function bindRope(op: OpOf<"rope">, context: BindContext): Run {

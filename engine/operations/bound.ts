@@ -3,7 +3,7 @@ import { TILE_SIZES, type TileSize } from "../../kernels/abi.ts";
 import type { Kernels } from "../../kernels/load.ts";
 import type { BufferRef, PlanOp } from "../../models/plan.ts";
 import type { ModelSpec } from "../../models/spec.ts";
-import type { BufferPlace, SegmentMap } from "../memory_map.ts";
+import type { BufferPlace, SegmentMap } from "../segment_map.ts";
 import type { StepAttention } from "./attention.ts";
 
 /** A run of token rows that one batched kernel call handles. */

@@ -2,7 +2,7 @@
 import { CHUNK, chunkCount, groupCount } from "../../kernels/layout.ts";
 import type { NormRef } from "../../models/plan.ts";
 import type { Activation } from "../../models/spec.ts";
-import type { BufferPlace } from "../memory_map.ts";
+import type { BufferPlace } from "../segment_map.ts";
 import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 const ACTIVATION_KIND: Readonly<Record<Activation, number>> = { silu: 0, gelu: 1, gelu_tanh: 2, relu: 3 };
