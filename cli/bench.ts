@@ -15,7 +15,7 @@ export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "value
   /** Of --peers: only these. */
   readonly peers?: readonly PeerName[];
   readonly peerModel?: string;
-  readonly promptTokens: number;
+  readonly promptTokens?: number;
   readonly decodeTokens: number;
   readonly streams: number;
   readonly kv?: KvFormat;
@@ -31,6 +31,7 @@ export async function benchEngineCommand(path: string, options: BenchEngineComma
     ...options,
     values: options.values ?? "f32",
     kvFormat: options.kv,
+    promptTokens: options.promptTokens ?? 512,
     peers: options.peers ?? PEERS,
     peerModel,
     onProgress: (done, total, what) => bar.show({ phase: what, done, total }),

@@ -14,7 +14,7 @@ export interface BenchSyntheticCommandOptions {
   readonly against: readonly Rival[];
   readonly threads?: number;
   readonly kv?: KvFormat;
-  readonly promptTokens: number;
+  readonly promptTokens?: number;
   readonly decodeTokens: number;
   readonly context?: number;
   readonly streams: number;
@@ -51,7 +51,7 @@ const heading = (figure: string): string =>
   figure.replace("_tokens_per_second", " tok/s").replaceAll("_", " ");
 
 function reportLines({ models, ...r }: BenchSyntheticReport): string[] {
-  const figures = Object.keys(models[0].median) as (keyof typeof models[0]["median"])[];
+  const figures = Object.keys(models[0].median);
   const ratioRows = models.flatMap((m) =>
     Object.entries(m.ratios).map(([rival, ratio]) => [
       `${m.name} / ${rival}`,
@@ -60,10 +60,13 @@ function reportLines({ models, ...r }: BenchSyntheticReport): string[] {
       ),
     ])
   );
-  return [
-    `${r.shape}, ${r.threads} threads, prompt ${r.prompt_tokens}, decode ${r.decode_tokens}${
+  const work = models[0].forward_ms
+    ? `input ${r.prompt_tokens}`
+    : `prompt ${r.prompt_tokens}, decode ${r.decode_tokens}${
       r.context === null ? "" : ` up to ${r.context}`
-    }, ${r.streams} streams, medians of ${r.repeats}`,
+    }, ${r.streams} streams`;
+  return [
+    `${r.shape}, ${r.threads} threads, ${work}, medians of ${r.repeats}`,
     "",
     ...table([
       ["", ...figures.map(heading), "packed", "memory", "load s"],

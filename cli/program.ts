@@ -191,7 +191,9 @@ function addBench(program: Command): void {
       new Option("--peers <list>", `only these: ${PEERS.join(", ")}`).argParser(listOf(PEERS)),
     )
     .option("--peer-model <file>", "what the peers run (default: the model an artifact was made from)")
-    .addOption(new Option("--prompt-tokens <n>").default(512).argParser(integer(1)))
+    .addOption(
+      new Option("--prompt-tokens <n>", "default: 512, an encoder's input 256").argParser(integer(1)),
+    )
     .addOption(new Option("--decode-tokens <n>").default(64).argParser(integer(2)))
     .addOption(new Option("--streams <n>", "generations at once").default(16).argParser(integer(1)))
     .addOption(new Option("--repeats <n>", "medians over so many runs").default(3).argParser(integer(1)))

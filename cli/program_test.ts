@@ -63,6 +63,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["bench", "engine", "--synthetic", "tiny", "--rate", "0.5,2"], 2, /from 0 to 0.95/],
     [["bench", "engine", "--synthetic", "tiny", "--against", "nobody"], 2, /dense-int8/],
     [["bench", "engine", "--synthetic", "tiny", "--context", "9999"], 1, /256/],
+    [["bench", "engine", "--synthetic", "tiny", "--against", "onnxruntime"], 1, /only encoders/],
     [["inspect", "nowhere"], 1, /nowhere/],
     [["eval", "models/default", "--text", "nowhere.txt"], 1, /nowhere\.txt/],
     [["compress", "models/default", "--out", "x", "--recipe", "README.md"], 1, /recipe/i],
@@ -139,4 +140,22 @@ Deno.test("bench engine --synthetic compares recipes of one shape", async () => 
     assert.ok(ratios["dense int8"].median[figure] > 0);
   }
   assert.ok(packed_bytes < models[2].packed_bytes);
+});
+
+Deno.test("bench engine --synthetic times an encoder's forward pass, also against ONNX Runtime", async () => {
+  const { code, stdout, stderr } = await oatmill(
+    ...["bench", "engine", "--synthetic", "tiny-encoder", "--repeats", "1", "--threads", "1", "--json"],
+    ...["--against", "dense-int8,onnxruntime"],
+  );
+  assert.equal(code, 0, stderr);
+  const { prompt_tokens, models } = JSON.parse(stdout);
+  assert.equal(prompt_tokens, 64);
+  const names = models.map((m: { name: string }) => m.name);
+  assert.deepEqual(names, ["oats 0.5 int8", "dense int8", "onnxruntime f32"]);
+  for (const { median, forward_ms, packed_bytes } of models) {
+    assert.equal(forward_ms, 64 * 1000 / median.forward_tokens_per_second);
+    assert.ok(packed_bytes > 0);
+  }
+  const { ratios } = models[0];
+  assert.ok(ratios["onnxruntime f32"].median.forward_tokens_per_second > 0);
 });

@@ -42,6 +42,49 @@ function decoder(name: string, s: DecoderShape): ModelSpec {
   };
 }
 
+interface EncoderShape {
+  readonly hiddenSize: number;
+  readonly blocks: number;
+  readonly heads: number;
+  readonly intermediateSize: number;
+  readonly vocabSize: number;
+  readonly contextLength: number;
+}
+
+/**
+ * Blocks as in ViT; BERT normalises behind its layers instead of before them, which is the same work. Positions and
+ * patches are left out: a table of `vocabSize` rows gives the hidden states that the first block reads.
+ */
+function encoder(name: string, s: EncoderShape): ModelSpec {
+  const headDim = s.hiddenSize / s.heads;
+  return {
+    family: "synthetic",
+    architecture: name,
+    vocabSize: s.vocabSize,
+    hiddenSize: s.hiddenSize,
+    blocks: s.blocks,
+    contextLength: s.contextLength,
+    norm: { kind: "layernorm", eps: 1e-6 },
+    attention: {
+      heads: s.heads,
+      kvHeads: s.heads,
+      headDim,
+      causal: false,
+      scale: headDim ** -0.5,
+      window: null,
+      rope: null,
+    },
+    mlp: { intermediateSize: s.intermediateSize, activation: "gelu", gated: false },
+    tiedEmbeddings: true,
+    biases: ["q", "k", "v", "o", "up", "down"],
+    bosId: null,
+    eosIds: [],
+  };
+}
+
+const BASE = { hiddenSize: 768, blocks: 12, heads: 12, intermediateSize: 3072 } as const;
+
+/** The spec of each shape. */
 export const SYNTHETIC_SPECS: Readonly<Record<SyntheticShape, ModelSpec>> = {
   "tiny": decoder("tiny", {
     hiddenSize: 128,
@@ -98,4 +141,15 @@ export const SYNTHETIC_SPECS: Readonly<Record<SyntheticShape, ModelSpec>> = {
     theta: 10_000,
     tied: false,
   }),
+  "tiny-encoder": encoder("tiny-encoder", {
+    hiddenSize: 128,
+    blocks: 2,
+    heads: 4,
+    intermediateSize: 320,
+    vocabSize: 256,
+    contextLength: 64,
+  }),
+  /** 196 patches of 224 x 224 pixels and the class token. */
+  "vit-b": encoder("vit-b", { ...BASE, vocabSize: 1000, contextLength: 197 }),
+  "bert-base": encoder("bert-base", { ...BASE, vocabSize: 30_522, contextLength: 512 }),
 };

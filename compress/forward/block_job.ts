@@ -109,16 +109,16 @@ function graphOutputs(
   return outputs;
 }
 
-/** The causal (and windowed) mask, and the rotations of every position. */
+/** A decoder's causal (and windowed) mask, and the rotations of every position. */
 function positionInputs(spec: ModelSpec, length: number): Record<string, Tensor> {
-  const { window, rope } = spec.attention;
+  const { window, rope, causal } = spec.attention;
   const mask = new Float32Array(length * length);
   for (let i = 0; i < length; i++) {
     for (let j = 0; j < length; j++) {
       if (j > i || (window !== null && i - j >= window)) mask[i * length + j] = -1e9;
     }
   }
-  const inputs: Record<string, Tensor> = { mask: { data: mask, shape: [length, length] } };
+  const inputs: Record<string, Tensor> = causal ? { mask: { data: mask, shape: [length, length] } } : {};
   if (rope) {
     const half = rope.dims / 2, shape = [length, 1, half];
     const table = (f: (angle: number) => number) =>

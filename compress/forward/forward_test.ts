@@ -50,11 +50,16 @@ const OTHER: ModelSpec = {
   biases: ["q", "k", "v", "o", "up", "down"],
 };
 
+const ENCODER: ModelSpec = {
+  ...OTHER,
+  attention: { ...OTHER.attention, causal: false, window: null, rope: null },
+};
+
 type Rows = number[][];
 
 /** The block in plain f64 loops; also returns what each linear layer reads. */
 function reference(spec: ModelSpec, weights: BlockJob["weights"], x: Rows) {
-  const { heads, kvHeads, headDim, scale, window, rope } = spec.attention;
+  const { heads, kvHeads, headDim, scale, window, rope, causal } = spec.attention;
   const vector = (name: string) => weights[name] ? Array.from(weights[name].data) : null;
   const linear = (name: string, input: Rows): Rows => {
     const { data, shape: [dOut, dIn] } = weights[name], bias = vector(`${name}.bias`);
@@ -76,10 +81,11 @@ function reference(spec: ModelSpec, weights: BlockJob["weights"], x: Rows) {
     });
   const rotate = (input: Rows): Rows =>
     input.map((row, t) => {
-      const out = [...row], half = rope!.dims / 2;
+      if (!rope) return row;
+      const out = [...row], half = rope.dims / 2;
       for (let at = 0; at < row.length; at += headDim) {
         for (let i = 0; i < half; i++) {
-          const angle = t * rope!.inverseFrequencies[i], f = rope!.attentionFactor;
+          const angle = t * rope.inverseFrequencies[i], f = rope.attentionFactor;
           const a = row[at + i], b = row[at + i + half];
           out[at + i] = f * (a * Math.cos(angle) - b * Math.sin(angle));
           out[at + i + half] = f * (b * Math.cos(angle) + a * Math.sin(angle));
@@ -98,7 +104,9 @@ function reference(spec: ModelSpec, weights: BlockJob["weights"], x: Rows) {
     const out: number[] = [];
     for (let h = 0; h < heads; h++) {
       const kv = Math.floor(h / (heads / kvHeads)) * headDim;
-      const seen = [...Array(t + 1).keys()].filter((s) => window === null || t - s < window);
+      const seen = [...Array(causal ? t + 1 : x.length).keys()].filter((s) =>
+        window === null || t - s < window
+      );
       const scores = seen.map((s) => {
         let sum = 0;
         for (let i = 0; i < headDim; i++) sum += q[t][h * headDim + i] * k[s][kv + i];
@@ -142,7 +150,7 @@ function assertClose(actual: ArrayLike<number>, expected: readonly number[]): vo
   }
 }
 
-for (const [name, spec] of Object.entries({ LLAMA, OTHER })) {
+for (const [name, spec] of Object.entries({ LLAMA, OTHER, ENCODER })) {
   Deno.test(`runBlock() agrees with plain loops: ${name}`, async () => {
     const linalg = await LinalgRuntime.create();
     const length = 140, sequences = 3, n = spec.hiddenSize; // two query blocks

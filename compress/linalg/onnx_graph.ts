@@ -23,6 +23,8 @@ export type Attribute =
 
 /** Values of a constant that lie in a file beside the model. */
 export interface ExternalValues {
+  /** Default: one that no other value has. */
+  readonly name?: string;
   readonly type: keyof typeof ELEMENT_TYPES;
   readonly shape: readonly number[];
   /** Relative to the model's file. */
@@ -139,8 +141,7 @@ export class OnnxGraph {
   }
 
   /** A constant too large for the model's own file. */
-  external({ type, shape, file, offset, bytes }: ExternalValues): string {
-    const name = `c${this.#values++}`;
+  external({ type, shape, file, offset, bytes, name = `c${this.#values++}` }: ExternalValues): string {
     this.#initializers.push((w) => {
       for (const d of shape) w.int(1, d);
       w.int(2, ELEMENT_TYPES[type]).string(8, name);

@@ -1,5 +1,5 @@
 /**
- * The only file that knows onnxruntime-node. Workers only: a run blocks the event loop of its thread.
+ * The only file of compression that knows onnxruntime-node. Workers only: a run blocks the event loop of its thread.
  * One thread per runtime; parallelism comes from one worker per core (pool.ts).
  */
 import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
