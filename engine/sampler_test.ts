@@ -1,29 +1,22 @@
 import assert from "node:assert/strict";
-import { type LogitsRow, logprobOf, logprobs, Sampler, type SamplingKernels } from "./sampler.ts";
+import fc from "fast-check";
+import { logitsScratchBytes } from "../kernels/abi.ts";
+import { bindKernels, createMemory, loadKernelModules } from "../kernels/load.ts";
+import { Random } from "./random.ts";
+import { type LogitsRow, logprobOf, logprobs, Sampler } from "./sampler.ts";
 import { GREEDY, type SamplingOptions } from "./types.ts";
 
 const VOCAB = 50;
+const LARGEST = 5000;
+const ADDRESS = 1024, CANDIDATES = ADDRESS + LARGEST * 4;
 
-/** The kernels in plain code over one buffer: the sampler's own logic is tested without WASM. */
-function row(logits: readonly number[]): LogitsRow {
-  const buffer = new ArrayBuffer(4096);
-  const floats = new Float32Array(buffer), ints = new Int32Array(buffer);
-  const address = 64, candidates = 2048;
-  floats.set(logits, address / 4);
-  const view = (x: number, n: number) => floats.subarray(x / 4, x / 4 + n);
-  const kernels: SamplingKernels = {
-    argmax: (x, n) => view(x, n).indexOf(Math.max(...view(x, n))),
-    max: (x, n) => Math.max(...view(x, n)),
-    log_sum_exp: (x, n, t) => Math.log(view(x, n).reduce((s, l) => s + Math.exp(l * t), 0)),
-    select_at_least: (x, n, threshold, out) => {
-      let k = 0;
-      view(x, n).forEach((l, i) => {
-        if (l >= threshold) ints[out / 4 + k++] = i;
-      });
-      return k;
-    },
-  };
-  return { kernels, floats, ints, address, vocab: logits.length, candidates };
+const memory = createMemory(CANDIDATES + LARGEST * 4 + logitsScratchBytes(LARGEST));
+const { base } = bindKernels(await loadKernelModules(["base"]), memory);
+const floats = new Float32Array(memory.buffer), ints = new Int32Array(memory.buffer);
+
+function row(logits: ArrayLike<number>): LogitsRow {
+  floats.set(logits, ADDRESS / 4);
+  return { kernels: base, floats, ints, address: ADDRESS, vocab: logits.length, candidates: CANDIDATES };
 }
 
 const ramp = Array.from({ length: VOCAB }, (_, i) => Math.sin(i) * 3);
@@ -99,4 +92,52 @@ Deno.test("logprobs() reports the untouched distribution, likeliest first", () =
     p.map((x, i) => [x, i]).sort((a, b) => b[0] - a[0]).slice(0, 5).map(([, i]) => i),
   );
   assert.ok(Math.abs(logprobOf(row(ramp), 11) - Math.log(p[11])) < 1e-6);
+});
+
+/** What may be drawn, in plain code: by falling logit, ties to the lower id. */
+function allowed(logits: readonly number[], { temperature, topK, topP, minP }: SamplingOptions): number[] {
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a] || a - b);
+  const top = order.slice(0, topK || undefined);
+  const weights = top.map((t) => Math.exp((logits[t] - logits[top[0]]) / temperature));
+  const total = weights.reduce((a, b) => a + b, 0);
+  let sum = 0;
+  return top.filter((_, i) => {
+    const kept = i === 0 || sum < topP * total;
+    sum += weights[i];
+    return kept && weights[i] >= minP;
+  });
+}
+
+Deno.test("Sampler draws exactly what top-k, top-p and min-p allow, whatever the row", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 2, max: LARGEST }),
+      fc.integer(),
+      fc.constantFrom(0, 1, 5, 40, 300),
+      fc.constantFrom(0, 0.1, 0.5, 0.9, 1),
+      fc.constantFrom(0, 0.05),
+      fc.constantFrom(0.3, 1),
+      (vocab, seed, topK, topP, minP, temperature) => {
+        const random = new Random(seed);
+        // A few exact values: ties are the rule.
+        const logits = Array.from(
+          { length: vocab },
+          () => Math.round(Math.log(random.next() + 1e-9) * -4) / 4,
+        );
+        const o = options({ topK, topP, minP, temperature, seed });
+        const may = new Set(allowed(logits, o));
+        const sampler = new Sampler(o, []);
+        for (let i = 0; i < 30; i++) assert.ok(may.has(sampler.sample(row(logits))));
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+Deno.test("logprobs() finds the top tokens of a row of many blocks, ties to the lower id", () => {
+  const logits = Array.from({ length: LARGEST }, (_, i) => Math.floor(Math.sin(i * i) * 40) / 4);
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a] || a - b);
+  for (const count of [1, 5, 20]) {
+    assert.deepEqual(logprobs(row(logits), count).of(0).top.map(([t]) => t), order.slice(0, count));
+  }
 });

@@ -1,5 +1,5 @@
 /** Where everything lies in one of the engine's memories: plain numbers. What each memory holds is memory_map.ts's to say. */
-import { CONSTS_BYTES, KV_BLOCK_TOKENS, TILE_SIZES } from "../kernels/abi.ts";
+import { CONSTS_BYTES, KV_BLOCK_TOKENS, logitsScratchBytes, TILE_SIZES } from "../kernels/abi.ts";
 import {
   attentionScratchBytes,
   type KvFormat,
@@ -71,7 +71,7 @@ export interface SegmentMap extends CommonPlaces {
   readonly kvFormat: KvFormat;
   /** Pools by transformer block. */
   readonly kv: Readonly<Record<number, { readonly k: number; readonly v: number }>>;
-  /** Indices that sampling selects, i32 `[vocab]`; 0 where no logits are. */
+  /** Scratch of sampling: indices, i32 `[vocab]`, then `logitsScratchBytes(vocab)`; 0 where no logits are. */
   readonly candidates: number;
   /** Attention scratch of each thread. */
   readonly scratch: readonly number[];
@@ -217,7 +217,9 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   const ropePlace = part.ops.some(({ op }) => op === "rope")
     ? { cos: take(ropeBytes), sin: take(ropeBytes) }
     : null;
-  const candidates = usedBuffers.has("logits") ? i32(spec.vocabSize) : 0;
+  const candidates = usedBuffers.has("logits")
+    ? take(spec.vocabSize * 4 + logitsScratchBytes(spec.vocabSize))
+    : 0;
   const groupSize = heads / kvHeads;
   const scratchBytes = attentionScratchBytes(tileRowsOf(groupSize) * groupSize, headDim);
   const scratch = Array.from({ length: part.blocks.length > 0 ? o.threads : 0 }, () => take(scratchBytes));

@@ -129,6 +129,47 @@ export interface BaseKernels {
   log_sum_exp: (x: number, n: number, inverseTemperature: number) => number;
   /** Writes the indices (i32) of values >= threshold, in order, at most `limit`; returns how many there are. */
   select_at_least: (x: number, n: number, threshold: number, out: number, limit: number) => number;
+  /** Maximum of every {@linkcode LOGITS_BLOCK} values, f32, into `out`; returns how many there are. */
+  block_max: (x: number, n: number, out: number) => number;
+  /**
+   * Sum of e^((x - max) inverseTemperature). `out` takes the sums of every {@linkcode LOGITS_BLOCK} values, f64, and then
+   * their maxima, f32; blocks whose largest exponent is below `negligible` count as 0.
+   */
+  exp_sums: (x: number, n: number, inverseTemperature: number, negligible: number, out: number) => number;
+  /** An index, drawn from the softmax by the uniform number u in [0, 1). scratch: as `out` of exp_sums. */
+  draw_all: (
+    x: number,
+    n: number,
+    inverseTemperature: number,
+    negligible: number,
+    u: number,
+    scratch: number,
+  ) => number;
+  /** Sum of e^((x[id] - top) inverseTemperature) over ids i32 [count]. */
+  exp_sum: (x: number, ids: number, count: number, inverseTemperature: number, top: number) => number;
+  /** One of ids i32 [count >= 1] by the uniform number u in [0, 1); those of a weight below `least` are never drawn. */
+  draw: (
+    x: number,
+    ids: number,
+    count: number,
+    inverseTemperature: number,
+    top: number,
+    least: number,
+    u: number,
+  ) => number;
+  /**
+   * Moves the fewest likeliest ids (ties: lower id first) whose weights e^((x[id] - top) inverseTemperature) add up to
+   * `mass` to the front of ids i32 [count]; returns how many, at least 1 of 1, all when they hold less. With
+   * inverseTemperature 0 every weight is 1: the `mass` largest.
+   */
+  keep_likeliest: (
+    x: number,
+    ids: number,
+    count: number,
+    inverseTemperature: number,
+    top: number,
+    mass: number,
+  ) => number;
 }
 
 /** Exports of the attention module of a KV format; kv_layout.ts says how the pools are laid out. */
@@ -199,6 +240,11 @@ export interface AttentionKernels {
     scratch: number,
   ) => void;
 }
+
+/** Logits that share a maximum and a sum of exponentials while sampling. */
+export const LOGITS_BLOCK = 64;
+/** Bytes of the scratch that `exp_sums`, `draw_all` and `block_max` need behind one another, for a row of `n` logits. */
+export const logitsScratchBytes = (n: number): number => 12 * Math.ceil(n / LOGITS_BLOCK);
 
 /** Batch sizes of the tiled kernels, largest first. */
 export const TILE_SIZES = [8, 4, 2, 1] as const;

@@ -6,7 +6,14 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Arena } from "./arena.ts";
-import { type ActivationEncoding, CONSTS_BYTES, TILE_SIZES, type TileSize } from "./abi.ts";
+import {
+  type ActivationEncoding,
+  CONSTS_BYTES,
+  LOGITS_BLOCK,
+  logitsScratchBytes,
+  TILE_SIZES,
+  type TileSize,
+} from "./abi.ts";
 import { chunkCount, formatArgument, groupCount, type Shape2, type WeightFormat } from "./layout.ts";
 import { bindKernels, ENCODINGS, loadKernelModules, probeEncoding, writeConstants } from "./load.ts";
 import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "./manifest.ts";
@@ -558,5 +565,78 @@ Deno.test("select_at_least lists indices in order, counts all, writes at most th
     arena.ints(out, n).fill(-1);
     assert.equal(base.select_at_least(at, n, 0.25, out, 2), expected.length);
     assert.deepEqual([...arena.ints(out, n)].filter((i) => i >= 0), expected.slice(0, 2));
+  }
+});
+
+Deno.test("exp_sums adds up blocks and leaves out negligible ones", () => {
+  for (const n of [1, 63, 64, 65, 1003]) {
+    arena.reset();
+    const x = normals(n, n).map((v) => v * 5), top = Math.max(...x);
+    const blocks = Math.ceil(n / LOGITS_BLOCK), out = arena.allocate(logitsScratchBytes(n));
+    const at = arena.store(x);
+    for (const [inverse, negligible] of [[1, -1e9], [0.7, -1e9], [3, -20]]) {
+      const total = base.exp_sums(at, n, inverse, negligible, out);
+      const sums = new Float64Array(arena.memory.buffer.slice(out, out + 8 * blocks));
+      let expected = 0;
+      for (let b = 0; b < blocks; b++) {
+        const values = [...x.slice(b * LOGITS_BLOCK, (b + 1) * LOGITS_BLOCK)], most = Math.max(...values);
+        assert.equal(arena.floats(out + 8 * blocks, blocks)[b], most);
+        const sum = values.reduce((s, v) => s + Math.exp((v - top) * inverse), 0);
+        expected += (most - top) * inverse >= negligible ? sum : 0;
+        if ((most - top) * inverse < negligible) assert.equal(sums[b], 0);
+        else assert.ok(Math.abs(sums[b] - sum) <= 1e-5 * sum);
+      }
+      assert.ok(Math.abs(total - expected) <= 1e-5 * expected);
+    }
+  }
+});
+
+Deno.test("draw_all and draw invert the cumulative distribution", () => {
+  for (const n of [1, 3, 64, 130, 500]) {
+    arena.reset();
+    const x = normals(n, n), top = Math.max(...x), inverse = 0.8;
+    const at = arena.store(x), scratch = arena.allocate(logitsScratchBytes(n));
+    const weights = [...x].map((v) => Math.exp((v - top) * inverse));
+    const total = weights.reduce((a, b) => a + b, 0);
+    const ids = Int32Array.from(x.keys()).reverse();
+    const list = arena.store(ids);
+    assert.ok(Math.abs(base.exp_sum(at, list, n, inverse, top) - total) <= 1e-5 * total);
+    let below = 0;
+    weights.forEach((w, i) => {
+      const middle = (below + w / 2) / total;
+      assert.equal(base.draw_all(at, n, inverse, -1e9, middle, scratch), i);
+      assert.equal(base.draw(at, list, n, inverse, top, 0, 1 - middle), i);
+      below += w;
+    });
+    assert.ok(weights[base.draw(at, list, n, inverse, top, 0.5, 0.999999)] >= 0.5 - 1e-6);
+    assert.equal(base.draw(at, list, n, inverse, top, 1, 0.3), x.indexOf(top));
+  }
+});
+
+Deno.test("keep_likeliest keeps the fewest ids that hold the mass", () => {
+  for (const n of [1, 2, 3, 10, 257, 1000]) {
+    for (let seed = 0; seed < 10; seed++) {
+      arena.reset();
+      const x = normals(n, seed + n).map((v) => seed % 2 ? v : Math.round(v * 2)), top = Math.max(...x);
+      const order = [...x.keys()].sort((a, b) => x[b] - x[a] || a - b);
+      const at = arena.store(x);
+      const keep = (inverse: number, mass: number) => {
+        const list = arena.store(Int32Array.from(x.keys()));
+        const kept = base.keep_likeliest(at, list, n, inverse, top, mass);
+        const ids = [...arena.ints(list, n)];
+        assert.deepEqual(ids.toSorted((a, b) => a - b), [...x.keys()], "no id is lost");
+        return ids.slice(0, kept).sort((a, b) => x[b] - x[a] || a - b);
+      };
+      for (const count of [1, 2, 7, n]) assert.deepEqual(keep(0, count), order.slice(0, count));
+      const weights = order.map((i) => Math.exp((x[i] - top) * 0.9));
+      const total = weights.reduce((a, b) => a + b, 0);
+      let sum = 0;
+      for (let k = 0; k < n; k += 1 + (n >> 3)) {
+        sum = weights.slice(0, k).reduce((a, b) => a + b, 0);
+        assert.deepEqual(keep(0.9, sum + weights[k] / 2), order.slice(0, k + 1));
+      }
+      assert.deepEqual(keep(0.9, total * 2), order);
+      assert.deepEqual(keep(0.9, 0), order.slice(0, 1));
+    }
   }
 });
