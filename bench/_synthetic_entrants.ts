@@ -1,5 +1,6 @@
 /** What takes part in a synthetic benchmark: own models as decoders or encoders, and ONNX Runtime. */
 import { loadEngine } from "../engine/engine.ts";
+import type { TuningOptions } from "../engine/tuning.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
 import type { PackedModel } from "../models/packed.ts";
@@ -13,6 +14,7 @@ export interface RoundOptions {
   readonly threads: number;
   /** Of the KV cache; default: the engine's. */
   readonly kvFormat?: KvFormat;
+  readonly tuning?: TuningOptions;
   /** Also the length of an encoder's input. */
   readonly promptTokens: number;
   readonly decodeTokens: number;
@@ -48,11 +50,12 @@ export function ownEntrant(model: PackedModel, options: RoundOptions): Entrant {
 }
 
 async function openDecoder(model: PackedModel, options: RoundOptions): Promise<Runner> {
-  const { threads, kvFormat, promptTokens, decodeTokens, context, streams } = options;
+  const { threads, kvFormat, tuning, promptTokens, decodeTokens, context, streams } = options;
   const contextLength = Math.max(promptTokens + 1, DECODE_PROMPT + decodeTokens, context ?? 0);
   const engine = await loadEngine(model, {
     threads,
     kvFormat,
+    tuning,
     // Text that a random model makes soon repeats itself: drafts would come true as they never do.
     speculation: false,
     contextLength,
@@ -75,9 +78,9 @@ async function openDecoder(model: PackedModel, options: RoundOptions): Promise<R
 
 async function openEncoder(
   model: PackedModel,
-  { threads, kvFormat, promptTokens }: RoundOptions,
+  { threads, kvFormat, tuning, promptTokens }: RoundOptions,
 ): Promise<Runner> {
-  const engine = await loadEngine(model, { threads, kvFormat });
+  const engine = await loadEngine(model, { threads, kvFormat, tuning });
   const prompts = new Prompts(engine.vocabSize);
   return {
     round: () => forwards(promptTokens, () => engine.encode(prompts.next(promptTokens))),

@@ -13,7 +13,7 @@ import { median, type Spread, spread } from "./spread.ts";
 import { takeTurns, type TurnOptions, type Work } from "./take_turns.ts";
 
 export interface BenchEngineOptions
-  extends Pick<OpenModelOptions, "values" | "threads" | "kvFormat">, TurnOptions {
+  extends Pick<OpenModelOptions, "values" | "threads" | "kvFormat" | "tuning">, TurnOptions {
   readonly peers: readonly PeerName[];
   /** The checkpoint the peers run; needed when there are any. */
   readonly peerModel: string | null;
@@ -60,11 +60,12 @@ const speedOf = ({ median }: Summary<Work>): Speed => ({
 });
 
 export async function benchEngine(path: string, wanted: BenchEngineOptions): Promise<BenchEngineReport> {
-  const { values, threads, kvFormat, streams, repeats, peerModel } = wanted;
+  const { values, threads, kvFormat, tuning, streams, repeats, peerModel } = wanted;
   const own = await openOwn(path, "oatmill", {
     values,
     threads,
     kvFormat,
+    tuning,
     maxSequences: Math.max(1, streams),
   });
   const contenders: Contender[] = [own];

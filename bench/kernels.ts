@@ -18,11 +18,11 @@ import {
   type Shape2,
   type WeightFormat,
 } from "../kernels/layout.ts";
-import { chosenModules, probeEncoding, readModule, writeConstants } from "../kernels/load.ts";
+import { chosenModule, probeEncoding, readModule, tileWork, writeConstants } from "../kernels/load.ts";
 import { countLoops, type Loop } from "../kernels/loop_counts.ts";
 import { kernelName, LINEAR_MODULES, type LinearModule, weightFormat } from "../kernels/manifest.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows } from "../kernels/packers.ts";
-import { chooseAccumulate } from "../kernels/tune.ts";
+import { toChoice, tune } from "../kernels/tune.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { Pool } from "./_kernels_pool.ts";
 import { measureMachine, type SEQUENCES } from "./machine.ts";
@@ -34,6 +34,8 @@ export interface BenchKernelsOptions {
   readonly formats?: readonly string[];
   /** Every variant of the formats instead of the one that the engine would choose here. */
   readonly allVariants?: boolean;
+  /** false: the variants that the engine takes without measuring; default true. */
+  readonly autotune?: boolean;
   /** `DEFAULT_MODELS` when absent. */
   readonly models?: readonly SyntheticShape[];
   /** Instead of the models' layers. */
@@ -127,8 +129,8 @@ const RUNS = 40;
 /** Groups that fit the second-level cache with every format of 11008 columns. */
 const WARM_UP_GROUPS = 4;
 const WARM_UP_LIMIT_MS = 5000;
-/** Optimised code takes less than this share of the first code's time (q8, w6q4: 0.15 to 0.3). */
-const OPTIMISED = 0.5;
+/** Optimised code takes less than this share of the first code's time (q8, w6q4: 0.3 to 0.55). */
+const OPTIMISED = 0.7;
 /** Rows packed from random weights; the others repeat them. */
 const SAMPLE_ROWS = 16;
 
@@ -213,22 +215,23 @@ function callArguments(
 }
 
 /**
- * Runs a kernel until V8 has replaced its first, unoptimised code: then a call in the cache takes less than half of
+ * Runs a kernel until V8 has replaced its first, unoptimised code: then a call in the cache takes half of
  * the time. Compiling takes 20 to 200 ms beside the run.
  */
 async function warmUp(bench: Bench, file: string, work: Work): Promise<void> {
-  const run = (runs: number) =>
-    bench.pool.best(1, () => ({
+  const perCall = async (calls: number, runs: number) =>
+    await bench.pool.best(1, () => ({
       file,
       name: `mv_b${work.batch}`,
       args: callArguments(bench, work, { thread: 0, weights: bench.weights }),
-      calls: 20,
+      calls,
       stride: 0,
       wrap: 1,
       runs,
-    }));
-  const first = await run(1), end = performance.now() + WARM_UP_LIMIT_MS;
-  while (await run(5) > first * OPTIMISED && performance.now() < end) {
+    })) / calls;
+  // The very first call compiles that first code, which the next few run.
+  const first = await perCall(1, 6), end = performance.now() + WARM_UP_LIMIT_MS;
+  while (await perCall(20, 5) > first * OPTIMISED && performance.now() < end) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
@@ -281,7 +284,7 @@ async function measureLinear(
   return {
     name: kernelName(module, batch),
     format: module.name,
-    variant: module.accumulate,
+    variant: module.variant,
     model: layer.model,
     layer: layer.layer,
     shape,
@@ -328,11 +331,17 @@ export async function benchKernels(options: BenchKernelsOptions = {}): Promise<B
   const names = options.formats ?? DEFAULT_FORMATS;
   const unknown = names.find((name) => !LINEAR_MODULES.some((module) => module.name === name));
   if (unknown) throw new RangeError(`Cannot find weight format "${unknown}" in the manifest`);
-  const variants = options.allVariants ? LINEAR_MODULES : chosenModules(await chooseAccumulate());
-  const modules = names.flatMap((name) => variants.filter((module) => module.name === name));
+  const batches = options.batches ?? DEFAULT_BATCHES;
+  const choice = options.autotune ?? true ? toChoice(names, await tune(names, {})) : {};
+  const modulesOf = (name: string, batch: TileSize): readonly LinearModule[] =>
+    options.allVariants
+      ? LINEAR_MODULES.filter((module) => module.name === name)
+      : [chosenModule(name, tileWork(batch), choice)];
+  const modules = [
+    ...new Set(names.flatMap((name) => batches.flatMap((batch) => modulesOf(name, batch)))),
+  ];
   const layers: readonly Layer[] = options.shapes?.map((shape) => ({ shape, model: null, layer: null })) ??
     (options.models ?? DEFAULT_MODELS).flatMap(layersOf);
-  const batches = options.batches ?? DEFAULT_BATCHES;
   const cores = navigator.hardwareConcurrency;
   const threads = options.threads ?? cores, allThreads = Math.max(threads, cores);
 
@@ -390,7 +399,8 @@ export async function benchKernels(options: BenchKernelsOptions = {}): Promise<B
   for (const module of modules) {
     const loops = countLoops(bytes.get(module.file)!);
     const format = weightFormat(module, BLOCK_CHUNKS);
-    for (const batch of batches) {
+    const used = batches.filter((batch) => modulesOf(module.name, batch).includes(module));
+    for (const batch of used) {
       await warmUp(bench, module.file, { format, shape: layers[0].shape, batch, groups: WARM_UP_GROUPS });
     }
     let filled = 0;
@@ -398,7 +408,7 @@ export async function benchKernels(options: BenchKernelsOptions = {}): Promise<B
       const dIn = layer.shape[1];
       if (dIn !== filled) fillWeights(arena, weights, weightBytes, packSample(format, [SAMPLE_ROWS, dIn]));
       filled = dIn;
-      for (const batch of batches) {
+      for (const batch of used) {
         const result = await measureLinear(bench, { module, loops, layer, batch });
         options.onResult?.(result);
         results.push(result);

@@ -128,7 +128,7 @@ function modelReport(
 
 /** Prompts and decodes as long as the shape allows. */
 function roundOptions(options: BenchSyntheticOptions): RoundOptions {
-  const { shape, against, kvFormat, context, decodeTokens, streams } = options;
+  const { shape, against, kvFormat, tuning, context, decodeTokens, streams } = options;
   const threads = options.threads ?? navigator.hardwareConcurrency;
   const { contextLength, attention: { causal } } = SYNTHETIC_SPECS[shape];
   const fail = (why: string) => new OatmillError("invalid_request", `Cannot measure "${shape}": ${why}`);
@@ -143,6 +143,7 @@ function roundOptions(options: BenchSyntheticOptions): RoundOptions {
   return {
     threads,
     kvFormat,
+    tuning,
     promptTokens,
     decodeTokens: Math.min(decodeTokens, contextLength / 2),
     context,

@@ -9,8 +9,10 @@ import { OatmillError } from "../errors.ts";
 import { isArtifact } from "../models/formats/artifact.ts";
 import { SOURCE_NOTE } from "./compress.ts";
 import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
+import { tuningOf } from "./tuning.ts";
 
 export interface BenchEngineCommandOptions extends Pick<OpenModelOptions, "values" | "threads"> {
+  readonly autotune?: boolean;
   readonly peer?: boolean;
   /** Of --peers: only these. */
   readonly peers?: readonly PeerName[];
@@ -29,6 +31,7 @@ export async function benchEngineCommand(path: string, options: BenchEngineComma
   const bar = new ProgressBar();
   const report = await benchEngine(path, {
     ...options,
+    tuning: tuningOf(options),
     values: options.values ?? "f32",
     kvFormat: options.kv,
     promptTokens: options.promptTokens ?? 512,

@@ -6,7 +6,7 @@ import type { Shape2 } from "../kernels/layout.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { note, printResult, table } from "./output.ts";
 
-export interface BenchKernelsCommandOptions extends Pick<BenchKernelsOptions, "threads"> {
+export interface BenchKernelsCommandOptions extends Pick<BenchKernelsOptions, "threads" | "autotune"> {
   readonly kernel?: readonly string[];
   readonly shape?: readonly Shape2[];
   readonly model?: readonly SyntheticShape[];
@@ -16,7 +16,7 @@ export interface BenchKernelsCommandOptions extends Pick<BenchKernelsOptions, "t
 }
 
 export async function benchKernelsCommand(options: BenchKernelsCommandOptions): Promise<void> {
-  const { kernel, shape, model, batch, threads, all } = options;
+  const { kernel, shape, model, batch, threads, all, autotune } = options;
   const report = await benchKernels({
     formats: kernel,
     shapes: shape,
@@ -24,6 +24,7 @@ export async function benchKernelsCommand(options: BenchKernelsCommandOptions): 
     batches: batch,
     threads,
     allVariants: all,
+    autotune,
     onResult: (r) =>
       note(
         `${r.name} ${r.shape.join("x")}: ${r.gw_per_second.toFixed(1)} Gw/s, ${

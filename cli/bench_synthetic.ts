@@ -5,6 +5,7 @@ import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { DenseValues } from "../models/pack_dense.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
+import { tuningOf } from "./tuning.ts";
 
 export interface BenchSyntheticCommandOptions {
   readonly synthetic: SyntheticShape;
@@ -14,6 +15,7 @@ export interface BenchSyntheticCommandOptions {
   readonly against: readonly Rival[];
   readonly threads?: number;
   readonly kv?: KvFormat;
+  readonly autotune?: boolean;
   readonly promptTokens?: number;
   readonly decodeTokens: number;
   readonly context?: number;
@@ -34,6 +36,7 @@ export async function benchSyntheticCommand(options: BenchSyntheticCommandOption
     against: options.against,
     threads: options.threads,
     kvFormat: options.kv,
+    tuning: tuningOf(options),
     promptTokens: options.promptTokens,
     decodeTokens: options.decodeTokens,
     context: options.context ?? null,

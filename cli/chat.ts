@@ -7,8 +7,10 @@ import { GREEDY } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
 import { note, write } from "./output.ts";
+import { tuningOf } from "./tuning.ts";
 
 export interface ChatOptions extends Pick<OpenModelOptions, "values" | "threads"> {
+  readonly autotune?: boolean;
   readonly system?: string;
   readonly maxTokens: number;
   readonly temperature: number;
@@ -16,7 +18,11 @@ export interface ChatOptions extends Pick<OpenModelOptions, "values" | "threads"
 }
 
 export async function chat(path: string, options: ChatOptions): Promise<void> {
-  const model = await openModel(path, { values: options.values, threads: options.threads });
+  const model = await openModel(path, {
+    values: options.values,
+    threads: options.threads,
+    tuning: tuningOf(options),
+  });
   const lines = createInterface({
     input: process.stdin,
     output: process.stdout,

@@ -5,8 +5,10 @@ import type { Engine } from "../engine/types.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import { OatmillError } from "../errors.ts";
 import { printResult, ProgressBar } from "./output.ts";
+import { tuningOf } from "./tuning.ts";
 
 export interface EvalOptions extends Pick<OpenModelOptions, "values" | "threads"> {
+  readonly autotune?: boolean;
   readonly text: string;
   readonly kv?: KvFormat;
   readonly maxTokens?: number;
@@ -23,6 +25,7 @@ export async function evalCommand(path: string, options: EvalOptions): Promise<v
     values: options.values,
     threads: options.threads,
     kvFormat: options.kv,
+    tuning: tuningOf(options),
   });
   try {
     const tokenizer = needTokenizer(model);

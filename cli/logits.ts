@@ -2,8 +2,10 @@
 import { openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
 import { printResult, table } from "./output.ts";
+import { tuningOf } from "./tuning.ts";
 
 export interface LogitsOptions extends Pick<OpenModelOptions, "values" | "threads"> {
+  readonly autotune?: boolean;
   readonly ids: readonly number[];
   readonly all?: boolean;
   readonly json?: boolean;
@@ -11,7 +13,11 @@ export interface LogitsOptions extends Pick<OpenModelOptions, "values" | "thread
 
 export async function logits(path: string, options: LogitsOptions): Promise<void> {
   const { ids, all = false } = options;
-  const model = await openModel(path, { values: options.values, threads: options.threads });
+  const model = await openModel(path, {
+    values: options.values,
+    threads: options.threads,
+    tuning: tuningOf(options),
+  });
   try {
     const { vocabSize } = model.engine;
     const outside = ids.find((id) => id >= vocabSize);

@@ -73,6 +73,11 @@ const kv = () =>
     "--kv <format>",
     "how keys and values are stored (default: int8, f32 beside weights in f32)",
   ).choices(KV_FORMATS);
+const noAutotune = () =>
+  new Option(
+    "--no-autotune",
+    "the same kernels everywhere, instead of those that are faster on this machine",
+  );
 const values = () =>
   new Option("--values <kind>", "how the weights of a model that is no artifact are held").choices(VALUES)
     .default("f32");
@@ -111,6 +116,7 @@ function addServe(program: Command): void {
       new Option("--max-waiting <n>", "most waiting generations; more get 429").argParser(integer(0)),
     )
     .option("--no-prefix-cache", "compute every prompt anew, also what earlier ones began with")
+    .addOption(noAutotune())
     .option("--no-speculation", "compute one token of a generation a step, also where it repeats its text")
     .addOption(new Option("--max-loaded <n>", "most models kept in memory").default(4).argParser(integer(1)))
     .addOption(
@@ -176,6 +182,7 @@ function addEval(program: Command): void {
     )
     .addOption(values())
     .addOption(kv())
+    .addOption(noAutotune())
     .addOption(threads())
     .addOption(json())
     .action(async (model, options) => await (await import("./eval.ts")).evalCommand(model, options));
@@ -232,6 +239,7 @@ function addBench(program: Command): void {
       new Option("--memory <GiB>", "synthetic: weights loaded at once; more are loaded anew for each round")
         .default(12).argParser(integer(1)),
     )
+    .addOption(noAutotune())
     .addOption(threads())
     .addOption(json())
     .action(async (model, options, command: Command) => {
@@ -271,6 +279,7 @@ function addBench(program: Command): void {
       ),
     )
     .option("--all", "every variant of the kernels, not only the one chosen for this machine")
+    .addOption(noAutotune())
     .addOption(threads())
     .addOption(json())
     .action(async (options) => await (await import("./bench_kernels.ts")).benchKernelsCommand(options));
@@ -285,6 +294,7 @@ function addSmall(program: Command): void {
     .addOption(new Option("--temperature <t>", "0 is greedy").default(0.7).argParser(number(0, 2)))
     .addOption(new Option("--seed <n>").argParser(integer(0)))
     .addOption(values())
+    .addOption(noAutotune())
     .addOption(threads())
     .action(async (model, options) => await (await import("./chat.ts")).chat(model, options));
   program.command("inspect")
@@ -298,6 +308,7 @@ function addSmall(program: Command): void {
     .addOption(new Option("--ids <list>", "token ids, as in 1,2,3").makeOptionMandatory().argParser(idList))
     .option("--all", "of every position")
     .addOption(values())
+    .addOption(noAutotune())
     .addOption(threads())
     .addOption(json())
     .action(async (model, options) => await (await import("./logits.ts")).logits(model, options));

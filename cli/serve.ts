@@ -10,6 +10,7 @@ export interface ServeOptions {
   readonly host: string;
   readonly port: number;
   readonly data: string;
+  readonly autotune: boolean;
   readonly threads?: number;
   readonly context?: number;
   readonly kv?: KvFormat;
@@ -29,7 +30,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   /** performance.now() counts from Deno's own start. */
   const importsMs = performance.now();
   const { host, port, data, threads, context, kv, maxLoaded, maxUploadBytes } = options;
-  const { maxSequences, maxWaiting, prefixCache, speculation } = options;
+  const { maxSequences, maxWaiting, prefixCache, speculation, autotune } = options;
   const stop = Promise.withResolvers<void>();
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -50,6 +51,7 @@ export async function serve(options: ServeOptions): Promise<void> {
       maxWaiting,
       prefixCache,
       speculation,
+      tuning: { autotune },
     },
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,

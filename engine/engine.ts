@@ -5,7 +5,6 @@
 import { OatmillError } from "../errors.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
 import { ATTENTION_MODULES } from "../kernels/manifest.ts";
-import { chooseAccumulate } from "../kernels/tune.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
@@ -24,6 +23,7 @@ import {
   type GenerateRequest,
   GREEDY,
 } from "./types.ts";
+import { chooseKernels } from "./tuning.ts";
 import { readJob } from "./weights_reader.ts";
 import type { FromWorker, ToLeader, WorkerStats, WorkEvent, WorkKind } from "./worker_messages.ts";
 
@@ -88,7 +88,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     async () =>
       await loadKernelModules(
         ["base", ATTENTION_MODULES[kvFormat].name, ...plan.modules],
-        await accumulateChoice(),
+        await chooseKernels(model.tensors, options.tuning),
       ),
   );
   const encoding = await probeEncoding();
@@ -152,10 +152,6 @@ async function fill(
   }
   await file.confirm();
 }
-
-/** Which variant of the quantised kernels is faster here: ~20 ms, once a process. Results are the same bits. */
-let choice: ReturnType<typeof chooseAccumulate> | null = null;
-const accumulateChoice = () => choice ??= chooseAccumulate();
 
 /** What a waiting caller hears. */
 type Listener = (e: WorkEvent) => void;

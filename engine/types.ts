@@ -1,5 +1,6 @@
 /** What the engine is asked for and what it answers; plain data, so that it crosses worker borders. */
 import type { KvFormat } from "../kernels/kv_layout.ts";
+import type { TuningOptions } from "./tuning.ts";
 import type { LoadTimes } from "./load_times.ts";
 
 export interface SamplingOptions {
@@ -124,6 +125,8 @@ export interface EngineOptions {
   readonly prefixCache?: boolean;
   /** Try tokens that a text's own repetitions suggest, several a step; default true. Results are the same. */
   readonly speculation?: boolean;
+  /** Which variants of the kernels run; default: those that are faster here, measured once a process. */
+  readonly tuning?: TuningOptions;
   /** Most bytes of one WebAssembly memory; default (and most): what 32-bit addresses reach. */
   readonly memoryLimitBytes?: number;
   /** Takes the times of the load. */

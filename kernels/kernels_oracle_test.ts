@@ -40,7 +40,10 @@ const arena = new Arena(64 << 20);
 const names = ["base", ...LINEAR_MODULES.map(({ name }) => name)];
 const kernels = bindKernels(await loadKernelModules(names), arena.memory);
 /** The `i32` variants of the quantised formats. */
-const otherKernels = bindKernels(await loadKernelModules(names, { 4: "i32", 8: "i32" }), arena.memory);
+const I32 = Object.fromEntries(
+  LINEAR_MODULES.map(({ name }) => [name, { decode: "i32", batched: "i32" }]),
+);
+const otherKernels = bindKernels(await loadKernelModules(names, I32), arena.memory);
 const { base } = kernels;
 const machine = await probeEncoding();
 

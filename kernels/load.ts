@@ -43,32 +43,49 @@ export function createMemory(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
 }
 
-/** The variant of the linear modules to load, by bits of their codes; see `chooseAccumulate()`. */
-export type AccumulateChoice = Readonly<Record<4 | 8, "i16" | "i32">>;
+/** Hash of the source that a generated module was made from. @param file its name in the manifest */
+export async function readSourceHash(file: string): Promise<string> {
+  const sidecar = JSON.parse(await Deno.readTextFile(new URL(`./gen/${file}.json`, import.meta.url)));
+  return sidecar.sourceSha256;
+}
 
-/** The linear modules of a choice: one variant of each quantised format, and `f32`. */
-export const chosenModules = (choice: AccumulateChoice): LinearModule[] =>
-  LINEAR_MODULES.filter(({ name, accumulate }) =>
-    accumulate === "f32" || accumulate === choice[name.endsWith("q4") ? 4 : 8]
-  );
+/** Which tiles a variant is chosen for: those of one row, or all larger ones. */
+export type TileWork = "decode" | "batched";
+export const tileWork = (size: number): TileWork => size === 1 ? "decode" : "batched";
+
+/** Variants (manifest.ts) to load, by format; a format that is not named has its first one. See `tune()`. */
+export type KernelChoice = Readonly<Record<string, Readonly<Record<TileWork, string>>>>;
+
+/** @throws {RangeError} for a format that the manifest does not list */
+export function chosenModule(name: string, work: TileWork, choice: KernelChoice): LinearModule {
+  const modules = LINEAR_MODULES.filter((module) => module.name === name);
+  if (modules.length === 0) throw new RangeError(`Cannot find weight format "${name}" in the manifest`);
+  return modules.find(({ variant }) => variant === choice[name]?.[work]) ?? modules[0];
+}
 
 /** Bytes of a generated module. @param file its name in the manifest */
 export const readModule = (file: string): Promise<Uint8Array<ArrayBuffer>> =>
   Deno.readFile(new URL(`./gen/${file}.wasm`, import.meta.url));
 
+/** Key of a format's module for tiles of one row, where it is another than for the larger ones. */
+const decodeKey = (name: string): string => `${name} decode`;
+
 /** Compiles modules by name (manifest.ts). Main thread; modules can be posted to workers. */
 export async function loadKernelModules(
   names: readonly string[],
-  choice: AccumulateChoice = { 4: "i16", 8: "i16" },
+  choice: KernelChoice = {},
 ): Promise<Map<string, WebAssembly.Module>> {
-  const files = new Map(chosenModules(choice).map((module) => [module.name, module.file]));
+  const linear = new Set(LINEAR_MODULES.map((module) => module.name));
+  const files = [...new Set(names)].flatMap((name): [string, string][] => {
+    if (!linear.has(name)) return [[name, name]];
+    const batched = chosenModule(name, "batched", choice).file;
+    const decode = chosenModule(name, "decode", choice).file;
+    return [[name, batched], ...(decode === batched ? [] : [[decodeKey(name), decode] as [string, string]])];
+  });
   const load = async (
-    name: string,
-  ): Promise<[string, WebAssembly.Module]> => [
-    name,
-    await WebAssembly.compile(await readModule(files.get(name) ?? name)),
-  ];
-  return new Map(await Promise.all([...new Set(names)].map(load)));
+    [key, file]: [string, string],
+  ): Promise<[string, WebAssembly.Module]> => [key, await WebAssembly.compile(await readModule(file))];
+  return new Map(await Promise.all(files.map(load)));
 }
 
 // The generator fixes the exports' types: a module that lacks one fails the oracle tests.
@@ -99,8 +116,13 @@ export function bindKernels(
   for (const name of new Set(LINEAR_MODULES.map((module) => module.name))) {
     const module = modules.get(name);
     if (!module) continue;
-    const exports = instantiate(module, memory);
-    for (const b of TILE_SIZES) linear.set(`${name} ${b}`, exports[`mv_b${b}`] as LinearKernel);
+    const batched = instantiate(module, memory);
+    const decodeModule = modules.get(decodeKey(name));
+    const decode = decodeModule ? instantiate(decodeModule, memory) : batched;
+    for (const b of TILE_SIZES) {
+      const exports = tileWork(b) === "decode" ? decode : batched;
+      linear.set(`${name} ${b}`, exports[`mv_b${b}`] as LinearKernel);
+    }
   }
   const attention = new Map(KV_FORMATS.flatMap((format) => {
     const module = modules.get(ATTENTION_MODULES[format].name);

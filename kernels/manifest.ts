@@ -19,6 +19,11 @@ export interface LinearModule {
   readonly file: string;
   readonly format: LinearFormat;
   readonly accumulate: Accumulate;
+  /**
+   * What tells the modules of one format apart. All compute the same bits; the first in the table is taken where nothing
+   * was measured. Formats of one kind and width have the same variants.
+   */
+  readonly variant: string;
 }
 
 /** A module written out in AssemblyScript: its parts in `templates/`, joined in this order. */
@@ -57,13 +62,14 @@ const quantized: readonly LinearFormat[] = [
 
 function linearModule(format: LinearFormat, accumulate: Accumulate): LinearModule {
   const name = format.kind === "windows" ? `w${format.windows}q${format.bits}` : format.kind;
-  return { kind: "linear", name, file: accumulate === "i32" ? `${name}_i32` : name, format, accumulate };
+  const file = accumulate === "i32" ? `${name}_i32` : name;
+  return { kind: "linear", name, file, format, accumulate, variant: accumulate };
 }
 
 /**
  * Quantised formats come twice. `i16`: pair sums in 16 bits, then a multiply-add with ones, for 4-bit codes only after 8
  * vectors. `i32`: the dot product straight into 32 bits, better where it is one instruction (AVX-VNNI, ARM dot products);
- * elsewhere V8 makes three of it and rebuilds the ones (Zen 5 without it: -20 to -35 %). `chooseAccumulate()` measures.
+ * elsewhere V8 makes three of it and rebuilds the ones (Zen 5 without it: -20 to -35 %). `tune()` measures.
  */
 export const LINEAR_MODULES: readonly LinearModule[] = [
   linearModule({ kind: "f32" }, "f32"),

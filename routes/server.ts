@@ -3,6 +3,7 @@ import type { DatabaseSync } from "node:sqlite";
 import project from "../deno.json" with { type: "json" };
 import type { LoadTimes } from "../engine/load_times.ts";
 import { openModel } from "../engine/open_model.ts";
+import type { TuningOptions } from "../engine/tuning.ts";
 import type { EngineOptions } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
 import { DataFolder } from "../store/data_folder.ts";
@@ -55,7 +56,12 @@ export class Server implements AsyncDisposable {
       otlpEndpoint: options.otlpEndpoint,
       exportIntervalMs: options.otlpIntervalMs,
     });
-    const open = (path: string) => openModel(path, options.engine);
+    const tuning: TuningOptions = {
+      ...options.engine.tuning,
+      file: data.tuning,
+      onChoice: ({ from, variants }) => log("info", "kernels chosen", { from, ...variants }),
+    };
+    const open = (path: string) => openModel(path, { ...options.engine, tuning });
     const { maxLoaded, idleMs } = options;
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
     const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });

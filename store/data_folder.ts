@@ -4,6 +4,7 @@
  * - `oatmill.db`  models and jobs (SQLite, WAL)
  * - `models/F/`   one artifact folder per model; `models.folder` in the database says which is whose
  * - `tmp/F/`      everything unfinished: uploads, artifacts being written or deleted. What is there at start is rubbish.
+ * - `tuning.json` what the autotuner measured; may be deleted at any time
  * - `lock`        held by the one process that uses the folder
  */
 import { join, resolve } from "node:path";
@@ -30,6 +31,10 @@ export class DataFolder implements Disposable {
 
   get database(): string {
     return join(this.root, "oatmill.db");
+  }
+  /** Which variants of the kernels are fastest on this machine (engine/tuning.ts). */
+  get tuning(): string {
+    return join(this.root, "tuning.json");
   }
   modelPath(folder: string): string {
     return join(this.root, "models", folder);
