@@ -5,8 +5,7 @@ import type { LinearName } from "./spec.ts";
 import { openCheckpoint } from "./open.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
 
-/** What the manifest asks for every file. */
-/** What hangs never ends; a busy machine only takes longer. */
+/** The manifest asks for 2 s of every file; ten times as much passes on a machine that is shared. */
 const MAX_MS = 20_000;
 
 interface Attack {
