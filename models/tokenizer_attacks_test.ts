@@ -4,8 +4,7 @@ import { readJsonFile } from "./formats/json_file.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
 
-/** The manifest allows 2 s; encoding user text has to stay far below. */
-/** What hangs never ends; a busy machine only takes longer. */
+/** The manifest allows 2 s; ten times as much passes on a machine that is shared. */
 const MAX_MS = 20_000;
 
 async function attempt(file: string): Promise<OatmillError | null> {
