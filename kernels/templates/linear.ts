@@ -9,6 +9,9 @@
  * - a body is one chunk of 64 columns: unrolling two brings nothing more; a shorter last chunk of a dense format is a
  *   loop (q8 against 64 padded columns, batch 1 and 8: 52 columns +4 %, +24 %; 36 columns +30 %, +60 %);
  * - 8 accumulators, the decoded vectors and the constants fill the 15 usable registers of x64: no more in a pass.
+ * Tried and left out (Zen 4): tiles of 16 tokens (-3 %: passes of 4 tokens share all there is to share); a load some
+ * lines ahead of the stream, so that it is there in time (from memory half the speed or less: it confuses the prefetcher);
+ * activations of 4 columns by one load and shuffles (q8, batch 1: +7 % in the cache, nothing from memory; batch 4: -3 %).
  * Without the bounds checks (a V8 flag, unsafe) the kernels would run 3 to 12 % faster: what is left is arithmetic.
  * The first operand of a relaxed dot is the signed weight, the second the activation (abi.ts, encodings).
  */
