@@ -16,6 +16,9 @@ Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest
     9,
   ]);
   assert.equal(merged.refine, true);
+  const dense = (o: { dense?: ("q" | "o")[] }) =>
+    recipeSchema.parse(mergeRecipe({ dense: ["v"] }, { out: "x", refine: true, ...o })).dense;
+  assert.deepEqual([dense({}), dense({ dense: ["q", "o"] }), dense({ dense: [] })], [["v"], ["q", "o"], []]);
   assert.equal(recipeSchema.parse(mergeRecipe({}, { out: "x", refine: false })).refine, false);
 });
 

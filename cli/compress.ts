@@ -4,6 +4,7 @@ import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { RecipeInput } from "../models/recipe.ts";
+import type { LinearName } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 
 /** Beside an artifact made here: where its source lies, for `bench engine --peer`. Never handed out or read by a server. */
@@ -16,6 +17,7 @@ export interface CompressCommandOptions {
   readonly method?: RecipeInput["method"];
   readonly rate?: number;
   readonly rankRatio?: number;
+  readonly dense?: LinearName[];
   readonly allocation?: "uniform" | "owl";
   readonly pattern?: RecipeInput["pattern"];
   readonly values?: RecipeInput["values"];
@@ -45,6 +47,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
       method: o.method,
       rate: o.rate,
       rank_ratio: o.rankRatio,
+      dense: o.dense,
       pattern: o.pattern,
       values: o.values,
       iterations: o.iterations,

@@ -11,6 +11,7 @@ import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { KV_FORMATS } from "../kernels/kv_layout.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import { METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
+import { LINEAR_NAMES } from "../models/spec.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import { note, print } from "./output.ts";
 
@@ -147,6 +148,11 @@ function addCompress(program: Command): void {
     .addOption(new Option("--rate <share>", "share of block-weight parameters to remove").argParser(share))
     .addOption(
       new Option("--rank-ratio <share>", "share of kept parameters for the low-rank part").argParser(share),
+    )
+    .addOption(
+      new Option("--dense <layers>", `layers that stay dense, of ${LINEAR_NAMES.join(", ")}`).argParser(
+        listOf(LINEAR_NAMES),
+      ),
     )
     .addOption(
       new Option("--allocation <kind>", "how the rate is spread over blocks").choices(["uniform", "owl"]),

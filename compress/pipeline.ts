@@ -32,6 +32,7 @@ import {
   type Residual,
   runBlockOver,
 } from "./forward/dense_forward.ts";
+import { sparseRate } from "./dense_layers.ts";
 import type { LayerResult } from "./layer.ts";
 import { LinalgPool } from "./linalg/pool.ts";
 import { ProgressReporter } from "./progress.ts";
@@ -61,7 +62,8 @@ export async function compress(options: CompressOptions): Promise<CompressResult
   const checkpoint = await progress.time("read", () => openCheckpoint(options.source));
   try {
     using pool = new LinalgPool(options.threads);
-    // Before hours of work, not at their end: an artifact's tokenizer is one that was checked.
+    // Before hours of work, not at their end: that the rate can be met, and that the artifact's tokenizer was checked.
+    sparseRate(checkpoint.spec, recipe);
     if (checkpoint.tokenizerFiles) checkTokenizerJson(checkpoint.tokenizerFiles.tokenizer);
     const writer = await ArtifactWriter.create(options.out, { maxTensors: maxTensors(checkpoint.spec) });
     try {
@@ -225,13 +227,15 @@ class Compression {
     return { calibration: embed(table, calibration, width), heldOut: embed(table, heldOut, width) };
   }
 
-  /** Rates of the blocks. OWL takes its outlier ratios from a dense pass of its own over a few sequences. */
+  /** Rates of the blocks' layers that are compressed. OWL takes its outlier ratios from a dense pass of its own over a few sequences. */
   async #rates(calibration: Residual): Promise<number[]> {
     const { recipe, checkpoint, progress, pool } = this.context;
     const { blocks, hiddenSize } = checkpoint.spec;
-    if (recipe.allocation.kind === "uniform" || recipe.method === "none") {
-      return uniformRates(blocks, recipe.rate);
+    const rate = sparseRate(checkpoint.spec, recipe);
+    if (recipe.allocation.kind === "uniform" || recipe.method === "none" || rate === 0) {
+      return uniformRates(blocks, rate);
     }
+    const names = linearNames(checkpoint.spec).filter((name) => !recipe.dense.includes(name));
     return await progress.time("allocate", async () => {
       const { length } = calibration, sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
       const data = toShared(calibration.data.subarray(0, sequences * length * hiddenSize));
@@ -248,14 +252,14 @@ class Compression {
           write: true,
           sink: false,
         });
-        const layers = linearNames(checkpoint.spec).map((name) => ({
+        const layers = names.map((name) => ({
           W: weights[name].data,
           d: statistics![LINEAR_INPUT[name]].d,
         }));
         ratios.push(await pool.run<"outliers">({ kind: "outliers", layers, m: recipe.allocation.m }));
         progress.report("allocate", i + 1, blocks);
       }
-      return owlRates(ratios, { rate: recipe.rate, lambda: recipe.allocation.lambda });
+      return owlRates(ratios, { rate, lambda: recipe.allocation.lambda });
     });
   }
 
@@ -315,7 +319,7 @@ class Compression {
         shape: [shape[0], shape[1]],
         d: input?.d ?? null,
         H: input?.H ?? null,
-        rate,
+        rate: recipe.dense.includes(name) ? 0 : rate,
         recipe,
         blockChunks: this.#blockChunks,
         replace: recipe.calibration.statistics === "sequential",

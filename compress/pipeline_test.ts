@@ -69,6 +69,35 @@ for (
     }));
 }
 
+Deno.test("compress() leaves layers dense that the recipe names, and the rate of the whole as it is", () =>
+  inFolder(async (dir) => {
+    const out = join(dir, "out");
+    const result = await compress({
+      source: SOURCE,
+      out,
+      recipe: recipe({ dense: ["v", "o"], values: "int4", allocation: "uniform" }),
+    });
+    const { layers, tensors, perplexity } = result.header;
+    assert.ok(Math.abs(meanRate(result) - 0.4) < 0.02, `mean rate ${meanRate(result)}`);
+    assert.ok(perplexity!.compressed < perplexity!.dense * PERPLEXITY_BOUND, JSON.stringify(perplexity));
+    const formats = new Map(tensors.map(({ name, format }) => [name, format.kind]));
+    for (const { name, rate, kept, error } of layers) {
+      const stays = /\.[vo]$/.test(name);
+      assert.equal(formats.get(`${name}.w`), stays ? "q8" : undefined, name); // int4 values leave dense layers at int8
+      assert.equal(formats.get(`${name}.s`), stays ? undefined : "windows", name);
+      if (stays) assert.ok(rate === 0 && kept === 1 && error < 0.001, name);
+      else assert.ok(rate > 0.4, name);
+    }
+  }));
+
+Deno.test("compress() refuses to leave so much dense that the rate cannot be met", () =>
+  inFolder(async (dir) => {
+    const dense = ["gate", "up", "down"] as const;
+    const work = compress({ source: SOURCE, out: join(dir, "out"), recipe: recipe({ dense: [...dense] }) });
+    await assert.rejects(work, hasCode("invalid_recipe"));
+    assert.deepEqual(left(dir), []);
+  }));
+
 Deno.test("compress() without compression only packs", () =>
   inFolder(async (dir) => {
     const out = join(dir, "out");

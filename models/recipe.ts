@@ -3,10 +3,13 @@
  * not cost an hour.
  */
 import { z } from "@hono/zod-openapi";
+import { LINEAR_NAMES } from "./spec.ts";
 
 export const METHODS = ["none", "magnitude", "wanda", "oats"] as const;
 export const PATTERNS = ["unstructured", "windows"] as const;
 export const VALUES = ["f32", "int8", "int4"] as const;
+/** More cannot be asked for: what is left describes no model. */
+export const MAX_RATE = 0.95;
 
 const allocationSchema = z.strictObject({
   kind: z.enum(["uniform", "owl"]).default("owl").describe("How the rate is spread over the blocks"),
@@ -30,11 +33,14 @@ const calibrationSchema = z.strictObject({
 
 export const recipeSchema = z.strictObject({
   method: z.enum(METHODS).default("oats"),
-  rate: z.number().min(0).max(0.95).default(0.3).describe(
+  rate: z.number().min(0).max(MAX_RATE).default(0.3).describe(
     "Share of the block weights' parameters removed (ρ)",
   ),
   rank_ratio: z.number().min(0).max(1).default(0.25).describe(
     "Share of the kept parameters given to the low-rank part (κ)",
+  ),
+  dense: z.array(z.enum(LINEAR_NAMES)).max(LINEAR_NAMES.length).default([]).describe(
+    "Layers that stay dense in every block; the others lose more instead, so that the rate of the whole stays",
   ),
   pattern: z.enum(PATTERNS).default("windows"),
   allocation: z.preprocess((v) => typeof v === "string" ? { kind: v } : v, allocationSchema).prefault({}),

@@ -16,9 +16,18 @@ Deno.test("recipeSchema takes an allocation by its name alone", () => {
 
 Deno.test("recipeSchema refuses misspelt fields and values out of range", () => {
   for (
-    const bad of [{ ratee: 0.5 }, { calibration: { sequence: 3 } }, { rate: 1 }, { rate: "0.5" }, {
-      method: "magic",
-    }, { evaluate: { tokens: 1 } }]
+    const bad of [
+      { ratee: 0.5 },
+      { calibration: { sequence: 3 } },
+      { rate: 1 },
+      { rate: "0.5" },
+      {
+        method: "magic",
+      },
+      { dense: ["head"] },
+      { dense: "q" },
+      { evaluate: { tokens: 1 } },
+    ]
   ) {
     assert.equal(recipeSchema.safeParse(bad).success, false, JSON.stringify(bad));
   }

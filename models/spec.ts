@@ -40,8 +40,10 @@ export interface MlpSpec {
   readonly gated: boolean;
 }
 
-/** Linear layers of a block and the input each reads: layers with one input share its activation scales. */
-export type LinearName = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
+/** Linear layers of a block, in execution order. */
+export const LINEAR_NAMES = ["q", "k", "v", "o", "gate", "up", "down"] as const;
+export type LinearName = typeof LINEAR_NAMES[number];
+/** The input each layer reads: layers with one input share its activation scales. */
 export type InputName = "attn" | "o" | "mlp" | "down";
 export const LINEAR_INPUT: Readonly<Record<LinearName, InputName>> = {
   q: "attn",

@@ -1,0 +1,38 @@
+/** Layers that stay dense because a recipe says so, and what the others must lose instead. */
+import { OatmillError } from "../errors.ts";
+import { MAX_RATE, type Recipe } from "../models/recipe.ts";
+import { LINEAR_NAMES, linearShapes, type ModelSpec } from "../models/spec.ts";
+
+/**
+ * Rate of the layers that are compressed, so that all block weights together have the recipe's: ρ / f, where f is their
+ * share of the weights.
+ *
+ * @returns ρ in [0, 0.95]
+ * @throws {OatmillError} invalid_recipe when the model has no layer of a name, or the others cannot lose so much
+ */
+export function sparseRate(spec: ModelSpec, { method, rate, dense }: Recipe): number {
+  const shapes = linearShapes(spec);
+  const names = LINEAR_NAMES.filter((name) => shapes[name]);
+  const unknown = dense.find((name) => !names.includes(name));
+  if (unknown) {
+    throw new OatmillError(
+      "invalid_recipe",
+      `Cannot leave layer "${unknown}" dense: the model has only ${names.join(", ")}`,
+      "dense",
+    );
+  }
+  if (method === "none" || rate === 0) return rate;
+  const size = (some: readonly (typeof names)[number][]) =>
+    some.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1], 0);
+  const share = size(names.filter((name) => !dense.includes(name))) / size(names);
+  if (rate > MAX_RATE * share) {
+    throw new OatmillError(
+      "invalid_recipe",
+      `Cannot remove ${rate} of the block weights: with ${dense.join(", ")} dense the other layers hold ${
+        share.toFixed(3)
+      } of them and can lose ${(MAX_RATE * share).toFixed(3)} at most`,
+      "dense",
+    );
+  }
+  return rate / share;
+}
