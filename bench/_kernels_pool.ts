@@ -1,27 +1,23 @@
 /** The threads of `bench kernels`. */
 
 import type { Task, WorkerStart } from "./_kernels_worker.ts";
+import { Workers } from "./_workers.ts";
 
 /** A task without what the pool fills in. */
 export type PoolTask = Omit<Task, "threads" | "barrier">;
 
 export class Pool {
   private constructor(
-    private readonly workers: readonly Worker[],
+    private readonly workers: Workers,
     private readonly memory: WebAssembly.Memory,
     private readonly barrier: number,
   ) {}
 
   /** @param barrier address of four bytes that are the pool's own */
   static async start(threads: number, start: WorkerStart, barrier: number): Promise<Pool> {
-    const url = new URL("./_kernels_worker.ts", import.meta.url);
-    const pool = new Pool(
-      Array.from({ length: threads }, () => new Worker(url, { type: "module" })),
-      start.memory,
-      barrier,
-    );
-    await pool.ask(threads, () => start);
-    return pool;
+    const workers = new Workers(new URL("./_kernels_worker.ts", import.meta.url), threads);
+    await workers.ask(threads, () => start);
+    return new Pool(workers, start.memory, barrier);
   }
 
   /**
@@ -31,26 +27,14 @@ export class Pool {
    */
   async best(threads: number, task: (thread: number) => PoolTask): Promise<number> {
     new Int32Array(this.memory.buffer, this.barrier, 1)[0] = 0;
-    const times = await this.ask(
+    const times = await this.workers.ask<number[]>(
       threads,
       (thread) => ({ ...task(thread), threads, barrier: this.barrier }),
     );
     return Math.min(...times[0].map((_, run) => Math.max(...times.map((thread) => thread[run]))));
   }
 
-  private ask(threads: number, message: (thread: number) => Task | WorkerStart): Promise<number[][]> {
-    return Promise.all(
-      this.workers.slice(0, threads).map((worker, i) =>
-        new Promise<number[]>((resolve, reject) => {
-          worker.onmessage = ({ data }) => resolve(data);
-          worker.onerror = (event) => reject(new Error(event.message));
-          worker.postMessage(message(i));
-        })
-      ),
-    );
-  }
-
   [Symbol.dispose](): void {
-    for (const worker of this.workers) worker.terminate();
+    this.workers[Symbol.dispose]();
   }
 }

@@ -1,12 +1,24 @@
-/** `inspect`: what a model is, without loading its weights. */
+/** `inspect`: what a model is, without loading its weights; with --speed, which of its layers are fast here. */
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
+import type { SyntheticShape } from "../models/synthetic_shapes.ts";
+import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
+import { artifactSpeed, specSpeed, speedLines, type SpeedOptions } from "./inspect_speed.ts";
 import { megabytes, printResult, table } from "./output.ts";
 
-export async function inspect(path: string, options: { readonly json?: boolean }): Promise<void> {
+export interface InspectOptions extends SpeedOptions {
+  readonly json?: boolean;
+  readonly speed?: boolean;
+  /** The shape of a real model instead of a model. */
+  readonly synthetic?: SyntheticShape;
+}
+
+export async function inspect(path: string | undefined, options: InspectOptions): Promise<void> {
+  if (path === undefined) return await inspectShape(options.synthetic!, options);
   if (await isArtifact(path)) {
     const { header } = await openArtifact(path);
+    const speed = options.speed ? await artifactSpeed(header, options) : null;
     const { tensors, ...rest } = header;
     const lines = () => [
       ...specLines(header.name, header.spec),
@@ -26,12 +38,15 @@ export async function inspect(path: string, options: { readonly json?: boolean }
         ["layer", "rate", "rank", "kept", "bits", "error"],
         ...header.layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.error]),
       ]),
+      ...speed ? ["", ...speedLines(speed)] : [],
     ];
-    return printResult({ kind: "artifact", ...rest, tensors: tensors.length }, { json: options.json, lines });
+    const result = { kind: "artifact", ...rest, tensors: tensors.length, ...speed && { speed } };
+    return printResult(result, { json: options.json, lines });
   }
   const checkpoint = await openCheckpoint(path);
   try {
     const { spec, format, tensorBytes, tokenizerFiles } = checkpoint;
+    const speed = options.speed ? await specSpeed(spec, options) : null;
     const result = {
       kind: format,
       path,
@@ -40,16 +55,26 @@ export async function inspect(path: string, options: { readonly json?: boolean }
       parameters: parameterCount(spec),
       tokenizer: tokenizerFiles !== null,
       chat_template: tokenizerFiles?.chatTemplate !== null && tokenizerFiles !== null,
+      ...speed && { speed },
     };
     const lines = () => [
       ...specLines(path, spec),
       `stored as    ${format}, ${megabytes(tensorBytes)}`,
       `tokenizer    ${result.tokenizer ? "yes" : "no"}, chat template ${result.chat_template ? "yes" : "no"}`,
+      ...speed ? ["", ...speedLines(speed)] : [],
     ];
     printResult(result, { json: options.json, lines });
   } finally {
     checkpoint.close();
   }
+}
+
+async function inspectShape(shape: SyntheticShape, options: InspectOptions): Promise<void> {
+  const spec = SYNTHETIC_SPECS[shape];
+  const speed = options.speed ? await specSpeed(spec, options) : null;
+  const result = { kind: "synthetic", spec, parameters: parameterCount(spec), ...speed && { speed } };
+  const lines = () => [...specLines(shape, spec), ...speed ? ["", ...speedLines(speed)] : []];
+  printResult(result, { json: options.json, lines });
 }
 
 function specLines(name: string, spec: ModelSpec): string[] {

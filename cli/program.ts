@@ -305,9 +305,28 @@ function addSmall(program: Command): void {
     .action(async (model, options) => await (await import("./chat.ts")).chat(model, options));
   program.command("inspect")
     .description("What a model is; for an artifact also what compression did to each layer")
-    .argument("<model>", MODEL)
+    .argument("[model]", MODEL)
+    .option("--speed", "measure which layers run faster compressed than dense on this machine")
+    .addOption(
+      new Option("--rate <share>", "with --speed, no artifact: what compression at this rate would store")
+        .argParser(number(0, 0.95)),
+    )
+    .addOption(new Option("--rank-ratio <share>", "the same, with this low-rank part").argParser(share))
+    .addOption(new Option("--values <kind>", "the same, with these values").choices(["int8", "int4"]))
+    .addOption(
+      new Option("--synthetic <shape>", "the shape of a real model instead of a model").choices(
+        SYNTHETIC_SHAPES,
+      ),
+    )
+    .addOption(threads())
+    .addOption(noAutotune())
     .addOption(json())
-    .action(async (model, options) => await (await import("./inspect.ts")).inspect(model, options));
+    .action(async (model, options, command: Command) => {
+      if ((model === undefined) === (options.synthetic === undefined)) {
+        command.error("error: give either a model or --synthetic");
+      }
+      await (await import("./inspect.ts")).inspect(model, options);
+    });
   program.command("logits")
     .description("Logits after the last of some tokens")
     .argument("<model>", MODEL)

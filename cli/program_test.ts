@@ -65,6 +65,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["bench", "engine", "--synthetic", "tiny", "--context", "9999"], 1, /256/],
     [["bench", "engine", "--synthetic", "tiny", "--against", "onnxruntime"], 1, /only encoders/],
     [["inspect", "nowhere"], 1, /nowhere/],
+    [["inspect"], 2, /either a model or --synthetic/],
     [["eval", "models/default", "--text", "nowhere.txt"], 1, /nowhere\.txt/],
     [["compress", "models/default", "--out", "x", "--recipe", "README.md"], 1, /recipe/i],
     [["serve", "--data", "deno.json"], 1, /deno\.json/],

@@ -15,8 +15,8 @@ import { LINEAR_INPUT, type LinearName, linearShapes, type ModelSpec } from "./s
 
 export interface SyntheticLayout {
   readonly blockChunks: number;
-  /** Tensors of the linear layer W `[dOut, dIn]`. */
-  readonly parts: (shape: Shape2) => readonly StoredPart[];
+  /** Tensors of the linear layer W `[dOut, dIn]` of a block. */
+  readonly parts: (shape: Shape2, block: number) => readonly StoredPart[];
   /** Format of the embedding and the head. */
   readonly table: WeightFormat;
   /** Whether inputs are multiplied by a scale a column before they are quantised, as a compressed model's are. */
@@ -49,7 +49,7 @@ function describe(spec: ModelSpec, layout: SyntheticLayout): Described[] {
       for (const [input, dIn] of widths) vector(`${block}.${input}.scale`, dIn);
     }
     for (const [name, shape] of layers) {
-      for (const { part, format, shape: size } of layout.parts(shape)) {
+      for (const { part, format, shape: size } of layout.parts(shape, i)) {
         list.push({ name: `${block}.${name}.${part}`, format, shape: size });
       }
       if (spec.biases.includes(name)) vector(`${block}.${name}.bias`, shape[0]);
@@ -77,7 +77,8 @@ interface Sample {
   readonly groups: Uint8Array;
 }
 
-class Filler {
+/** Fills tensors with random weights: the same ones every time. */
+export class Filler {
   readonly #samples = new Map<string, Sample>();
   readonly #random = randomNumbers(1);
 
