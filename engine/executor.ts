@@ -11,6 +11,7 @@ import { bindAttention, bindKvWrite, bindRope, StepAttention } from "./operation
 import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
 import { bindEmbed, bindNorm, bindPrepare } from "./operations/prepare.ts";
+import { type Call, callsOfRow, ONE_ROW, recordingKernels } from "./operations/recorded.ts";
 import { Waiter } from "./threads.ts";
 
 export interface ExecutorOptions {
@@ -30,7 +31,16 @@ export interface ExecutorOptions {
 interface Segment {
   readonly map: SegmentMap;
   readonly context: BindContext;
+  /** The same with kernels that note their calls in `calls`. */
+  readonly recording: BindContext;
+  readonly calls: Call[];
   readonly floats: Float32Array;
+}
+
+/** A list of operations: for any step, and as the calls of a step of one row. */
+interface Program {
+  readonly runs: readonly Run[];
+  readonly row: readonly Call[];
 }
 
 /**
@@ -40,12 +50,14 @@ interface Segment {
  * A step of several tiles shares the work before a linear layer (norm, activation, quantisation) by rows. In a step of one
  * tile (decode) there is nothing to share: the other threads would only wait. There every thread prepares all rows for
  * itself, in memory of its own, which takes no longer and saves 8 of the 18 barriers of a block.
+ *
+ * A step of one row walks a flat list of kernel calls (operations/recorded.ts).
  */
 export class Executor {
   readonly #o: ExecutorOptions;
   readonly #segments: readonly Segment[];
-  readonly #body: Run[];
-  readonly #head: Run[];
+  readonly #body: Program;
+  readonly #head: Program;
   readonly #waiter: Waiter;
   readonly #outRows: Int32Array;
   readonly #attention: StepAttention;
@@ -58,17 +70,41 @@ export class Executor {
     this.#outRows = new Int32Array(memories[0].buffer, first.step.outRows);
     this.#attention = new StepAttention(new Int32Array(memories[0].buffer), first, options);
     const shared = { attention: this.#attention, barrier: () => this.#waiter.barrier(options.threads) };
-    this.#segments = map.segments.map((segment, i) => ({
-      map: segment,
-      context: { ...options, ...shared, map: segment, kernels: kernels[i] },
-      floats: new Float32Array(memories[i].buffer),
-    }));
-    this.#body = plan.body.flatMap((op, i) => {
-      const from = map.body[Math.max(0, i - 1)], to = map.body[i];
-      const run = this.#bind(op, this.#segments[to].context);
-      return from === to ? [run] : [this.#hop(from, to), run];
+    this.#segments = map.segments.map((segment, i) => {
+      const context = { ...options, ...shared, map: segment, kernels: kernels[i] };
+      const calls: Call[] = [];
+      return {
+        map: segment,
+        context,
+        recording: { ...context, kernels: recordingKernels(kernels[i], calls) },
+        calls,
+        floats: new Float32Array(memories[i].buffer),
+      };
     });
-    this.#head = plan.head.map((op) => this.#bind(op, this.#segments[map.head].context));
+    this.#body = this.#program(plan.body, map.body);
+    this.#head = this.#program(plan.head, plan.head.map(() => map.head));
+  }
+
+  /** @param segmentOf segment of each operation */
+  #program(ops: readonly PlanOp[], segmentOf: readonly number[]): Program {
+    const runs: Run[] = [], row: Call[] = [];
+    const always = (run: Run) => {
+      runs.push(run);
+      row.push(() => run(1, ONE_ROW, ONE_ROW));
+    };
+    ops.forEach((op, i) => {
+      const from = segmentOf[Math.max(0, i - 1)], to = segmentOf[i];
+      if (from !== to) always(this.#hop(from, to));
+      const { context, recording, calls } = this.#segments[to];
+      const run = this.#bind(op, context);
+      // What is shared by threads is found anew in every step, and waiting is no kernel's.
+      if (op.op === "attention" || (op.op === "sync" && !op.prepared)) return always(run);
+      runs.push(run);
+      if (op.op !== "sync") {
+        row.push(...callsOfRow(this.#bind(op, recording), calls, this.#o.thread === 0));
+      }
+    });
+    return { runs, row };
   }
 
   /** All blocks over the `rows` rows of the step; ends synchronised. */
@@ -87,11 +123,15 @@ export class Executor {
     this.#run(this.#head, count);
   }
 
-  #run(list: readonly Run[], rows: number): void {
+  #run({ runs, row }: Program, rows: number): void {
+    if (rows === 1) {
+      for (const call of row) call();
+      return;
+    }
     const { thread, threads } = this.#o;
     const tiles = tilesOf(rows);
     const mine = tiles.filter((_, i) => i % threads === thread);
-    for (const run of list) run(rows, tiles, mine);
+    for (const run of runs) run(rows, tiles, mine);
   }
 
   /** Hidden rows that need logits, side by side in the head's segment. */
