@@ -6,7 +6,6 @@ export const PEERS = [
   "llama.cpp:q4_0",
   "llama.cpp:q4_1",
   "wllama:q8_0",
-  "wllama:q4_0",
   "ort:int8",
   "ort:int4",
 ] as const;

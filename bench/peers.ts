@@ -53,7 +53,6 @@ const START: Readonly<Record<PeerName, (context: PeerContext) => Promise<Contend
   "llama.cpp:q4_0": llamaCpp("Q4_0"),
   "llama.cpp:q4_1": llamaCpp("Q4_1"),
   "wllama:q8_0": wllama("Q8_0"),
-  "wllama:q4_0": wllama("Q4_0"),
   "ort:int8": ort(8),
   "ort:int4": ort(4),
 };
