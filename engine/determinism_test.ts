@@ -90,11 +90,11 @@ Deno.test({
         ),
         { numRuns: RUNS },
       );
-      for (const e of engines) {
-        const { prefixHits, acceptedTokens, draftedTokens } = e.stats();
-        assert.ok(prefixHits > 0, "prefixes were found");
-        assert.ok(acceptedTokens > 0 && acceptedTokens < draftedTokens, "some drafts were right, some not");
-      }
+      // One after the other everything drafts: what a mix drafts depends on who meets whom.
+      for (let i = 0; i < REQUESTS; i++) assert.deepEqual(await run(engines[1], i, null), expected[i]);
+      const { prefixHits, acceptedTokens, draftedTokens } = engines[1].stats();
+      assert.ok(prefixHits > 0, "prefixes were found");
+      assert.ok(acceptedTokens > 0 && acceptedTokens < draftedTokens, "some drafts were right, some not");
       for (const e of engines) await e.logits([5]); // after it every cancellation has arrived
       assert.deepEqual(engines.map((e) => e.stats().kvBlocksUsed), [0, 0]);
     } finally {

@@ -15,6 +15,7 @@ import { LoadTimes } from "./load_times.ts";
 import { weightsEnd } from "./segment_map.ts";
 import { fillRope } from "./rope_tables.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
+import { SharedStats } from "./shared_stats.ts";
 import {
   type Engine,
   type EngineOptions,
@@ -25,7 +26,7 @@ import {
 } from "./types.ts";
 import { chooseKernels } from "./tuning.ts";
 import { readJob } from "./weights_reader.ts";
-import type { FromWorker, ToLeader, WorkerStats, WorkEvent, WorkKind } from "./worker_messages.ts";
+import type { FromWorker, ToLeader, WorkEvent, WorkKind } from "./worker_messages.ts";
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
 const MAX_ROWS = 256;
@@ -108,6 +109,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     // What an encoder stores of a token depends on what follows it.
     prefixCache: !encoder && (options.prefixCache ?? true),
   };
+  const stats = new SharedStats();
   const init = {
     type: "init",
     modules,
@@ -120,6 +122,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     threads,
     scheduler,
     speculation: options.speculation ?? true,
+    stats: stats.buffer,
   } as const;
   await times.time("ready", () => pool.ask((thread) => ({ ...init, thread })));
   times.end({ bytes: model.tensors.reduce((n, t) => n + t.bytes, 0), parallel: Boolean(model.file) });
@@ -129,7 +132,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     encoder,
     threads,
     memoryBytes,
-    kvBlocks,
+    stats,
   });
 }
 
@@ -163,7 +166,7 @@ class EngineHandle implements Engine {
   readonly #workers: readonly Worker[];
   readonly #listeners = new Map<number, Listener>();
   readonly #fixed: Pick<EngineStats, "threads" | "memoryBytes">;
-  #stats: WorkerStats;
+  readonly #stats: SharedStats;
   #nextId = 1;
   #closed: Promise<void> | null = null;
   /** Set when a thread died: nothing can run any more. */
@@ -177,7 +180,7 @@ class EngineHandle implements Engine {
       encoder: boolean;
       threads: number;
       memoryBytes: number;
-      kvBlocks: number;
+      stats: SharedStats;
     },
   ) {
     this.#workers = workers;
@@ -185,23 +188,9 @@ class EngineHandle implements Engine {
     this.vocabSize = o.vocabSize;
     this.#encoder = o.encoder;
     this.#fixed = { threads: o.threads, memoryBytes: o.memoryBytes };
-    this.#stats = {
-      running: 0,
-      waiting: 0,
-      kvBlocksUsed: 0,
-      kvBlocksTotal: o.kvBlocks,
-      kvBlocksCached: 0,
-      prefixQueries: 0,
-      prefixHits: 0,
-      prefixTokens: 0,
-      draftedTokens: 0,
-      acceptedTokens: 0,
-      stepsTotal: 0,
-      batchTokens: 0,
-    };
+    this.#stats = o.stats;
     workers[0].onmessage = (e: MessageEvent<FromWorker>) => {
       if (e.data.type === "events") {
-        this.#stats = e.data.stats;
         for (const event of e.data.events) this.#listeners.get(event.id)?.(event);
       }
     };
@@ -263,7 +252,7 @@ class EngineHandle implements Engine {
   }
 
   stats(): EngineStats {
-    return { ...this.#stats, ...this.#fixed };
+    return { ...this.#stats.read(), ...this.#fixed };
   }
 
   close(): Promise<void> {

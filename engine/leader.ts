@@ -10,9 +10,10 @@ import { HEAD_ROWS } from "./segment_map.ts";
 import type { LogitsRow } from "./sampler.ts";
 import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
 import { StepCost, WHOLE_PROMPTS } from "./step_cost.ts";
+import { SharedStats } from "./shared_stats.ts";
 import { advance, COMMAND, CONTROL } from "./threads.ts";
 import { Work } from "./work.ts";
-import type { InitMessage, ToLeader, WorkerStats, WorkEvent } from "./worker_messages.ts";
+import type { InitMessage, ToLeader, WorkEvent } from "./worker_messages.ts";
 
 export class Leader {
   readonly #init: InitMessage;
@@ -25,7 +26,8 @@ export class Leader {
   /** By segment. */
   readonly #ints: readonly Int32Array[];
   readonly #headFloats: Float32Array;
-  readonly #report: (events: WorkEvent[], stats: WorkerStats) => void;
+  readonly #stats: SharedStats;
+  readonly #report: (events: WorkEvent[]) => void;
   #events: WorkEvent[] = [];
   #looping = false;
   #steps = 0;
@@ -35,7 +37,7 @@ export class Leader {
     init: InitMessage,
     executor: Executor,
     kernels: Kernels,
-    report: (events: WorkEvent[], stats: WorkerStats) => void,
+    report: (events: WorkEvent[]) => void,
   ) {
     this.#init = init;
     this.#executor = executor;
@@ -45,7 +47,9 @@ export class Leader {
     this.#control = new Int32Array(memories[0].buffer, map.segments[0].control, 16);
     this.#ints = memories.map((memory) => new Int32Array(memory.buffer));
     this.#headFloats = new Float32Array(memories[map.head].buffer);
+    this.#stats = new SharedStats(init.stats);
     this.#report = report;
+    this.#flush();
   }
 
   /** Handles one message of the main thread. */
@@ -167,10 +171,8 @@ export class Leader {
   }
 
   #flush(): void {
-    const events = this.#events;
-    this.#events = [];
     const { running, waiting, blocks, prefixes, drafted, accepted } = this.#scheduler;
-    this.#report(events, {
+    this.#stats.write({
       running,
       waiting,
       kvBlocksUsed: blocks.used,
@@ -184,5 +186,9 @@ export class Leader {
       stepsTotal: this.#steps,
       batchTokens: this.#batchTokens,
     });
+    if (this.#events.length === 0) return;
+    const events = this.#events;
+    this.#events = [];
+    this.#report(events);
   }
 }

@@ -45,9 +45,9 @@ function init(data: InitMessage): void {
   const kernels = data.memories.map((memory) => bindKernels(data.modules, memory));
   const executor = new Executor({ ...data, kernels });
   if (data.thread === 0) {
-    leader = new Leader(data, executor, kernels[data.map.head], (events, stats) => {
+    leader = new Leader(data, executor, kernels[data.map.head], (events) => {
       const transfer = events.flatMap((e) => "values" in e ? [e.values.buffer as ArrayBuffer] : []);
-      scope.postMessage({ type: "events", events, stats }, transfer);
+      scope.postMessage({ type: "events", events }, transfer);
     });
   }
   scope.postMessage({ type: "done", ms: performance.now() - start });

@@ -4,7 +4,7 @@ import type { Plan } from "../models/plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { MemoryMap } from "./memory_map.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
-import type { EngineStats, GenerateEvent, GenerateRequest } from "./types.ts";
+import type { GenerateEvent, GenerateRequest } from "./types.ts";
 import type { ReadJob } from "./weights_reader.ts";
 import type { ErrorCode } from "../errors.ts";
 
@@ -23,6 +23,8 @@ export interface InitMessage {
   readonly threads: number;
   readonly scheduler: SchedulerOptions;
   readonly speculation: boolean;
+  /** Of the engine's {@linkcode SharedStats}; the leader writes. */
+  readonly stats: SharedArrayBuffer;
 }
 
 export type WorkKind = "generate" | "score" | "logits" | "logits_all" | "encode";
@@ -43,12 +45,10 @@ export type WorkEvent =
   | { readonly id: number; readonly values: Float32Array }
   | { readonly id: number; readonly error: { readonly code: ErrorCode; readonly message: string } };
 
-export type WorkerStats = Omit<EngineStats, "threads" | "memoryBytes">;
-
 export type FromWorker =
   /** It listens; said once. */
   | { readonly type: "up" }
   | { readonly type: "done"; readonly ms: number }
   | { readonly type: "failed"; readonly message: string }
-  | { readonly type: "events"; readonly events: readonly WorkEvent[]; readonly stats: WorkerStats }
+  | { readonly type: "events"; readonly events: readonly WorkEvent[] }
   | { readonly type: "closed" };
