@@ -11,6 +11,7 @@ import { CONSTS_BYTES, TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { type ArithmeticUnit, issueBound, kernelOperations, type UnitTimes } from "../kernels/issue_bound.ts";
 import {
   chunkCount,
+  columnParts,
   formatArgument,
   groupBytes,
   groupCount,
@@ -57,6 +58,8 @@ export interface KernelResult {
   readonly layer: string | null;
   /** `[dOut, dIn]` */
   readonly shape: Shape2;
+  /** Columns of the part of a row that was run: long rows are stored in parts (kernels/layout.ts). */
+  readonly part_columns: number;
   readonly batch: number;
   readonly threads: number;
   /** Billions of dense-equivalent multiply-adds a second: dOut x dIn x batch / time. */
@@ -246,8 +249,9 @@ async function measureLinear(
   },
 ): Promise<KernelResult> {
   const { pool, threads, units } = bench;
-  const { shape } = layer, [dOut, dIn] = shape;
+  const { shape } = layer, [dOut] = shape;
   const format = weightFormat(module, BLOCK_CHUNKS);
+  const [{ cols: dIn }] = columnParts(format, shape[1]);
   const name = `mv_b${batch}`;
   const roofs = (groups: number) => ({
     bytes: groups * groupBytes(format, dIn),
@@ -269,7 +273,7 @@ async function measureLinear(
   const ms = await pool.best(threads, (thread) => ({
     file: module.file,
     name,
-    args: callArguments(bench, { format, shape, batch, groups }, {
+    args: callArguments(bench, { format, shape: [dOut, dIn], batch, groups }, {
       thread,
       weights: bench.weights + thread * wrap * call.bytes,
     }),
@@ -288,6 +292,7 @@ async function measureLinear(
     model: layer.model,
     layer: layer.layer,
     shape,
+    part_columns: dIn,
     batch,
     threads,
     gw_per_second: threads * groups * ROWS * dIn * batch / ms / 1e6,

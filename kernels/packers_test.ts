@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
+  columnParts,
   groupCount,
   packedBytes,
   Q4_MIN,
@@ -118,6 +119,52 @@ Deno.test("toPanels() alternates the steps of two groups, fromPanels() undoes it
     }),
   );
   assert.throws(() => fromPanels({ kind: "q8" }, [4, 64], new Uint8Array(3)), RangeError);
+});
+
+Deno.test("columnParts() cuts long rows at whole blocks into even parts, and nothing else", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 30000 }),
+      formats,
+      fc.constantFrom("f32", "q8", "windows"),
+      (dIn, windows, kind) => {
+        const format = kind === "windows" ? { kind, ...windows } as const : { kind } as WeightFormat;
+        const parts = columnParts(format, dIn);
+        assert.equal(parts.reduce((sum, { cols }) => sum + cols, 0), dIn);
+        if (kind === "f32" || dIn <= 2048) return assert.deepEqual(parts, [{ chunk: 0, cols: dIn }]);
+        const bytes = parts.reduce((sum, { cols }) => sum + packedBytes(format, [8, cols]), 0);
+        assert.equal(bytes, packedBytes(format, [8, dIn]));
+        let chunk = 0;
+        const widths = parts.map(({ chunk: begin, cols }) => {
+          assert.equal(begin, chunk);
+          if (kind === "windows") assert.equal(begin % windows.blockChunks, 0);
+          chunk += Math.ceil(cols / 64);
+          return Math.ceil(cols / 64);
+        });
+        assert.ok(Math.max(...widths) <= 32);
+        assert.ok(Math.max(...widths) - Math.min(...widths) < 2 * windows.blockChunks);
+      },
+    ),
+  );
+});
+
+Deno.test("toPanels() stores the parts of long rows one after the other", () => {
+  const shape: Shape2 = [11, 4500], format = { kind: "q8" } as const;
+  const W = numbers(shape[0] * shape[1], 7);
+  const packed = packQ8(W, shape);
+  let at = 0;
+  for (const { chunk, cols } of columnParts(format, shape[1])) {
+    const part: Shape2 = [shape[0], cols], size = packedBytes(format, part);
+    const from = 64 * chunk;
+    const columns = Float32Array.from(
+      { length: shape[0] * cols },
+      (_, i) => W[Math.floor(i / cols) * shape[1] + from + i % cols],
+    );
+    assert.deepEqual(packed.subarray(at, at + size), packQ8(columns, part));
+    at += size;
+  }
+  assert.equal(at, packed.length);
+  assert.deepEqual(unpack(format, packed, shape).length, W.length);
 });
 
 Deno.test("packedBytes() of dense layers counts the vectors that columns take, not whole chunks", () => {

@@ -4,6 +4,7 @@
 import {
   CHUNK,
   chunkCount,
+  columnParts,
   denseVectors,
   groupBytes,
   groupCount,
@@ -40,25 +41,29 @@ export function groupSteps(format: WeightFormat, dIn: number): number[] {
 
 /** Copies between the two orders; `toPanel` says which of the two is written. */
 function move(format: WeightFormat, shape: Shape2, groups: Uint8Array, panels: Uint8Array, toPanel: boolean) {
-  const steps = groupSteps(format, shape[1]), bytes = groupBytes(format, shape[1]);
-  const count = groupCount(shape[0]);
+  const count = groupCount(shape[0]), rowBytes = groupBytes(format, shape[1]);
   const copy = (at: number, panelAt: number, size: number) => {
     if (toPanel) { for (let i = 0; i < size; i++) panels[panelAt + i] = groups[at + i]; }
     else for (let i = 0; i < size; i++) groups[at + i] = panels[panelAt + i];
   };
-  for (let g = 0; g < count; g += 2) {
-    const first = g * bytes;
-    if (g + 1 === count) {
-      copy(first, first, bytes);
-      break;
+  let before = 0; // bytes of a group that lie in earlier parts
+  for (const { cols } of columnParts(format, shape[1])) {
+    const steps = groupSteps(format, cols), bytes = groupBytes(format, cols);
+    let panelAt = count * before;
+    for (let g = 0; g < count; g += 2) {
+      let at = g * rowBytes + before;
+      if (g + 1 === count) {
+        copy(at, panelAt, bytes);
+        break;
+      }
+      for (const size of steps) {
+        copy(at, panelAt, size);
+        copy(at + rowBytes, panelAt + size, size);
+        at += size;
+        panelAt += 2 * size;
+      }
     }
-    let at = first, panelAt = first;
-    for (const size of steps) {
-      copy(at, panelAt, size);
-      copy(at + bytes, panelAt + size, size);
-      at += size;
-      panelAt += 2 * size;
-    }
+    before += bytes;
   }
 }
 

@@ -5,7 +5,7 @@
  * Only a sample of each kind of matrix is random and packed; the rest repeats its groups of rows, so that gigabytes are
  * there in seconds. Speed does not depend on the values, as long as activations stay finite and no denormals appear.
  */
-import { groupBytes, groupCount, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import { columnParts, groupBytes, groupCount, type Shape2, type WeightFormat } from "../kernels/layout.ts";
 import { fromPanels } from "../kernels/panels.ts";
 import { assignWindows, packWindows } from "../kernels/packers.ts";
 import type { StoredPart, TensorEntry } from "./formats/artifact_header.ts";
@@ -89,6 +89,14 @@ export class Filler {
       return;
     }
     const [dOut, dIn] = shape;
+    let at = 0;
+    for (const { cols } of columnParts(format, dIn)) {
+      at += this.#fillPart(format, [dOut, cols], out.subarray(at));
+    }
+  }
+
+  /** A layer whose rows are not cut. @returns its bytes */
+  #fillPart(format: WeightFormat, [dOut, dIn]: Shape2, out: Uint8Array): number {
     const { panels, groups } = this.#sample(format, dIn), bytes = groupBytes(format, dIn);
     const copy = (from: Uint8Array, size: number, at: number) => {
       const start = Math.floor(this.#random() * from.length / size) * size;
@@ -97,6 +105,7 @@ export class Filler {
     const count = groupCount(dOut);
     for (let g = 0; g + 1 < count; g += 2) copy(panels, 2 * bytes, g * bytes);
     if (count % 2) copy(groups, bytes, (count - 1) * bytes);
+    return count * bytes;
   }
 
   /** Norm weights and input scales near 1, biases near 0. */

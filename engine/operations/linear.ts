@@ -3,6 +3,7 @@ import { type LinearKernel, TILE_SIZES, type TileSize } from "../../kernels/abi.
 import {
   CHUNK,
   chunkCount,
+  columnParts,
   formatArgument,
   formatName,
   groupBytes,
@@ -11,7 +12,8 @@ import {
   type WeightFormat,
 } from "../../kernels/layout.ts";
 import { groupRuns } from "./group_runs.ts";
-import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
+import type { TilePlace } from "../segment_map.ts";
+import { type BindContext, type OpOf, placeOf, type Run, type Tile } from "./bound.ts";
 
 /**
  * Weights that one pass over all tiles reads at a time: with several tiles (prefill) a slab stays in the L2 cache while
@@ -21,17 +23,14 @@ const SLAB_BYTES = 192 * 1024;
 
 export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
   const { map, kernels, thread, threads } = context;
-  const parts = op.weights.map((name) => map.tensors[name]);
-  const [{ entry }] = parts;
+  const weights = op.weights.map((name) => map.tensors[name]);
+  const [{ entry }] = weights;
   const format = entry.format as WeightFormat; // the plan names packed layers only
   const [, dIn] = entry.shape;
   const out = placeOf(map, op.out);
   const shared = map.tiles[op.tile], own = map.own[thread].tiles[op.tile];
-  const f32 = format.kind === "f32";
-  const chunks = f32 ? dIn : chunkCount(dIn);
-  const bytes = groupBytes(format, dIn), argument = formatArgument(format, dIn);
-  const runs = groupRuns(parts.map((p) => groupCount(p.entry.shape[0])), thread, threads);
-  const slab = Math.max(2, Math.floor(SLAB_BYTES / bytes / 2) * 2); // whole panels
+  const parts = rowParts(format, dIn);
+  const runs = groupRuns(weights.map((w) => groupCount(w.entry.shape[0])), thread, threads);
   const kernel = Object.fromEntries(
     TILE_SIZES.map((s) => [s, kernels.linear(formatName(format), s)]),
   ) as Record<
@@ -39,45 +38,72 @@ export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
     LinearKernel
   >;
   const biases = op.biases.map((name) => map.tensors[name].address);
-  const accumulate = op.accumulate || biases.length > 0 ? 1 : 0;
+  const accumulate = op.accumulate || biases.length > 0;
+  const input = format.kind === "f32"
+    ? (tile: TilePlace, { row }: Tile): Input => [tile.f32 + row * dIn * 4, 0, 0]
+    : (tile: TilePlace, { row, size }: Tile, chunk: number): Input => {
+      const bytes = (row * chunkCount(dIn) + chunk * size) * CHUNK;
+      return [tile.xa + bytes, tile.xb + bytes, tile.xs + bytes / CHUNK * 4];
+    };
   return (_rows, tiles) => {
     const alone = tiles.length === 1;
     const tile = alone ? own : shared;
-    for (const { part, from, to, outGroup } of runs) {
+    for (const { part: weight, from, to, outGroup } of runs) {
       const y = out.address + outGroup * 16;
-      const [dOut] = parts[part].entry.shape;
-      const step = alone ? to - from : slab;
-      for (let g = from; g < to; g += step) {
-        const count = Math.min(step, to - g);
-        for (const t of tiles) {
-          const at = y + (t.row * out.stride + (g - from) * 4) * 4;
-          if (biases.length > 0) {
-            // Just before the kernel adds to them: they are in the first-level cache.
-            const cols = Math.min(dOut, (g + count) * ROWS) - g * ROWS;
-            kernels.base.add_vector(
+      const { address, entry: { shape: [dOut] } } = weights[weight];
+      for (const [p, part] of parts.entries()) {
+        const w = address + groupCount(dOut) * part.before;
+        const step = alone ? to - from : Math.max(2, Math.floor(SLAB_BYTES / part.bytes / 2) * 2); // whole panels
+        for (let g = from; g < to; g += step) {
+          const count = Math.min(step, to - g);
+          for (const t of tiles) {
+            const at = y + (t.row * out.stride + (g - from) * 4) * 4;
+            if (p === 0 && biases.length > 0) {
+              // Just before the kernel adds to them: they are in the first-level cache.
+              const cols = Math.min(dOut, (g + count) * ROWS) - g * ROWS;
+              kernels.base.add_vector(
+                at,
+                out.stride,
+                biases[weight] + g * ROWS * 4,
+                cols,
+                t.size,
+                op.accumulate ? 0 : 1,
+              );
+            }
+            kernel[t.size](
+              w + g * part.bytes,
+              ...input(tile, t, part.chunk),
               at,
               out.stride,
-              biases[part] + g * ROWS * 4,
-              cols,
-              t.size,
-              op.accumulate ? 0 : 1,
+              count,
+              part.chunks,
+              part.argument,
+              accumulate || p > 0 ? 1 : 0,
+              map.consts,
             );
           }
-          kernel[t.size](
-            parts[part].address + g * bytes,
-            f32 ? tile.f32 + t.row * dIn * 4 : tile.xa + t.row * chunks * CHUNK,
-            f32 ? 0 : tile.xb + t.row * chunks * CHUNK,
-            f32 ? 0 : tile.xs + t.row * chunks * 4,
-            at,
-            out.stride,
-            count,
-            chunks,
-            argument,
-            accumulate,
-            map.consts,
-          );
         }
       }
     }
   };
+}
+
+/** Addresses of a tile: view A or floats, view B, scales. */
+type Input = [x: number, xb: number, xs: number];
+
+/** What the kernel calls on each part of a row share; `before`: bytes of a group in earlier parts, `bytes`: in this one. */
+function rowParts(format: WeightFormat, dIn: number) {
+  let before = 0;
+  return columnParts(format, dIn).map(({ chunk, cols }) => {
+    const bytes = groupBytes(format, cols);
+    const part = {
+      chunk,
+      before,
+      bytes,
+      chunks: format.kind === "f32" ? cols : chunkCount(cols),
+      argument: formatArgument(format, cols),
+    };
+    before += bytes;
+    return part;
+  });
 }

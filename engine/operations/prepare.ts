@@ -1,5 +1,12 @@
 /** Operations on token rows: the embedding, the input of linear layers, the activation. */
-import { CHUNK, chunkCount, groupCount } from "../../kernels/layout.ts";
+import {
+  CHUNK,
+  chunkCount,
+  columnParts,
+  groupBytes,
+  groupCount,
+  type WeightFormat,
+} from "../../kernels/layout.ts";
 import type { NormRef } from "../../models/plan.ts";
 import type { Activation } from "../../models/spec.ts";
 import type { BufferPlace } from "../segment_map.ts";
@@ -12,18 +19,17 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
   const { address, entry } = map.tensors[op.table];
   const out = placeOf(map, op.out);
   const embed = entry.format.kind === "f32" ? kernels.base.embed_f32 : kernels.base.embed_q8;
+  const format = entry.format as WeightFormat; // the plan names a packed table
   const groups = groupCount(entry.shape[0]);
+  const parts = columnParts(format, entry.shape[1]);
   return (_rows, _tiles, mine) => {
     for (const t of mine) {
-      embed(
-        address,
-        groups,
-        map.step.ids + t.row * 4,
-        t.size,
-        entry.shape[1],
-        out.address + t.row * out.stride * 4,
-        out.stride,
-      );
+      let table = address;
+      for (const { chunk, cols } of parts) {
+        const x = out.address + (t.row * out.stride + chunk * CHUNK) * 4;
+        embed(table, groups, map.step.ids + t.row * 4, t.size, cols, x, out.stride);
+        table += groups * groupBytes(format, cols);
+      }
     }
   };
 }
