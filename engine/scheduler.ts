@@ -143,11 +143,11 @@ export class Scheduler {
     return { rows, shape };
   }
 
-  /** Looks at what became of a sequence's drafts: positions behind the last right one are not computed. */
+  /** Looks at what became of a sequence's drafts: those whose logits were taken were right, the others are not computed. */
   #settle(s: Sequence): void {
     if (s.drafted === 0) return;
     const before = s.computed - s.drafted;
-    s.computed = Math.min(s.computed, s.tokens.length - 1);
+    s.computed = Math.min(s.computed, s.needed);
     const accepted = s.computed - before;
     s.lookup!.settle(s.drafted, accepted);
     this.drafted += s.drafted;
@@ -157,19 +157,20 @@ export class Scheduler {
 
   /** One row of every sequence that waits for its next token, and its drafts. */
   #decodes(): StepRow[] {
-    const rows: StepRow[] = [];
-    const decoding = this.#running.filter((s) => s.pending === 1);
+    // An earlier sequence may preempt a later one. All have their blocks before any of them drafts.
+    const ready = this.#running.filter((s) => s.pending === 1)
+      .filter((s) => s.slot >= 0 && this.#reserve(s, s.computed + 1));
+    const decoding = ready.slice(0, this.#o.maxRows);
     const most = Math.floor(Math.min(DRAFT_ROWS, this.#o.maxRows) / decoding.length) - 1;
-    for (const s of decoding) {
-      // An earlier sequence of this step may have preempted this one.
-      if (s.slot < 0 || rows.length >= this.#o.maxRows || !this.#reserve(s, s.computed + 1)) continue;
-      rows.push(...this.#take(s, 1), ...this.#draft(s, most, decoding.length));
-    }
-    return rows;
+    return decoding.flatMap((s) => [...this.#take(s, 1), ...this.#draft(s, most, decoding.length)]);
   }
 
-  /** Rows on trial. They take no block from anybody who runs. */
+  /**
+   * Rows on trial. They take no block from anybody who runs. A sequence's first step has none: whoever waits to hear that a
+   * request runs counts on one token of it (routes/generation.ts).
+   */
   #draft(s: Sequence, most: number, decoding: number): StepRow[] {
+    if (s.tokens.length === s.promptLength) return [];
     const room = (s.blocks.length + this.blocks.available) * KV_BLOCK_TOKENS - s.computed;
     const draft = s.lookup?.propose(s.tokens, Math.min(most, room), decoding) ?? [];
     this.#reserve(s, s.computed + draft.length);

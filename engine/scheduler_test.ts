@@ -309,6 +309,45 @@ Deno.test("Scheduler drafts for few sequences only, and not beyond their end", (
   assert.equal(rows(1, 32), 1, "the next token is the last");
 });
 
+/** A sequence ready to decode a text that repeats itself; `later` ones came after it. */
+function drafting(scheduler: Scheduler, length: number, ...later: Sequence[]): Sequence {
+  const s = new Sequence(0, Array.from({ length }, (_, i) => i % 3), "last", new PromptLookup(90));
+  for (const one of [s, ...later]) scheduler.add(one);
+  scheduler.next(BUDGET);
+  s.needed = length;
+  s.tokens.push(length % 3);
+  return s;
+}
+
+Deno.test("Scheduler counts the drafts that were right, also of a sequence that ends with them", () => {
+  for (const right of [0, 1]) {
+    const scheduler = new Scheduler(OPTIONS);
+    const s = drafting(scheduler, 30);
+    const [, draft] = scheduler.next(BUDGET)!.rows;
+    s.tokens.push(...[draft.token].slice(0, right));
+    s.needed = 31 + right; // the last row taken gave a stop token
+    scheduler.remove(s);
+    assert.ok(scheduler.drafted >= 1);
+    assert.equal(scheduler.accepted, right);
+  }
+});
+
+Deno.test("Scheduler drafts with blocks only that no decoding sequence needs", () => {
+  const scheduler = new Scheduler({ ...OPTIONS, kvBlocks: 3, contextLength: 48, prefixCache: false });
+  const b = new Sequence(1, prompt(16), "last");
+  const a = drafting(scheduler, 15, b);
+  b.tokens.push(9);
+  assert.deepEqual(scheduler.next(BUDGET)!.rows.map((r) => r.sequence), [a, b]);
+});
+
+Deno.test("Scheduler takes one row of a prompt whose beginning is cached, without drafts", () => {
+  const scheduler = new Scheduler(OPTIONS);
+  const a = drafting(scheduler, 33);
+  scheduler.remove(a);
+  scheduler.add(new Sequence(1, a.tokens.slice(0, 33), "last", new PromptLookup(90)));
+  assert.equal(scheduler.next(BUDGET)!.rows.length, 1);
+});
+
 Deno.test("Scheduler runs several decoding sequences in one step", () => {
   const scheduler = new Scheduler({ ...OPTIONS, kvBlocks: 30 });
   const list = [0, 1, 2].map((i) => new Sequence(i, prompt(3), "last"));
