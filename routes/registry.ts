@@ -212,9 +212,12 @@ export class ModelRegistry {
     const idle = [...this.#entries].filter(([, e]) => e.leases === 0 && e.model !== null)
       .sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
     const excess = this.#entries.size + 1 - this.#o.maxLoaded;
-    for (const [id] of idle.slice(0, Math.max(0, excess))) {
-      await this.#close(id, "room", `The model "${id}" was unloaded to make room for another`);
-    }
+    // All at once: while one is being closed, somebody may take another into use.
+    await Promise.all(
+      idle.slice(0, Math.max(0, excess)).map(([id]) =>
+        this.#close(id, "room", `The model "${id}" was unloaded to make room for another`)
+      ),
+    );
   }
   #close(id: string, reason: CloseReason, why: string): Promise<void> {
     const entry = this.#entries.get(id);

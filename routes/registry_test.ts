@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { FakeTime } from "@std/testing/time";
+import type { FakeEngine } from "../tests/fake_engine.ts";
 import { FakeServer, type FakeServerOptions } from "../tests/fake_server.ts";
 
 /** Lets everything happen that waits for no timer. */
@@ -36,6 +37,22 @@ idleTest("an engine that nobody uses is closed after its time, and comes back on
   const unloaded = logs.map((l) => JSON.parse(l)).find((l) => l.message === "model unloaded");
   assert.deepEqual([unloaded.model, unloaded.reason], ["fake", "idle"]);
   assert.match(await telemetry.metricsText(), /oatmill_model_unloads_total\{.*reason="idle".*\} 1/);
+});
+
+idleTest("what is taken into use while others make room stays open", {
+  maxLoaded: 1,
+}, async (server) => {
+  const { registry } = server.services;
+  await server.addModel("second");
+  await server.addModel("third");
+  const both = [await registry.acquire("fake"), await registry.acquire("second")];
+  for (const lease of both) lease[Symbol.dispose]();
+  const third = registry.acquire("third"); // closes both
+  using second = await registry.acquire("second");
+  using _ = await third;
+  await settle();
+  assert.equal(second.closed, null);
+  assert.equal((second.model.engine as FakeEngine).closed, false);
 });
 
 idleTest("an engine in use is not idle, and each use starts its time anew", {
