@@ -319,7 +319,7 @@ async function loadWeights(
     throw bad("the file cannot be opened");
   }
   try {
-    const info = file.statSync();
+    const askedMs = Date.now(), info = file.statSync();
     const { size } = info;
     if (size !== expected?.bytes) {
       throw bad(`the file has ${size} bytes, must have ${expected?.bytes}`);
@@ -359,7 +359,7 @@ async function loadWeights(
     }
     read(new Uint8Array(size - 8 - headerBytes - at));
     if (hash.digest("hex") !== expected.sha256) throw bad("the SHA-256 differs: the file is damaged");
-    await rememberVerified(dir, WEIGHTS_FILE, { info, sha256: expected.sha256 });
+    await rememberVerified(dir, WEIGHTS_FILE, { info, askedMs, sha256: expected.sha256 });
   } finally {
     file.close();
   }

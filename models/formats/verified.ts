@@ -43,22 +43,24 @@ export async function isVerified(
 /**
  * Remembers that the file has this hash.
  * @param options.info what `stat` said before it was hashed
+ * @param options.askedMs when it said so: what is hashed later may have changed since, within the times
  * @param options.fresh the caller has just written it and nobody else knows its name: its times need not be old
  * @returns false when it is not remembered: the file is too new, or the folder cannot be written to
  */
 export async function rememberVerified(
   folder: string,
   name: string,
-  { info, sha256, fresh = false }: {
+  { info, sha256, askedMs = Date.now(), fresh = false }: {
     readonly info: Deno.FileInfo;
     readonly sha256: string;
+    readonly askedMs?: number;
     readonly fresh?: boolean;
   },
 ): Promise<boolean> {
   const { mtime, ctime } = info;
   if (mtime === null) return false;
   const changed = Math.max(mtime.getTime(), ctime?.getTime() ?? 0);
-  if (!fresh && Date.now() - changed < SETTLED_MS) return false;
+  if (!fresh && askedMs - changed < SETTLED_MS) return false;
   return await Deno.writeTextFile(join(folder, name + STAMP_SUFFIX), text(stampOf(info, sha256)))
     .then(() => true, () => false);
 }

@@ -60,7 +60,9 @@ Deno.test("a file that may still change within its times is remembered only by i
   withFile(async (folder) => {
     assert.equal(await remember(folder, false), false);
     assert.equal(await verified(folder), false);
-    using _ = new FakeTime(Date.now() + 5000);
+    const askedMs = Date.now(), info = await Deno.stat(join(folder, NAME));
+    using _ = new FakeTime(askedMs + 5000);
+    assert.equal(await rememberVerified(folder, NAME, { info, askedMs, sha256 }), false, "hashing took long");
     assert.ok(await remember(folder, false));
     assert.ok(await verified(folder));
   }));
