@@ -212,6 +212,7 @@ const CASES: readonly (Shape & { readonly contexts: readonly number[]; readonly 
   { headDim: 128, kvHeads: 1, groupSize: 8, contexts: [77, 1100], window: 0 },
   { headDim: 16, kvHeads: 2, groupSize: 5, contexts: [70, 2, 700], window: 1 },
   { headDim: 32, kvHeads: 1, groupSize: 3, contexts: [1200, 1000], window: 530 },
+  { headDim: 1024, kvHeads: 2, groupSize: 3, contexts: [40, 9], window: 0 },
 ];
 
 for (const format of KV_FORMATS) {

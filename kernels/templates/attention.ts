@@ -302,7 +302,10 @@ function arrange_four(s: usize, out: usize, blocks: i32, state: usize, recordByt
 `,
 };
 
-/** Queries of a group as the scores read them: f32 times scale, or codes and their scales. `row` is scratch. */
+/**
+ * Queries of a group as the scores read them: f32 times scale, or codes and their scales. `row` is scratch of headDim
+ * floats, rounded up to 16.
+ */
 const PREPARE: Readonly<Record<"floats" | "codes", string>> = {
   floats: `
 @inline function prepare(q: usize, headDim: i32, scale: f32, out: usize, stride: usize, scales: usize, row: usize): void {
@@ -603,7 +606,7 @@ export function attention(q: usize, qStride: i32, out: usize, outStride: i32, ro
       const r = row + i / groupSize, alone = i == queries - 1 && (i & 3) == 0;
       const from = q + (<usize>r * qStride << 2) + <usize>(head + i % groupSize) * headBytes;
       const to = prepared + (i >> 2) * groupBytes + (<usize>(i & 3) << 2);
-      prepare(from, headDim, scale * LOG2E, to, alone ? 4 : 16, scales + (<usize>i << 2), s);
+      prepare(from, headDim, scale * LOG2E, to, alone ? 4 : 16, scales + (<usize>i << 2), states);
       if (end - begin != 1) clear(totals + i * recordBytes, width);
     }
     for (let p = begin; p < end; p++) {
