@@ -48,7 +48,8 @@ export function modelInfo(header: ArtifactHeader): ModelInfo {
 
 /** As log fields: `weights_ms`, ..., the weights' bytes and whether all threads read them. */
 function loadFields({ ms, total }: LoadTimes): LogFields {
-  const phases = Object.entries(ms).map(([phase, value]) => [`${phase}_ms`, Math.round(value)]);
+  // Tenths: a small model's weights take a few milliseconds, of which `bench start` makes a rate.
+  const phases = Object.entries(ms).map(([phase, value]) => [`${phase}_ms`, Math.round(value * 10) / 10]);
   return { ...Object.fromEntries(phases), bytes: total?.bytes, parallel: total?.parallel };
 }
 
@@ -207,17 +208,18 @@ export class ModelRegistry {
       throw new OatmillError("invalid_artifact", message, "model", { cause });
     }
   }
-  /** Closes the longest unused idle engines until one more fits. */
+  /**
+   * Closes the longest unused idle engines until one more fits; all at once, as one that waits for its turn could come into
+   * use. Waits for every engine that is being closed: the next one may need its memory.
+   */
   async #makeRoom(): Promise<void> {
     const idle = [...this.#entries].filter(([, e]) => e.leases === 0 && e.model !== null)
       .sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
     const excess = this.#entries.size + 1 - this.#o.maxLoaded;
-    // All at once: while one is being closed, somebody may take another into use.
-    await Promise.all(
-      idle.slice(0, Math.max(0, excess)).map(([id]) =>
-        this.#close(id, "room", `The model "${id}" was unloaded to make room for another`)
-      ),
-    );
+    for (const [id] of idle.slice(0, Math.max(0, excess))) {
+      this.#close(id, "room", `The model "${id}" was unloaded to make room for another`);
+    }
+    await Promise.all(this.#closing);
   }
   #close(id: string, reason: CloseReason, why: string): Promise<void> {
     const entry = this.#entries.get(id);

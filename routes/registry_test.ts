@@ -105,3 +105,18 @@ idleTest("lastUsed() is the newest model, then the one that was used last, also 
   await settle();
   assert.equal(registry.lastUsed(), "fake", "its last use counts, not its load");
 });
+
+idleTest("a model loads when engines that are being closed have given their memory back", {
+  idleMs: 1000,
+}, async ({ services: { registry }, engines }, time) => {
+  (await registry.acquire("fake"))[Symbol.dispose]();
+  const closed = Promise.withResolvers<void>();
+  engines[0].close = () => closed.promise;
+  time.tick(1000);
+  const again = registry.acquire("fake");
+  await settle();
+  assert.equal(engines.length, 1);
+  closed.resolve();
+  using lease = await again;
+  assert.equal(lease.model.engine, engines[1]);
+});

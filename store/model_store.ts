@@ -43,9 +43,9 @@ export class ModelStore {
     const rows = this.#db.prepare("SELECT * FROM models ORDER BY created_ms, id").all();
     return (rows as unknown as Row[]).map(fromRow);
   }
-  /** Notes a use. */
+  /** Notes a use; one that is older than the last is no news. */
   use(id: string, atMs: number): void {
-    this.#db.prepare("UPDATE models SET used_ms = ? WHERE id = ?").run(atMs, id);
+    this.#db.prepare("UPDATE models SET used_ms = MAX(IFNULL(used_ms, 0), ?) WHERE id = ?").run(atMs, id);
   }
   /** @returns the id of the most recently used model, of the newest when none was used, null when there is none */
   lastUsed(): string | null {

@@ -51,6 +51,22 @@ Deno.test("DataFolder refuses a folder that another process uses", () =>
     await assert.rejects(DataFolder.open(path), code("conflict"));
   }));
 
+Deno.test("ModelStore knows the last used model; a note that comes late changes nothing", () =>
+  withFolder((path) => {
+    using database = openDatabase(join(path, "oatmill.db"));
+    const store = new ModelStore(database);
+    assert.equal(store.lastUsed(), null);
+    for (const [i, id] of ["a", "b", "c"].entries()) store.add({ id, folder: id, createdMs: i, info: {} });
+    assert.equal(store.lastUsed(), "c");
+    store.use("a", 20);
+    store.use("b", 10);
+    assert.equal(store.lastUsed(), "a");
+    store.use("b", 30);
+    store.use("b", 15);
+    assert.equal(store.lastUsed(), "b");
+    return Promise.resolve();
+  }));
+
 Deno.test("ModelStore keeps models over a restart and takes a name once", () =>
   withFolder((path) => {
     const file = join(path, "oatmill.db");
