@@ -64,7 +64,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     if (options.bundled) await prepareBundled(server, abort.signal);
     const bundledMs = performance.now() - listeningMs;
     const model = preloaded(server, options.preload);
-    const load = await server.warmUp(model);
+    const load = await server.warmUp(model, { required: typeof options.preload === "string" });
     const times: StartTimes = {
       importsMs,
       openMs,

@@ -93,14 +93,22 @@ export class Server implements AsyncDisposable {
     log("info", "listening", { host: hostname, port: bound });
     return { host: hostname, port: bound };
   }
-  /** Loads a model before the first request asks for it, then reports ready. @returns how long it took, null when it does not load */
-  async warmUp(model: string | null): Promise<LoadTimes | null> {
+  /**
+   * Loads a model before the first request asks for it, then reports ready.
+   * @param options.required without it the server is not ready; else a model that does not load is one that requests for
+   * it hear of, and nobody else
+   * @returns how long it took, null when it does not load
+   */
+  async warmUp(
+    model: string | null,
+    { required }: { readonly required: boolean },
+  ): Promise<LoadTimes | null> {
     try {
       using lease = model === null ? null : await this.services.registry.acquire(model);
       this.#notReady = null;
       return lease?.model.times ?? null;
     } catch {
-      this.#notReady = `The model "${model}" does not load; the log has the cause`;
+      this.#notReady = required ? `The model "${model}" does not load; the log has the cause` : null;
       return null;
     }
   }
