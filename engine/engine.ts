@@ -54,6 +54,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
   const { spec } = model;
   const { times = new LoadTimes() } = options;
   const up = times.time("threads", () => pool.up);
+  up.catch(() => {}); // awaited below
   const threads = pool.workers.length;
   const encoder = !spec.attention.causal;
   // One input of an encoder a step: 200 tokens use the kernels' batches as well as more would.
