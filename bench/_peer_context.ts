@@ -1,5 +1,7 @@
 /** What the peers of one benchmark share. */
 import { join } from "node:path";
+import type { TuningOptions } from "../engine/tuning.ts";
+import type { KvFormat } from "../kernels/kv_layout.ts";
 import { openCheckpoint } from "../models/open.ts";
 import type { BlockTypeName } from "./_gguf_blocks.ts";
 import { writeGguf } from "./_gguf_writer.ts";
@@ -12,6 +14,9 @@ export interface PeerContext {
   /** The checkpoint with the weights that all run. */
   readonly path: string;
   readonly threads: number;
+  /** Of own models. */
+  readonly kvFormat?: KvFormat;
+  readonly tuning?: TuningOptions;
   readonly streams: number;
   /** Tokens of the longest prompt or generation. */
   readonly contextLength: number;

@@ -52,21 +52,33 @@ export async function startPeer({ name, format, script, args }: PeerProgram): Pr
   };
 }
 
+/** Of what a process writes to its stderr: enough for an error and its stack. */
+const KEPT_CHARS = 4000;
+
 class LineProcess {
   readonly #child: Deno.ChildProcess;
+  readonly #errors: Promise<string>;
   readonly #lines: AsyncIterator<string>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   constructor(script: string, args: string[]) {
     this.#child = spawnNode(script, args);
     this.#lines = linesOf(this.#child.stdout)[Symbol.asyncIterator]();
     this.#writer = this.#child.stdin.getWriter();
+    this.#errors = tailOf(this.#child.stderr);
   }
   async answer(): Promise<Answer> {
     const { value, done } = await this.#lines.next();
-    return done ? { error: "it ended" } : JSON.parse(value);
+    return done ? { error: await this.#lastWords() } : JSON.parse(value);
+  }
+  async #lastWords(): Promise<string> {
+    const { code, signal } = await this.#child.status;
+    const lines = (await this.#errors).split("\n").filter(Boolean);
+    const why = lines.find((line) => /^\w*Error\b/.test(line)) ?? lines.at(-1);
+    return `it ended with ${signal ?? `code ${code}`}${why === undefined ? "" : `: ${why}`}`;
   }
   async ask(command: string): Promise<Answer> {
-    await this.#writer.write(new TextEncoder().encode(command + "\n"));
+    // Where it has ended, the answer says so.
+    await this.#writer.write(new TextEncoder().encode(command + "\n")).catch(() => {});
     return await this.answer();
   }
   async close(): Promise<void> {
@@ -81,7 +93,7 @@ function spawnNode(script: string, args: string[]): Deno.ChildProcess {
     args: [script, ...args],
     stdin: "piped",
     stdout: "piped",
-    stderr: "null",
+    stderr: "piped",
   });
   try {
     return command.spawn();
@@ -100,4 +112,13 @@ async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<stri
     rest = lines.pop()!;
     yield* lines.filter(Boolean);
   }
+}
+
+async function tailOf(stream: ReadableStream<Uint8Array>): Promise<string> {
+  let tail = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of stream) {
+    tail = (tail + decoder.decode(chunk, { stream: true })).slice(-KEPT_CHARS);
+  }
+  return tail;
 }

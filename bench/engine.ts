@@ -117,11 +117,17 @@ function withinContext(options: BenchEngineOptions, contextLength: number): Benc
   };
 }
 
-function peerContext(path: string, own: OwnEngine, options: TurnOptions, files: PeerFiles): PeerContext {
-  const { promptTokens, decodeTokens, streams } = options;
+function peerContext(
+  path: string,
+  own: OwnEngine,
+  options: BenchEngineOptions,
+  files: PeerFiles,
+): PeerContext {
+  const { promptTokens, decodeTokens, streams, kvFormat, tuning } = options;
   const contextLength = Math.max(promptTokens + 1, DECODE_PROMPT + decodeTokens);
   const kvTokens = Math.max(contextLength, streams * (DECODE_PROMPT + decodeTokens));
-  return { path, threads: own.engine.stats().threads, streams, contextLength, kvTokens, files };
+  const { threads } = own.engine.stats();
+  return { path, threads, kvFormat, tuning, streams, contextLength, kvTokens, files };
 }
 
 function peerReport(

@@ -14,6 +14,8 @@ const own = (values: "int8" | "int4") => (c: PeerContext): Promise<Contender> =>
   openOwn(c.path, "oatmill", {
     values,
     threads: c.threads,
+    kvFormat: c.kvFormat,
+    tuning: c.tuning,
     maxSequences: c.streams,
     contextLength: c.contextLength,
   });

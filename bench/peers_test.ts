@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { KernelsChosen } from "../engine/tuning.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
 import { type PeerContext, PeerFiles, PeerUnavailable } from "./_peer_context.ts";
 import { requirePackage, startPeer } from "./_peer_process.ts";
@@ -15,12 +16,14 @@ oracleTest("openPeers() leaves out what cannot run here, and says why", "oracles
   const path = shared("oracles/gguf/tiny_llama_f32.gguf").pathname;
   // No GGUF file: llama.cpp has nothing to run, whether it is installed or not.
   await using files = new PeerFiles("folder");
-  const skipped: string[] = [];
+  const skipped: string[] = [], chosen: string[] = [];
+  const tuning = { autotune: false, onChoice: ({ from }: KernelsChosen) => void chosen.push(from) };
   const peers = await openPeers(
     ["llama.cpp:q4_0", "own:int8", "wllama:q8_0"],
-    context(path, files),
+    { ...context(path, files), tuning },
     (m) => skipped.push(m),
   );
+  assert.deepEqual(chosen, ["fixed"], "own models run as the one that they are compared with");
   assert.deepEqual(peers.map((p) => [p.name, p.format]), [["oatmill", "dense int8"]]);
   assert.equal(skipped.length, 2);
   assert.match(
@@ -40,7 +43,8 @@ Deno.test("a package that is not installed is a reason to leave a peer out", asy
 Deno.test("a program that does not start is a reason to leave a peer out", async () => {
   const program = { name: "p", format: "f", script: "no_such_script.mjs", args: [] };
   await assert.rejects(startPeer(program), (error: Error) => {
-    return error instanceof PeerUnavailable && error.message === "it ended";
+    return error instanceof PeerUnavailable &&
+      /^it ended with code 1: Error: .*no_such_script/.test(error.message);
   });
 });
 
