@@ -107,16 +107,25 @@ async function startOnce(artifact: string, data: string, threads?: number): Prom
   args.push("--data", data, "--host", "127.0.0.1", "--port", String(port));
   if (threads !== undefined) args.push("--threads", String(threads));
   const start = performance.now();
-  const child = new Deno.Command("deno", { cwd: ROOT, args, stdout: "null", stderr: "piped" }).spawn();
+  const child = new Deno.Command(denoCommand(), { cwd: ROOT, args, stdout: "null", stderr: "piped" }).spawn();
   const log = new Response(child.stderr).text();
   let times;
   try {
     times = await firstToken(port, start, child.status);
+  } catch (cause) {
+    stop(child);
+    throw new Error(`${(cause as Error).message}. It said:\n${await log}`, { cause });
   } finally {
     stop(child);
     await child.status;
   }
   return { ...times, ...phases(await log), ...rates(await log, { cache, plain }) };
+}
+
+/** The Deno that runs this, where it may be run by that name: what PATH has can be another one, or a script around it. */
+function denoCommand(): string {
+  const command = Deno.execPath();
+  return Deno.permissions.querySync({ name: "run", command }).state === "granted" ? command : "deno";
 }
 
 /** Waits for the port, asks for one token and says when both came. */
