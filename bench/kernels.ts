@@ -6,6 +6,7 @@
  * (kernels/issue_bound.ts); its share is what the later of the two would take, over what it took.
  */
 
+import { OatmillError } from "../errors.ts";
 import { Arena } from "../kernels/arena.ts";
 import { CONSTS_BYTES, TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { type ArithmeticUnit, issueBound, kernelOperations, type UnitTimes } from "../kernels/issue_bound.ts";
@@ -134,6 +135,8 @@ const WARM_UP_GROUPS = 4;
 const WARM_UP_LIMIT_MS = 5000;
 /** Optimised code takes less than this share of the first code's time (q8, w6q4: 0.3 to 0.55). */
 const OPTIMISED = 0.7;
+/** What a 32-bit memory can hold. */
+const MEMORY_BYTES = 2 ** 32;
 /** Rows packed from random weights; the others repeat them. */
 const SAMPLE_ROWS = 16;
 
@@ -330,12 +333,18 @@ function summarize(kernels: readonly KernelResult[]): TargetSummary[] {
 
 /**
  * Measures; the default takes about two minutes on two cores.
- * @throws {RangeError} for a format that does not exist
+ * @throws {OatmillError} invalid_request for a format that does not exist, too_large when a layer does not fit a memory
  */
 export async function benchKernels(options: BenchKernelsOptions = {}): Promise<BenchKernelsReport> {
   const names = options.formats ?? DEFAULT_FORMATS;
-  const unknown = names.find((name) => !LINEAR_MODULES.some((module) => module.name === name));
-  if (unknown) throw new RangeError(`Cannot find weight format "${unknown}" in the manifest`);
+  const known = [...new Set(LINEAR_MODULES.map((module) => module.name))];
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new OatmillError(
+      "invalid_request",
+      `Cannot find weight format "${unknown}": there are ${known.join(", ")}`,
+    );
+  }
   const batches = options.batches ?? DEFAULT_BATCHES;
   const choice = options.autotune ?? true ? toChoice(names, await tune(names, {})) : {};
   const modulesOf = (name: string, batch: TileSize): readonly LinearModule[] =>
@@ -362,9 +371,14 @@ export async function benchKernels(options: BenchKernelsOptions = {}): Promise<B
   const activationBytes = 64 * Math.ceil(
     Math.max(...layers.map(({ shape }) => activationBytesOf(shape, Math.max(...batches)))) / 64,
   );
-  const arena = new Arena(
-    weightBytes + threads * activationBytes + CONSTS_BYTES + 64 * (allThreads + 2) + 4096,
-  );
+  const arenaBytes = weightBytes + threads * activationBytes + CONSTS_BYTES + 64 * (allThreads + 2) + 4096;
+  if (arenaBytes > MEMORY_BYTES) {
+    throw new OatmillError(
+      "too_large",
+      `Cannot measure layers that take ${(arenaBytes / 2 ** 30).toFixed(1)} GiB: a memory holds 4`,
+    );
+  }
+  const arena = new Arena(arenaBytes);
   const [barrier, consts, scratch] = [64, CONSTS_BYTES, 64 * allThreads].map((b) => arena.allocate(b));
   const [weights, activations] = [weightBytes, threads * activationBytes].map((b) => arena.allocate(b));
   writeConstants(arena.memory, consts, await probeEncoding());

@@ -124,7 +124,7 @@ function addServe(program: Command): void {
       // Ollama's 5 minutes suit a desktop; here the memory is mostly the server's own, and a load costs the next
       // caller a fifth of a second (SmolLM2) to seconds (7B) and the prefix cache.
       new Option("--idle-minutes <n>", "unload a model that nobody used for so long; 0 = never").default(30)
-        .argParser(number(0, 35_000)), // what a timer holds,
+        .argParser(number(0, 35_000)), // what a timer holds
     )
     .addOption(
       new Option("--preload <model>", "load this model at the start (default: the one used last)").default(
@@ -194,20 +194,30 @@ function addEval(program: Command): void {
     .action(async (model, options) => await (await import("./eval.ts")).evalCommand(model, options));
 }
 
+/** Options of `bench engine` that say nothing about a model which is there. */
+const SYNTHETIC_ONLY: readonly unknown[] = ["--rate", "--rank-ratio", "--against", "--context", "--memory"];
+
 function addBench(program: Command): void {
   const bench = program.command("bench").description("Measure this machine");
   bench.command("engine")
     .description("Prefill and decode speed, time to first token and memory of a model")
     .argument("[model]", MODEL)
-    .option("--peer", "also measure other programs and own dense models, turn by turn, and print ratios")
     .addOption(
-      new Option("--peers <list>", `only these: ${PEERS.join(", ")}`).argParser(listOf(PEERS)),
+      new Option("--peer", "also measure other programs and own dense models, turn by turn, and print ratios")
+        .conflicts("synthetic"),
     )
-    .option("--peer-model <file>", "what the peers run (default: the model an artifact was made from)")
+    .addOption(
+      new Option("--peers <list>", `only these: ${PEERS.join(", ")}`).argParser(listOf(PEERS))
+        .conflicts("synthetic"),
+    )
+    .addOption(
+      new Option("--peer-model <file>", "what the peers run (default: the model an artifact was made from)")
+        .conflicts("synthetic"),
+    )
     .addOption(
       new Option("--prompt-tokens <n>", "default: 512, an encoder's input 256").argParser(integer(1)),
     )
-    .addOption(new Option("--decode-tokens <n>").default(64).argParser(integer(2)))
+    .addOption(new Option("--decode-tokens <n>", "length of a generation").default(64).argParser(integer(2)))
     .addOption(new Option("--streams <n>", "generations at once").default(16).argParser(integer(1)))
     .addOption(new Option("--repeats <n>", "medians over so many runs").default(3).argParser(integer(1)))
     .addOption(
@@ -252,6 +262,11 @@ function addBench(program: Command): void {
       if ((model === undefined) === (options.synthetic === undefined)) {
         command.error("error: give either a model or --synthetic");
       }
+      const given = (option: Option) =>
+        SYNTHETIC_ONLY.includes(option.long) &&
+        command.getOptionValueSource(option.attributeName()) === "cli";
+      const other = model === undefined ? undefined : command.options.find(given);
+      if (other) command.error(`error: ${other.long} is for --synthetic, not for a model`);
       if (options.synthetic) await (await import("./bench_synthetic.ts")).benchSyntheticCommand(options);
       else await (await import("./bench.ts")).benchEngineCommand(model, options);
     });
@@ -298,7 +313,7 @@ function addSmall(program: Command): void {
     .option("--system <text>", "system message")
     .addOption(new Option("--max-tokens <n>", "most tokens of an answer").default(256).argParser(integer(1)))
     .addOption(new Option("--temperature <t>", "0 is greedy").default(0.7).argParser(number(0, 2)))
-    .addOption(new Option("--seed <n>").argParser(integer(0)))
+    .addOption(new Option("--seed <n>", "seed of the sampling").argParser(integer(0)))
     .addOption(values())
     .addOption(noAutotune())
     .addOption(threads())

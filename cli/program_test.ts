@@ -40,7 +40,9 @@ Deno.test("every command has a description and describes its options", () => {
   ]);
   for (const command of commands(createProgram())) {
     assert.ok(command.description().length > 0, command.name());
-    for (const option of command.options) assert.ok(option.long, command.name());
+    for (const { long, description } of command.options) {
+      assert.ok(long && description.length > 0, `${command.name()} ${long}`);
+    }
   }
 });
 
@@ -58,6 +60,10 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["serve", "--port", "65536"], 2, /65535/],
     [["chat", "models/default", "--temperature", "hot"], 2, /from 0 to 2/],
     [["bench", "engine"], 2, /either a model or --synthetic/],
+    [["bench", "engine", "--synthetic", "tiny", "--peer"], 2, /--peer.* cannot be used with .*--synthetic/],
+    [["bench", "engine", "models/default", "--rank-ratio", "0.1"], 2, /--rank-ratio is for --synthetic/],
+    [["bench", "kernels", "--kernel", "w99q8"], 1, /"w99q8": there are .*w8q4/],
+    [["bench", "kernels", "--kernel", "f32", "--shape", "99999x99999"], 1, /GiB: a memory holds 4/],
     [["bench", "engine", "x", "--peers", "llama.cpp:q8_0,nobody"], 2, /llama\.cpp:q4_1/],
     [["bench", "engine", "--synthetic", "huge"], 2, /llama-2-7b/],
     [["bench", "engine", "--synthetic", "tiny", "--rate", "0.5,2"], 2, /from 0 to 0.95/],
