@@ -2,7 +2,7 @@
  * Weights in huge pages. A decode step streams all weights: in pages of 4 KiB every 64 cache lines end in a walk of the
  * page table and a restart of the prefetcher (SmolLM2-135M at rate 0.5, 1 thread: 205 against 190 tok/s with nothing else
  * on the host, 195 against 150 beside busy neighbours). Where Linux gives huge pages only on request, the request is
- * madvise(2): the one call in Oatmill that leaves the sandbox, and only with the permission for it.
+ * madvise(2): the one call of serving that leaves the sandbox, and only with the permission for it.
  */
 
 /** Where distributions keep the C library; `deno.json` and the Dockerfile permit these. */

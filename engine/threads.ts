@@ -1,6 +1,6 @@
 /**
  * How the compute threads of one engine meet: a control block in shared memory with a step counter and a barrier. Threads
- * spin briefly, then sleep: a decode step crosses ~15 barriers a block, so a futex call at each would dominate.
+ * spin briefly, then sleep: a decode step crosses up to 10 barriers a block, so a futex call at each would dominate.
  */
 
 /** Indices into the control block (Int32Array). */
