@@ -101,7 +101,10 @@ async function prepareBundled(server: Server, signal: AbortSignal): Promise<void
   if (registry.has(BUNDLED_MODEL)) return;
   note("Compressing the bundled model, once:");
   const bar = new ProgressBar();
-  await ensureBundled(server.services, { signal, onProgress: (p) => bar.show(p) });
+  await registry.prepare(
+    BUNDLED_MODEL,
+    () => ensureBundled(server.services, { signal, onProgress: (p) => bar.show(p) }),
+  );
   bar.end();
 }
 

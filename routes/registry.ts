@@ -91,6 +91,7 @@ export class ModelRegistry {
   readonly #entries = new Map<string, Entry>();
   /** Engines that are being closed. */
   readonly #closing = new Set<Promise<void>>();
+  readonly #preparing = new Set<string>();
   #uses = 0;
 
   constructor(options: RegistryOptions) {
@@ -100,15 +101,27 @@ export class ModelRegistry {
   list(): (StoredModel & { info: ModelInfo })[] {
     return this.#o.models.list() as (StoredModel & { info: ModelInfo })[]; // written by add() only
   }
-  /** @throws {OatmillError} model_not_found */
+  /** @throws {OatmillError} unavailable while it is being prepared, model_not_found */
   get(id: string): StoredModel & { info: ModelInfo } {
     const model = this.#o.models.get(id);
     if (model) return model as StoredModel & { info: ModelInfo };
+    if (this.#preparing.has(id)) {
+      throw new OatmillError("unavailable", `Model "${id}" is being compressed: try again shortly`, "model");
+    }
     throw new OatmillError(
       "model_not_found",
       `Model ${JSON.stringify(id.slice(0, 200))} does not exist: GET /v1/models lists those that do`,
       "model",
     );
+  }
+  /** Does the work that adds a model; until it ends, who asks for the model hears that it is on its way. */
+  async prepare(id: string, work: () => Promise<void>): Promise<void> {
+    this.#preparing.add(id);
+    try {
+      await work();
+    } finally {
+      this.#preparing.delete(id);
+    }
   }
   /** The model to load at a start: the most recently used, or the newest; null when there is none. */
   lastUsed(): string | null {

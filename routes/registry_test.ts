@@ -120,3 +120,18 @@ idleTest("a model loads when engines that are being closed have given their memo
   using lease = await again;
   assert.equal(lease.model.engine, engines[1]);
 });
+
+Deno.test("a model that is being made answers 503 until it is there, and 404 when it did not come", async () => {
+  await using server = await FakeServer.start({});
+  const { registry } = server.services;
+  const ask = () => server.post("/v1/completions", { model: "soon", prompt: "a", max_tokens: 1 });
+  const work = Promise.withResolvers<void>();
+  const made = registry.prepare("soon", () => work.promise);
+  const early = await ask();
+  assert.equal(early.status, 503);
+  assert.ok(early.headers.get("retry-after"));
+  assert.match((await early.json()).error.message, /being compressed/);
+  work.reject(new Error("disk full"));
+  await assert.rejects(made, /disk full/);
+  assert.equal((await ask()).status, 404);
+});
