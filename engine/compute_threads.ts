@@ -33,7 +33,7 @@ export class ComputeThreads {
     };
     return worker;
   }
-  /** When all threads have given the last answer that is asked for now. */
+  /** When every thread has answered the latest question; the longest of their times. */
   async #all(): Promise<number> {
     const times = await Promise.race([
       Promise.all(this.#answers.map((a) => a.at(-1)!.promise)),

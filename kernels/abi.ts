@@ -39,6 +39,17 @@ export type LinearKernel = (
   consts: number,
 ) => void;
 
+/** Reads rows of a packed table. */
+type EmbedKernel = (
+  table: number,
+  groups: number,
+  ids: number,
+  rows: number,
+  cols: number,
+  out: number,
+  outStride: number,
+) => void;
+
 /** Exports of the `base` module. B is 1, 2, 4 or 8. */
 export interface BaseKernels {
   /** quantize_bB: `columnScale` f32 [cols] or 0 (none). `xb` may be 0 when no window format reads the tile. */
@@ -103,26 +114,9 @@ export interface BaseKernels {
   ) => void;
   /** Sets every row to `vector` (bias) or adds it. */
   add_vector: (x: number, xStride: number, vector: number, cols: number, rows: number, set: number) => void;
-  add: (x: number, y: number, n: number) => void;
   /** Rows of a packed table of `groups` groups: format f32 or q8 (layout.ts). ids i32 [rows]. */
-  embed_f32: (
-    table: number,
-    groups: number,
-    ids: number,
-    rows: number,
-    cols: number,
-    out: number,
-    outStride: number,
-  ) => void;
-  embed_q8: (
-    table: number,
-    groups: number,
-    ids: number,
-    rows: number,
-    cols: number,
-    out: number,
-    outStride: number,
-  ) => void;
+  embed_f32: EmbedKernel;
+  embed_q8: EmbedKernel;
   argmax: (x: number, n: number) => number;
   max: (x: number, n: number) => number;
   /** log(sum(exp(x x inverseTemperature))), stable. */

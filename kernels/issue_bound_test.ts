@@ -3,23 +3,12 @@ import { TILE_SIZES } from "./abi.ts";
 import { issueBound, kernelOperations, unitTimes } from "./issue_bound.ts";
 import { packedBytes, type Shape2 } from "./layout.ts";
 import { readModule } from "./load.ts";
-import { countLoops, type Loop, type Operations } from "./loop_counts.ts";
+import { countLoops, type Loop, NO_OPERATIONS, type Operations } from "./loop_counts.ts";
 import { LINEAR_MODULES, weightFormat } from "./manifest.ts";
 import { PEAK_LOOPS, type PeakLoop, READ_STREAMS } from "./peak.ts";
 
-const NONE: Operations = {
-  load: 0,
-  store: 0,
-  dot16: 0,
-  wide: 0,
-  dot32: 0,
-  madd: 0,
-  shuffle: 0,
-  vector: 0,
-  scalar: 0,
-};
 const loop = (operations: Partial<Operations>, loops: Loop[] = []): Loop => ({
-  operations: { ...NONE, ...operations },
+  operations: { ...NO_OPERATIONS, ...operations },
   loops,
 });
 /** Peak loops of one operation a nanosecond, dot products to 32 bits `slow` times slower. */
@@ -39,7 +28,7 @@ const peaks = (slow: number) => {
   return Object.fromEntries(
     PEAK_LOOPS.map((name) => [name, {
       ns: name === "i32" ? slow : 1,
-      operations: { ...NONE, [kinds[name]]: 1 },
+      operations: { ...NO_OPERATIONS, [kinds[name]]: 1 },
     }]),
   ) as unknown as Parameters<typeof unitTimes>[0];
 };
@@ -86,7 +75,13 @@ Deno.test("kernelOperations() takes chunks, blocks and rows as often as they run
     batch: 1,
   });
   // 2 pairs of groups x 4 chunks, 2 blocks.
-  assert.deepEqual(o, { ...NONE, dot16: 2 * 4 * 8, load: 2 * 4 * 12, wide: 2 * 2 * 2, store: 2 * 2 });
+  assert.deepEqual(o, {
+    ...NO_OPERATIONS,
+    dot16: 2 * 4 * 8,
+    load: 2 * 4 * 12,
+    wide: 2 * 2 * 2,
+    store: 2 * 2,
+  });
 });
 
 Deno.test("kernelOperations() refuses a function that multiplies nothing", () => {
@@ -99,16 +94,19 @@ Deno.test("kernelOperations() refuses a function that multiplies nothing", () =>
 Deno.test("issueBound() names the busiest unit; a slow dot32 is five instructions", () => {
   const fast = unitTimes(peaks(1)), slow = unitTimes(peaks(4));
   assert.deepEqual([fast.dot32Slots, slow.dot32Slots], [1, 5]);
-  assert.deepEqual(issueBound({ ...NONE, shuffle: 8, vector: 2 }, { ...fast, issue: 0.1, vector: 0.1 }), {
-    ns: 8,
-    unit: "shuffle",
-  });
-  assert.deepEqual(issueBound({ ...NONE, dot32: 2 }, { ...slow, issue: 0.1, vector: 0.1 }), {
+  assert.deepEqual(
+    issueBound({ ...NO_OPERATIONS, shuffle: 8, vector: 2 }, { ...fast, issue: 0.1, vector: 0.1 }),
+    {
+      ns: 8,
+      unit: "shuffle",
+    },
+  );
+  assert.deepEqual(issueBound({ ...NO_OPERATIONS, dot32: 2 }, { ...slow, issue: 0.1, vector: 0.1 }), {
     ns: 8,
     unit: "multiply",
   });
   // Loads take two slots: bounds check and load.
-  assert.deepEqual(issueBound({ ...NONE, load: 4 }, { ...fast, issue: 1, load: 0.5 }), {
+  assert.deepEqual(issueBound({ ...NO_OPERATIONS, load: 4 }, { ...fast, issue: 1, load: 0.5 }), {
     ns: 8,
     unit: "issue",
   });

@@ -483,13 +483,10 @@ Deno.test("activate passes NaN on", () => {
   }
 });
 
-Deno.test("add and add_vector add, or set", () => {
+Deno.test("add_vector adds, or sets", () => {
   for (const cols of WIDTHS) {
     arena.reset();
     const [x, y] = [normals(2 * cols, 1), normals(2 * cols, 2)];
-    const at = arena.store(x);
-    base.add(at, arena.store(y), 2 * cols);
-    assert.deepEqual(arena.floats(at, 2 * cols).slice(), x.map((v, i) => v + y[i]));
     const rows = arena.store(x);
     base.add_vector(rows, cols, arena.store(y), cols, 2, 0);
     assert.deepEqual(arena.floats(rows, 2 * cols).slice(), x.map((v, i) => v + y[i % cols]));

@@ -30,20 +30,20 @@ interface OpenLoop extends Loop {
   readonly loops: OpenLoop[];
 }
 
-const openLoop = (): OpenLoop => ({
-  operations: {
-    load: 0,
-    store: 0,
-    dot16: 0,
-    wide: 0,
-    dot32: 0,
-    madd: 0,
-    shuffle: 0,
-    vector: 0,
-    scalar: 0,
-  },
-  loops: [],
-});
+/** No operation of any kind. */
+export const NO_OPERATIONS: Operations = {
+  load: 0,
+  store: 0,
+  dot16: 0,
+  wide: 0,
+  dot32: 0,
+  madd: 0,
+  shuffle: 0,
+  vector: 0,
+  scalar: 0,
+};
+
+const openLoop = (): OpenLoop => ({ operations: { ...NO_OPERATIONS }, loops: [] });
 
 /** Vector instructions (prefix 0xfd) that are not plain `vector`: numbers of the WebAssembly specification. */
 const VECTOR_KINDS: Readonly<Record<number, OperationKind>> = {

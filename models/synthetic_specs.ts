@@ -3,27 +3,38 @@ import { ropeSpec } from "./families/rope.ts";
 import type { ModelSpec } from "./spec.ts";
 import type { SyntheticShape } from "./synthetic_shapes.ts";
 
-interface DecoderShape {
+/** What every shape has to say. */
+interface Sizes {
   readonly hiddenSize: number;
   readonly blocks: number;
   readonly heads: number;
-  readonly kvHeads: number;
   readonly intermediateSize: number;
   readonly vocabSize: number;
   readonly contextLength: number;
+}
+
+interface DecoderShape extends Sizes {
+  readonly kvHeads: number;
   readonly theta: number;
   readonly tied: boolean;
 }
 
+/** What a shape of either kind says of its spec. */
+const common = (name: string, { vocabSize, hiddenSize, blocks, contextLength }: Sizes) => ({
+  family: "synthetic",
+  architecture: name,
+  vocabSize,
+  hiddenSize,
+  blocks,
+  contextLength,
+  bosId: null,
+  eosIds: [],
+});
+
 function decoder(name: string, s: DecoderShape): ModelSpec {
   const headDim = s.hiddenSize / s.heads;
   return {
-    family: "synthetic",
-    architecture: name,
-    vocabSize: s.vocabSize,
-    hiddenSize: s.hiddenSize,
-    blocks: s.blocks,
-    contextLength: s.contextLength,
+    ...common(name, s),
     norm: { kind: "rmsnorm", eps: 1e-5 },
     attention: {
       heads: s.heads,
@@ -37,33 +48,17 @@ function decoder(name: string, s: DecoderShape): ModelSpec {
     mlp: { intermediateSize: s.intermediateSize, activation: "silu", gated: true },
     tiedEmbeddings: s.tied,
     biases: [],
-    bosId: null,
-    eosIds: [],
   };
-}
-
-interface EncoderShape {
-  readonly hiddenSize: number;
-  readonly blocks: number;
-  readonly heads: number;
-  readonly intermediateSize: number;
-  readonly vocabSize: number;
-  readonly contextLength: number;
 }
 
 /**
  * Blocks as in ViT; BERT normalises behind its layers instead of before them, which is the same work. Positions and
  * patches are left out: a table of `vocabSize` rows gives the hidden states that the first block reads.
  */
-function encoder(name: string, s: EncoderShape): ModelSpec {
+function encoder(name: string, s: Sizes): ModelSpec {
   const headDim = s.hiddenSize / s.heads;
   return {
-    family: "synthetic",
-    architecture: name,
-    vocabSize: s.vocabSize,
-    hiddenSize: s.hiddenSize,
-    blocks: s.blocks,
-    contextLength: s.contextLength,
+    ...common(name, s),
     norm: { kind: "layernorm", eps: 1e-6 },
     attention: {
       heads: s.heads,
@@ -77,8 +72,6 @@ function encoder(name: string, s: EncoderShape): ModelSpec {
     mlp: { intermediateSize: s.intermediateSize, activation: "gelu", gated: false },
     tiedEmbeddings: true,
     biases: ["q", "k", "v", "o", "up", "down"],
-    bosId: null,
-    eosIds: [],
   };
 }
 

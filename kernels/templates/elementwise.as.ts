@@ -90,13 +90,6 @@ export function add_vector(x: usize, xStride: i32, vector: usize, cols: i32, row
   }
 }
 
-// x += y
-export function add(x: usize, y: usize, n: i32): void {
-  let i = 0;
-  for (; i + 4 <= n; i += 4) { const o = <usize>i << 2; v128.store(x + o, f32x4.add(v128.load(x + o), v128.load(y + o))); }
-  for (; i < n; i++) { const o = <usize>i << 2; store<f32>(x + o, load<f32>(x + o) + load<f32>(y + o)); }
-}
-
 // A row's group stands alone (1) when it is an odd last one, else it shares a panel (2): steps of 16 bytes alternate.
 @inline function panel_groups(id: i32, groups: i32): usize { return (groups & 1) != 0 && id >> 2 == groups - 1 ? 1 : 2; }
 @inline function panel_start(id: i32, groups: i32, groupBytes: usize): usize {
