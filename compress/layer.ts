@@ -3,13 +3,12 @@ import type { Shape2 } from "../kernels/layout.ts";
 import { windowsNeeded } from "../kernels/packers.ts";
 import type { LayerReport } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { type Matrix, matrix, subtract } from "./linalg/matrix.ts";
+import { type Matrix, matrix } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
-import { METHODS } from "./methods/mod.ts";
+import type { PreparedMethod, SparseLowRank } from "./methods/method.ts";
 import {
   balanceFactors,
   fromPackedColumns,
-  inputScale,
   layerError,
   packDenseMatrix,
   type PackedTensor,
@@ -17,25 +16,18 @@ import {
   reconstruct,
   toPackedColumns,
 } from "./quantize.ts";
-import { refine, type SparseLowRank } from "./refine.ts";
-import { selectEntries } from "./select.ts";
+import { refine, type UnitMoments } from "./refine.ts";
+import { entryChoice } from "./select.ts";
 import { denseKind, factorKind, sparseBudget, sparseFormat, tooLarge } from "./stored_parts.ts";
 
-export interface LayerJob {
-  readonly kind: "layer";
+/** One layer of an input group. */
+export interface LayerInput {
   readonly name: string;
   /** `[dOut, dIn]`; replaced by S + L when `replace` is set. */
   readonly W: Float32Array<SharedArrayBuffer>;
   readonly shape: Shape2;
-  /** `[dIn]`; null with method `none`. */
-  readonly d: Float32Array<SharedArrayBuffer> | null;
-  /** `[dIn, dIn]`, when the recipe refines. */
-  readonly H: Float32Array<SharedArrayBuffer> | null;
   /** This layer's ρ. */
   readonly rate: number;
-  readonly recipe: Recipe;
-  readonly blockChunks: number;
-  readonly replace: boolean;
 }
 
 export interface LayerResult {
@@ -43,57 +35,60 @@ export interface LayerResult {
   readonly report: LayerReport;
 }
 
-export async function compressLayer(job: LayerJob, linalg: Linalg): Promise<LayerResult> {
-  const { recipe, shape } = job;
-  const W = matrix(shape[0], shape[1], new Float32Array(job.W));
-  const d = job.d ? new Float32Array(job.d) : new Float32Array(shape[1]).fill(1);
-  const scale = recipe.values === "f32" || !job.d ? null : inputScale(d);
-  const parts = await sparseLowRank(W, d, { ...job, linalg });
-  if (parts && job.replace) {
+/** What the layers of one input share. */
+export interface LayerContext {
+  readonly recipe: Recipe;
+  readonly blockChunks: number;
+  readonly replace: boolean;
+  /** `[dIn]` root mean square of the inputs; 1 with method `none`. */
+  readonly d: Float32Array;
+  /** What the inputs are multiplied by before they are quantised; null when they are not. */
+  readonly scale: Float32Array | null;
+  /** The recipe's method, ready for these inputs; null with method `none`. */
+  readonly method: PreparedMethod | null;
+  /** For the refit; null without one. */
+  readonly moments: UnitMoments | null;
+  readonly linalg: Linalg;
+}
+
+export async function compressLayer(layer: LayerInput, context: LayerContext): Promise<LayerResult> {
+  const { linalg, scale, d } = context;
+  const W = matrix(layer.shape[0], layer.shape[1], new Float32Array(layer.W));
+  const parts = await sparseLowRank(W, layer, context);
+  if (parts && context.replace) {
     const L = await linalg.multiply(parts.U, parts.V);
-    for (let i = 0; i < L.data.length; i++) job.W[i] = parts.S.data[i] + L.data[i];
+    for (let i = 0; i < L.data.length; i++) layer.W[i] = parts.S.data[i] + L.data[i];
   }
-  const tensors = parts ? packParts(parts, { ...job, scale }) : packDenseLayer(W, { ...job, scale });
+  const tensors = parts ? packParts(parts, context) : packDenseLayer(W, context);
   const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
-  return { tensors, report: report(job, tensors, parts, layerError(W, R, d)) };
+  return { tensors, report: report(layer, tensors, parts, layerError(W, R, d)) };
 }
 
 /** S, U and V, or null when the layer stays dense. */
 async function sparseLowRank(
   W: Matrix,
-  d: Float32Array,
-  { recipe, rate, H, shape, blockChunks, linalg }: LayerJob & { readonly linalg: Linalg },
+  { rate, shape }: LayerInput,
+  { recipe, blockChunks, method, moments, linalg }: LayerContext,
 ): Promise<(SparseLowRank & { readonly windows: number | null }) | null> {
   const budget = sparseBudget(shape, rate, { recipe, blockChunks });
-  if (!budget || recipe.method === "none") return null;
-  const select = (scores: Matrix) => selectEntries(scores, budget, { blockChunks });
-  const { U, V, scores } = await METHODS[recipe.method].compress({ W, d }, {
-    budget,
-    select,
-    iterations: recipe.iterations,
-    decomposition: recipe.decomposition,
-    seed: recipe.calibration.seed,
-    linalg,
-  });
-  const mask = select(scores);
+  if (!budget || !method) return null;
+  const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
+  const start = await method.compress({ W }, { budget, choice });
+  const { mask, U } = start;
   const windows = recipe.values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
   if (
     windows !== null && tooLarge(shape, { windows, rank: U.cols }, { values: recipe.values, blockChunks })
   ) {
     return null;
   }
-  const rest = subtract(W, await linalg.multiply(U, V));
-  const S = matrix(W.rows, W.cols, rest.data.map((x, i) => mask[i] && d[i % W.cols] > 0 ? x : 0));
-  const start = { S, U, V };
-  const parts = H ? await refine(W, start, { mask, d, H, linalg }) : start;
+  const { S, V } = start;
+  const parts = moments ? await refine(W, start, { mask, moments, linalg }) : { S, U, V };
   return { ...parts, windows };
 }
 
-type PackContext = LayerJob & { readonly scale: Float32Array | null };
-
 function packParts(
   { S, U, V, windows }: SparseLowRank & { readonly windows: number | null },
-  { recipe, blockChunks, scale }: PackContext,
+  { recipe, blockChunks, scale }: LayerContext,
 ): PackedTensor[] {
   const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(recipe, windows, blockChunks))];
   if (U.cols === 0) return tensors;
@@ -102,12 +97,12 @@ function packParts(
   return [...tensors, packDenseMatrix(factors.V, "v", kind), packDenseMatrix(factors.U, "u", kind)];
 }
 
-function packDenseLayer(W: Matrix, { recipe, scale }: PackContext): PackedTensor[] {
+function packDenseLayer(W: Matrix, { recipe, scale }: LayerContext): PackedTensor[] {
   return [packDenseMatrix(toPackedColumns(W, scale), "w", denseKind(recipe))];
 }
 
 function report(
-  { name, shape }: LayerJob,
+  { name, shape }: LayerInput,
   tensors: readonly PackedTensor[],
   parts: SparseLowRank | null,
   error: number,

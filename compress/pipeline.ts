@@ -35,6 +35,7 @@ import {
 import { sparseRate } from "./dense_layers.ts";
 import type { LayerResult } from "./layer.ts";
 import { LinalgPool } from "./linalg/pool.ts";
+import { METHODS } from "./methods/mod.ts";
 import { ProgressReporter } from "./progress.ts";
 import { inputScale } from "./quantize.ts";
 import { type BlockStatistics, toShared } from "./statistics.ts";
@@ -271,6 +272,7 @@ class Compression {
     const { recipe, checkpoint, progress, pool } = this.context;
     const weights = await progress.time("read", () => readBlock(checkpoint, index));
     const sequential = recipe.calibration.statistics === "sequential";
+    const moments = needsMoments(recipe);
     const plain = { checkpoint, pool, collect: false, momentSequences: 0, write: true, sink: false };
     const statistics = await progress.time("calibrate", async () => {
       await runBlockOver(heldOut, weights, plain);
@@ -278,9 +280,9 @@ class Compression {
         checkpoint,
         pool,
         collect: true,
-        momentSequences: recipe.refine ? this.#momentSequences(calibration) : 0,
+        momentSequences: moments ? this.#momentSequences(calibration) : 0,
         write: !sequential,
-        sink: recipe.refine,
+        sink: moments,
       });
     });
     progress.report("calibrate", index + 1, checkpoint.spec.blocks);
@@ -298,35 +300,36 @@ class Compression {
     return Math.min(sequences, Math.max(1, Math.floor(MOMENT_TOKENS / length)));
   }
 
-  /** All layers of a block at once, the largest first: the pool's workers then end together. */
+  /** All inputs of a block at once, those of the most work first: the pool's workers then end together. */
   async #layersOf(
     index: number,
     weights: BlockWeights,
     { statistics, rate }: { readonly statistics: BlockStatistics | null; readonly rate: number },
   ): Promise<Map<LinearName, LayerResult>> {
     const { recipe, checkpoint, pool, progress } = this.context;
-    const cost = ([dOut, dIn]: readonly number[]) => dOut * dIn * dIn;
-    const names = linearNames(checkpoint.spec)
-      .sort((a, b) => cost(weights[b].shape) - cost(weights[a].shape));
     const results = new Map<LinearName, LayerResult>();
-    await Promise.all(names.map(async (name) => {
-      const input = statistics?.[LINEAR_INPUT[name]];
-      const { data, shape } = weights[name];
-      const result = await pool.run<"layer">({
-        kind: "layer",
-        name: `block.${index}.${name}`,
-        W: data,
-        shape: [shape[0], shape[1]],
-        d: input?.d ?? null,
-        H: input?.H ?? null,
-        rate: recipe.dense.includes(name) ? 0 : rate,
-        recipe,
-        blockChunks: this.#blockChunks,
-        replace: recipe.calibration.statistics === "sequential",
-      });
-      results.set(name, result);
-      progress.addLayerError(result.report.error);
-    }));
+    await Promise.all(
+      inputGroups(checkpoint.spec).map(async ({ input, names }) => {
+        const found = await pool.run<"inputGroup">({
+          kind: "inputGroup",
+          layers: names.map((name) => ({
+            name: `block.${index}.${name}`,
+            W: weights[name].data,
+            shape: [weights[name].shape[0], weights[name].shape[1]],
+            rate: recipe.dense.includes(name) ? 0 : rate,
+          })),
+          d: statistics?.[input].d ?? null,
+          H: statistics?.[input].H ?? null,
+          recipe,
+          blockChunks: this.#blockChunks,
+          replace: recipe.calibration.statistics === "sequential",
+        });
+        found.forEach((result, i) => {
+          results.set(names[i], result);
+          progress.addLayerError(result.report.error);
+        });
+      }),
+    );
     return results;
   }
 
@@ -406,6 +409,23 @@ class Compression {
 }
 
 const linearNames = (spec: ModelSpec): LinearName[] => Object.keys(linearShapes(spec)).filter(isLinear);
+/** Linear layers by the input they share, the most work (about dOut dIn²) first. */
+function inputGroups(
+  spec: ModelSpec,
+): { readonly input: InputName; readonly names: readonly LinearName[] }[] {
+  const shapes = linearShapes(spec);
+  const work = (names: readonly LinearName[]) =>
+    names.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1] ** 2, 0);
+  return INPUT_NAMES
+    .map((input) => ({ input, names: linearNames(spec).filter((name) => LINEAR_INPUT[name] === input) }))
+    .filter(({ names }) => names.length > 0)
+    .sort((a, b) => work(b.names) - work(a.names));
+}
+
+/** Whether X'X is wanted: by the refit, or by the method itself. */
+const needsMoments = (recipe: Recipe): boolean =>
+  recipe.method !== "none" && (recipe.refine || METHODS[recipe.method].needs(recipe) === "moments");
+
 const isLinear = (name: string): name is LinearName => name in LINEAR_INPUT;
 const scaleName = (block: number, input: InputName): string => `block.${block}.${input}.scale`;
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type Matrix, matrix, subtract } from "./linalg/matrix.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 import { seededRandom } from "./random.ts";
-import { DAMPING, refine } from "./refine.ts";
+import { DAMPING, refine, unitMoments } from "./refine.ts";
 
 /** CG in f32 against a direct solution in f64. */
 const TOLERANCE = 2e-3;
@@ -62,7 +62,11 @@ function problem(rows: number, n: number) {
 Deno.test("refine() solves for the kept values of every row", async () => {
   const linalg = await LinalgRuntime.create();
   const n = 16, { W, mask, S, H, d } = problem(3, n);
-  const refined = await refine(W, { S, U: matrix(3, 0), V: matrix(0, n) }, { mask, d, H, linalg });
+  const refined = await refine(W, { S, U: matrix(3, 0), V: matrix(0, n) }, {
+    mask,
+    moments: unitMoments(d, H),
+    linalg,
+  });
   for (let r = 0; r < 3; r++) {
     const kept = [...Array(n).keys()].filter((j) => mask[r * n + j]);
     const damped = (i: number, j: number) => H[i * n + j] + (i === j ? DAMPING * d[i] * d[i] : 0);
@@ -85,7 +89,11 @@ Deno.test("refine() lowers the error on the inputs, with L and with a dead colum
   d[5] = 0;
   const random = seededRandom(13);
   const U = matrix(32, 4, Float32Array.from({ length: 128 }, () => random.normal())), V = matrix(4, n);
-  const refined = await refine(W, { S, U, V }, { mask, d, H, linalg });
+  const refined = await refine(W, { S, U, V }, {
+    mask,
+    moments: unitMoments(d, H),
+    linalg,
+  });
   const L = await linalg.multiply(refined.U, refined.V);
   const before = quadraticError(subtract(W, S), H, d);
   const after = quadraticError(subtract(subtract(W, refined.S), L), H, d);

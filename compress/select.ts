@@ -1,7 +1,8 @@
 /** Chooses which entries of a layer S stores: masks of 0 and 1 bytes, `[dOut, dIn]`. */
+import { CHUNK } from "../kernels/layout.ts";
 import { assignWindows } from "../kernels/packers.ts";
 import { DENSE_WINDOWS, type LayerBudget } from "./budget.ts";
-import type { Matrix } from "./linalg/matrix.ts";
+import { type Matrix, matrix } from "./linalg/matrix.ts";
 import { RowThreshold } from "./row_threshold.ts";
 
 /** The `kept` highest scores of every row; of equal ones the leftmost. */
@@ -24,14 +25,61 @@ export function keepPerRow(scores: Matrix, kept: number): Uint8Array {
   return mask;
 }
 
-/** The pattern's choice: the best entries that the layer's windows can hold, or simply the best of each row. */
-export function selectEntries(
-  scores: Matrix,
+/** How a pattern chooses the entries of S for a layer of one shape and budget. Masks are 1 where an entry is stored. */
+export interface EntryChoice {
+  /** Whether every row simply keeps its best entries. */
+  readonly rowWise: boolean;
+  /** Columns that are chosen at once in a sweep: ranges begin at multiples of it, and only the last may be shorter. */
+  readonly span: number;
+  /** @param scores `[dOut, dIn]`, >= 0: what dropping an entry costs */
+  ofMatrix(scores: Matrix): Uint8Array;
+  /**
+   * The choice within a range of columns, for methods that change the columns after it before those are chosen.
+   *
+   * @param scores `[dOut, columns]`, >= 0
+   * @param from first column of the range
+   * @returns `[dOut, columns]`
+   */
+  ofColumns(scores: Matrix, from: number): Uint8Array;
+}
+
+/** Columns that SparseGPT's sweep chooses at once where the pattern does not say (arXiv 2301.00774). */
+const SWEEP_COLUMNS = 128;
+
+/** What the budget's pattern allows. */
+export function entryChoice(
   budget: LayerBudget,
-  options: { readonly blockChunks: number },
-): Uint8Array {
-  const { rows, cols } = scores, { windows } = budget;
-  if (windows === null || windows >= DENSE_WINDOWS) return keepPerRow(scores, budget.kept);
-  if (windows === 0) return new Uint8Array(rows * cols);
-  return assignWindows(scores.data, [rows, cols], { windows, blockChunks: options.blockChunks });
+  { dIn, blockChunks }: { readonly dIn: number; readonly blockChunks: number },
+): EntryChoice {
+  const { windows, kept } = budget;
+  if (windows === 0 || kept === 0) return everywhere(0);
+  if (windows !== null && windows < DENSE_WINDOWS) return windowChoice(windows, blockChunks);
+  return rowChoice(kept, dIn);
+}
+
+/** All entries, or none. */
+function everywhere(value: 0 | 1): EntryChoice {
+  const of = ({ data }: Matrix) => new Uint8Array(data.length).fill(value);
+  return { rowWise: true, span: SWEEP_COLUMNS, ofMatrix: of, ofColumns: of };
+}
+
+/** The best that the two-view windows of every activation block can hold. */
+function windowChoice(windows: number, blockChunks: number): EntryChoice {
+  const of = ({ data, rows, cols }: Matrix) => assignWindows(data, [rows, cols], { windows, blockChunks });
+  return { rowWise: false, span: blockChunks * CHUNK, ofMatrix: of, ofColumns: of };
+}
+
+/** The best of every row; in a sweep the best of all rows in the range, its share of them, as SparseGPT does. */
+function rowChoice(kept: number, dIn: number): EntryChoice {
+  if (kept >= dIn) return everywhere(1);
+  return {
+    rowWise: true,
+    span: SWEEP_COLUMNS,
+    ofMatrix: (scores) => keepPerRow(scores, kept),
+    ofColumns(scores, from) {
+      const upTo = (column: number) => Math.floor(kept * scores.rows * column / dIn);
+      const all = matrix(1, scores.data.length, scores.data);
+      return keepPerRow(all, upTo(from + scores.cols) - upTo(from));
+    },
+  };
 }

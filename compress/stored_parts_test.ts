@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
-import { compressLayer } from "./layer.ts";
+import { compressInputGroup } from "./input_group.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 import { seededRandom } from "./random.ts";
 import { shared, toShared } from "./statistics.ts";
@@ -26,9 +26,9 @@ Deno.test("storedParts() says before compression what it will store", async () =
   const seen = new Set<string>();
   for (const fields of recipes) {
     const recipe = { ...recipeSchema.parse({ iterations: 2, ...fields }), pattern: "windows" as const };
-    const { tensors } = await compressLayer({
-      ...{ kind: "layer", name: "q", W, shape, d, H: null, replace: false },
-      ...{ rate: recipe.rate, recipe, blockChunks },
+    const [{ tensors }] = await compressInputGroup({
+      ...{ kind: "inputGroup", layers: [{ name: "q", W, shape, rate: recipe.rate }], d, H: null },
+      ...{ recipe, blockChunks, replace: false },
     }, linalg);
     const parts = storedParts(shape, recipe.rate, { recipe, blockChunks });
     assert.deepEqual(parts, tensors.map(({ bytes: _, ...part }) => part), JSON.stringify(fields));

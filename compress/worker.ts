@@ -5,7 +5,8 @@ import type { Shape2 } from "../kernels/layout.ts";
 import { outlierRatio, type ScoredLayer } from "./allocation/owl.ts";
 import { type BlockJob, type BlockSums, runBlock } from "./forward/block_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
-import { compressLayer, type LayerJob, type LayerResult } from "./layer.ts";
+import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
+import type { LayerResult } from "./layer.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 
 /** Packs the embedding or the head. */
@@ -26,7 +27,7 @@ interface OutliersJob {
 interface Jobs {
   block: { job: BlockJob; result: BlockSums };
   head: { job: HeadJob; result: Float64Array<ArrayBuffer> };
-  layer: { job: LayerJob; result: LayerResult };
+  inputGroup: { job: InputGroupJob; result: LayerResult[] };
   table: { job: TableJob; result: Uint8Array };
   outliers: { job: OutliersJob; result: number };
 }
@@ -48,8 +49,8 @@ async function run(job: JobOf<JobKind>): Promise<ResultOf<JobKind>> {
       return await runBlock(job, linalg);
     case "head":
       return await runHead(job, linalg);
-    case "layer":
-      return await compressLayer(job, linalg);
+    case "inputGroup":
+      return await compressInputGroup(job, linalg);
     case "table":
       return (job.format === "f32" ? packF32 : packQ8)(job.values, job.shape);
     case "outliers":

@@ -1,15 +1,16 @@
 /** Magnitude pruning: an entry is worth its absolute value. */
 import { matrix } from "../linalg/matrix.ts";
-import type { CompressionMethod } from "./method.ts";
+import { type CompressionMethod, maskedEntries, noLowRank } from "./method.ts";
 
 export const magnitude: CompressionMethod = {
   name: "magnitude",
   lowRank: false,
-  compress({ W }) {
-    return Promise.resolve({
-      U: matrix(W.rows, 0),
-      V: matrix(0, W.cols),
-      scores: matrix(W.rows, W.cols, W.data.map(Math.abs)),
-    });
-  },
+  needs: () => "nothing",
+  prepare: ({ d }) =>
+    Promise.resolve({
+      compress({ W }, { choice }) {
+        const mask = choice.ofMatrix(matrix(W.rows, W.cols, W.data.map(Math.abs)));
+        return Promise.resolve({ S: maskedEntries(W, mask, d), ...noLowRank(W), mask });
+      },
+    }),
 };

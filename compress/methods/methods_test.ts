@@ -4,10 +4,10 @@ import { layerBudget } from "../budget.ts";
 import { energy, type Matrix, matrix, scaleColumns, subtract } from "../linalg/matrix.ts";
 import { LinalgRuntime } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
-import { keepPerRow, selectEntries } from "../select.ts";
+import { entryChoice, keepPerRow } from "../select.ts";
 import { METHODS } from "./mod.ts";
 import { openCheckpoint } from "../../models/open.ts";
-import type { MethodOptions } from "./method.ts";
+import { recipeSchema } from "../../models/recipe.ts";
 import type { Shape2 } from "../../kernels/layout.ts";
 
 /** Methods of 20 fast iterations may be this much worse than 20 exact ones (measured: they are better). */
@@ -44,18 +44,15 @@ async function approximate(
   const linalg = await LinalgRuntime.create();
   const method = METHODS[name];
   const budget = layerBudget([W.rows, W.cols], rate, { rankRatio: method.lowRank ? 0.25 : 0, pattern });
-  const select = (scores: Matrix) => selectEntries(scores, budget, { blockChunks: 2 });
-  const options: MethodOptions = { budget, select, iterations, decomposition, seed: 7, linalg };
-  const { U, V, scores } = await method.compress({ W, d }, options);
-  const mask = select(scores);
+  const recipe = recipeSchema.parse({ method: name, iterations, decomposition });
+  const prepared = await method.prepare({ d, H: null }, { recipe, linalg });
+  const choice = entryChoice(budget, { dIn: W.cols, blockChunks: 2 });
+  const { S, U, V, mask } = await prepared.compress({ W }, { budget, choice });
+  S.data.forEach((x, at) => assert.ok(x === 0 || mask[at]));
   const R = await linalg.multiply(U, V);
-  let kept = 0;
-  for (let i = 0; i < mask.length; i++) {
-    if (!mask[i]) continue;
-    R.data[i] = W.data[i];
-    kept++;
-  }
+  for (let i = 0; i < mask.length; i++) R.data[i] += S.data[i];
   await linalg.close();
+  const kept = mask.reduce((n, m) => n + m, 0);
   return { R, parameters: kept + U.data.length + V.data.length };
 }
 
@@ -102,14 +99,10 @@ Deno.test("oats removes nothing at rate 0 and only ranks at rank ratio 1", async
   assert.ok(weightedError(input, whole.R) < 0.02);
   const budget = layerBudget([32, 64], 0.5, { rankRatio: 1, pattern: "windows" });
   assert.deepEqual(budget, { kept: 0, rank: 10, windows: 0 });
-  const { U, V } = await METHODS.oats.compress(input, {
-    budget,
-    select: (scores) => selectEntries(scores, budget, { blockChunks: 1 }),
-    iterations: 3,
-    decomposition: "fast",
-    seed: 0,
-    linalg,
-  });
+  const recipe = recipeSchema.parse({ iterations: 3 });
+  const prepared = await METHODS.oats.prepare({ d: input.d, H: null }, { recipe, linalg });
+  const choice = entryChoice(budget, { dIn: 64, blockChunks: 1 });
+  const { U, V } = await prepared.compress(input, { budget, choice });
   const A = scaleColumns(input.W, input.d), L = scaleColumns(await linalg.multiply(U, V), input.d);
   assert.ok(energy(subtract(A, L)) < energy(A));
   await linalg.close();
@@ -129,14 +122,13 @@ for (const decomposition of ["exact", "fast"] as const) {
     const W = matrix(rows, cols, L.data.slice());
     for (let i = 0; i < rows; i++) W.data[i * cols + random.below(cols)] += 10;
     const budget = { kept: 1, rank: 1, windows: null };
-    const { U, V } = await METHODS.oats.compress({ W, d: new Float32Array(cols).fill(1) }, {
-      budget,
-      select: (scores) => keepPerRow(scores, budget.kept),
-      iterations: 20,
-      decomposition,
-      seed: 0,
+    const recipe = recipeSchema.parse({ decomposition });
+    const prepared = await METHODS.oats.prepare({ d: new Float32Array(cols).fill(1), H: null }, {
+      recipe,
       linalg,
     });
+    const choice = entryChoice(budget, { dIn: cols, blockChunks: 1 });
+    const { U, V } = await prepared.compress({ W }, { budget, choice });
     const error = energy(subtract(L, await linalg.multiply(U, V))) / energy(L);
     assert.ok(error < 1e-6, `${error}`);
     await linalg.close();

@@ -8,7 +8,8 @@ import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "../lin
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { RowThreshold } from "../row_threshold.ts";
-import type { CompressionMethod, MethodOptions } from "./method.ts";
+import type { EntryChoice } from "../select.ts";
+import { type CompressionMethod, maskedEntries, type MethodContext } from "./method.ts";
 
 /**
  * How far L is extrapolated along its last step before S is chosen. Measured on SmolLM2 (rate 0.5): 13-17 fast
@@ -25,28 +26,48 @@ const PATTERN_STEPS = 2;
 export const oats: CompressionMethod = {
   name: "oats",
   lowRank: true,
-  async compress({ W, d }, options) {
-    const { budget, linalg, decomposition } = options;
-    const A = scaleColumns(W, d); // [dOut, dIn]
-    const rank = Math.min(budget.rank, A.rows, A.cols);
-    let factors: Factors = { U: matrix(A.rows, 0), V: matrix(0, A.cols) };
-    if (rank > 0 && budget.kept === 0) factors = await truncatedSvd(A, rank, linalg);
-    else if (rank > 0) {
-      const alternate = decomposition === "exact" ? alternateExactly : alternateFast;
-      factors = await alternate(A, { ...options, rank });
-    }
-    let scores = await residualScores(A, factors, linalg);
-    const steps = rank > 0 && budget.kept > 0 && budget.windows !== null ? PATTERN_STEPS : 0;
-    for (let i = 0; i < steps; i++) {
-      const mask = options.select(scores);
-      const L = await linalg.multiply(factors.U, factors.V);
-      const rest = matrix(A.rows, A.cols, A.data.map((a, at) => mask[at] ? L.data[at] : a)); // A - S
-      factors = await subspaceStep(rest, factors.V, linalg);
-      scores = await residualScores(A, factors, linalg);
-    }
-    return { U: factors.U, V: scaleColumns(factors.V, reciprocals(d)), scores };
-  },
+  needs: () => "scales",
+  prepare: ({ d }, { recipe, linalg }) =>
+    Promise.resolve({
+      async compress({ W }, { budget, choice }) {
+        const A = scaleColumns(W, d); // [dOut, dIn]
+        const rank = Math.min(budget.rank, A.rows, A.cols);
+        const start = await alternate(A, { rank, kept: budget.kept, recipe, linalg });
+        const steps = rank > 0 && budget.kept > 0 && !choice.rowWise ? PATTERN_STEPS : 0;
+        const { factors, mask } = await followPattern(A, start, { choice, steps, linalg });
+        const U = factors.U, V = scaleColumns(factors.V, reciprocals(d));
+        return { S: maskedEntries(subtract(W, await linalg.multiply(U, V)), mask, d), U, V, mask };
+      },
+    }),
 };
+
+/** L for S chosen row-wise: the paper's alternation, or one of its two ends. */
+function alternate(A: Matrix, options: AlternateOptions): Promise<Factors> {
+  const { rank, kept, linalg, recipe } = options;
+  if (rank === 0) return Promise.resolve({ U: matrix(A.rows, 0), V: matrix(0, A.cols) });
+  if (kept === 0) return truncatedSvd(A, rank, linalg);
+  return (recipe.decomposition === "exact" ? alternateExactly : alternateFast)(A, options);
+}
+
+/** The pattern's choice of S, after `steps` more steps in which S was the pattern's as well. */
+async function followPattern(
+  A: Matrix,
+  start: Factors,
+  { choice, steps, linalg }: {
+    readonly choice: EntryChoice;
+    readonly steps: number;
+    readonly linalg: Linalg;
+  },
+): Promise<{ factors: Factors; mask: Uint8Array }> {
+  let factors = start, mask = choice.ofMatrix(await residualScores(A, factors, linalg));
+  for (let i = 0; i < steps; i++) {
+    const L = await linalg.multiply(factors.U, factors.V);
+    const rest = matrix(A.rows, A.cols, A.data.map((a, at) => mask[at] ? L.data[at] : a)); // A - S
+    factors = await subspaceStep(rest, factors.V, linalg);
+    mask = choice.ofMatrix(await residualScores(A, factors, linalg));
+  }
+  return { factors, mask };
+}
 
 /** |A - L| */
 async function residualScores(A: Matrix, { U, V }: Factors, linalg: Linalg): Promise<Matrix> {
@@ -65,14 +86,18 @@ interface Factors {
   readonly U: Matrix;
   readonly V: Matrix;
 }
-type AlternateOptions = MethodOptions & { readonly rank: number };
+interface AlternateOptions extends MethodContext {
+  readonly rank: number;
+  /** Entries of S in every row. */
+  readonly kept: number;
+}
 
 /** The paper's iteration: a full factorisation in every step. */
 async function alternateExactly(
   A: Matrix,
-  { rank, budget, iterations, linalg }: AlternateOptions,
+  { rank, kept, recipe: { iterations }, linalg }: AlternateOptions,
 ): Promise<Factors> {
-  const choice = new SparseChoice(A, budget.kept);
+  const choice = new SparseChoice(A, kept);
   let factors!: Factors;
   for (let i = 0; i < iterations; i++) {
     if (i > 0) choice.take(await linalg.multiply(factors.U, factors.V));
@@ -87,10 +112,10 @@ async function alternateExactly(
  */
 async function alternateFast(
   A: Matrix,
-  { rank, budget, iterations, seed, linalg }: AlternateOptions,
+  { rank, kept, recipe: { iterations, calibration }, linalg }: AlternateOptions,
 ): Promise<Factors> {
-  const random = seededRandom(seed);
-  const choice = new SparseChoice(A, budget.kept);
+  const random = seededRandom(calibration.seed);
+  const choice = new SparseChoice(A, kept);
   const start = matrix(rank, A.cols, Float32Array.from({ length: A.cols * rank }, () => random.normal()));
   let factors = await subspaceStep(A, start, linalg);
   let last: Matrix | null = null, error = Infinity;

@@ -1,0 +1,46 @@
+/** Worker side: all linear layers that read one input (q, k and v; gate and up). What they share is made once. */
+import type { Recipe } from "../models/recipe.ts";
+import { compressLayer, type LayerContext, type LayerInput, type LayerResult } from "./layer.ts";
+import type { Linalg } from "./linalg/runtime.ts";
+import { METHODS } from "./methods/mod.ts";
+import { inputScale } from "./quantize.ts";
+import { unitMoments } from "./refine.ts";
+
+export interface InputGroupJob {
+  readonly kind: "inputGroup";
+  readonly layers: readonly LayerInput[];
+  /** `[dIn]`; null with method `none`. */
+  readonly d: Float32Array<SharedArrayBuffer> | null;
+  /** `[dIn, dIn]`, when the method or the refit needs it. */
+  readonly H: Float32Array<SharedArrayBuffer> | null;
+  readonly recipe: Recipe;
+  readonly blockChunks: number;
+  /** Put S + L in the place of W. */
+  readonly replace: boolean;
+}
+
+/** @returns one result for each of the job's layers, in their order */
+export async function compressInputGroup(job: InputGroupJob, linalg: Linalg): Promise<LayerResult[]> {
+  const context = await prepare(job, linalg);
+  const results: LayerResult[] = [];
+  for (const layer of job.layers) results.push(await compressLayer(layer, context));
+  return results;
+}
+
+async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext> {
+  const { recipe, blockChunks, replace } = job;
+  const d = job.d ? new Float32Array(job.d) : new Float32Array(job.layers[0].shape[1]).fill(1);
+  const H = job.H && new Float32Array(job.H);
+  return {
+    recipe,
+    blockChunks,
+    replace,
+    d,
+    scale: recipe.values === "f32" || !job.d ? null : inputScale(d),
+    method: recipe.method === "none" || job.layers.every(({ rate }) => rate === 0)
+      ? null
+      : await METHODS[recipe.method].prepare({ d, H }, { recipe, linalg }),
+    moments: H && recipe.refine ? unitMoments(d, H) : null,
+    linalg,
+  };
+}
