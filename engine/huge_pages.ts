@@ -2,14 +2,10 @@
  * Weights in huge pages. A decode step streams all weights: in pages of 4 KiB every 64 cache lines end in a walk of the
  * page table and a restart of the prefetcher (SmolLM2-135M at rate 0.5, 1 thread: 205 against 190 tok/s with nothing else
  * on the host, 195 against 150 beside busy neighbours). Where Linux gives huge pages only on request, the request is
- * madvise(2): the one call of serving that leaves the sandbox, and only with the permission for it.
+ * madvise(2), called with the permission for it.
  */
+import { openCLibrary } from "./c_library.ts";
 
-/** Where distributions keep the C library; `deno.json` and the Dockerfile permit these. */
-const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
-  x86_64: ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6"],
-  aarch64: ["/lib/aarch64-linux-gnu/libc.so.6", "/lib64/libc.so.6"],
-};
 /** Of <sys/mman.h>. */
 const MADV_HUGEPAGE = 14;
 /** What a huge page covers at least. */
@@ -22,20 +18,6 @@ const SYMBOLS = {
 /** The C library, when it may be used; opened once, never closed. */
 let library: Deno.DynamicLibrary<typeof SYMBOLS> | null | undefined;
 
-function openLibrary(): typeof library {
-  if (Deno.build.os !== "linux") return null;
-  for (const path of LIBRARIES[Deno.build.arch] ?? []) {
-    // Asked first: dlopen() would prompt.
-    if (Deno.permissions.querySync({ name: "ffi", path }).state !== "granted") continue;
-    try {
-      return Deno.dlopen(path, SYMBOLS);
-    } catch {
-      // Another distribution's path.
-    }
-  }
-  return null;
-}
-
 /**
  * Asks for huge pages for the first `bytes` of a memory, before anything is written there. Without the permission, on
  * another system or where the kernel has none, pages stay as they are.
@@ -44,7 +26,7 @@ function openLibrary(): typeof library {
 export function adviseHugePages(memory: WebAssembly.Memory, bytes: number): boolean {
   const whole = Math.floor(bytes / HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES;
   if (whole === 0) return false;
-  if (library === undefined) library = openLibrary();
+  if (library === undefined) library = openCLibrary(SYMBOLS);
   if (!library) return false;
   // Cast: the type names plain buffers only; a shared one has an address just as well.
   const start = new Uint8Array(memory.buffer) as unknown as BufferSource;

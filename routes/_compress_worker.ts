@@ -1,9 +1,13 @@
-/** The worker in which a compression job runs: takes one task, reports progress, then the result or the error. */
+/**
+ * The worker in which a compression job runs: takes one task, reports progress, then the result or the error. It and the
+ * threads of its linear algebra have the lowest priority: requests go first.
+ */
 /// <reference lib="deno.worker" />
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressProgress, CompressResult } from "../compress/types.ts";
+import { lowerThreadPriority } from "../engine/low_priority.ts";
 import { OatmillError } from "../errors.ts";
 import { extractArchive } from "../models/formats/archive.ts";
 import type { CompressTask, PlainError } from "./jobs.ts";
@@ -13,6 +17,8 @@ export type FromWorker =
   | { readonly type: "progress"; readonly progress: CompressProgress }
   | { readonly type: "result"; readonly result: CompressResult }
   | { readonly type: "error"; readonly error: PlainError };
+
+lowerThreadPriority(); // before anything here starts another thread
 
 const abort = new AbortController();
 const post = (message: FromWorker) => self.postMessage(message);

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { LOWEST_PRIORITY } from "../engine/low_priority.ts";
+import { OatmillError } from "../errors.ts";
+import { recipeSchema } from "../models/recipe.ts";
+import { niceValues } from "../tests/nice_values.ts";
+import { runTask } from "./run_task.ts";
+
+const SOURCE = new URL("../models/default", import.meta.url).pathname;
+
+const lowest = (values: readonly number[]) => values.filter((n) => n === LOWEST_PRIORITY).length;
+
+Deno.test({
+  name: "runTask() works in threads of the lowest priority, and not the threads that serve",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const dir = await Deno.makeTempDir();
+    const cancel = new AbortController();
+    const before = lowest(await niceValues());
+    let low: Promise<number> | null = null;
+    const text = join(dir, "text.txt"); // sampling would take longer than everything else here
+    await Deno.writeTextFile(text, "Once upon a time, there was a little girl named Lily. ".repeat(40));
+    const task = {
+      archive: null,
+      source: SOURCE,
+      out: join(dir, "out"),
+      name: "x",
+      recipe: recipeSchema.parse({
+        calibration: { text, sequences: 2, length: 64 },
+        evaluate: { tokens: 64 },
+      }),
+      maxBytes: 0,
+      maxFiles: 0,
+    };
+    const work = runTask(task, {
+      signal: cancel.signal,
+      onProgress: ({ phase }) => {
+        if (phase === "calibrate") low ??= niceValues().then(lowest).finally(() => cancel.abort());
+      },
+    });
+    await assert.rejects(work, (e) => e instanceof OatmillError && e.code === "cancelled");
+    await Deno.remove(dir, { recursive: true });
+    // The job's own thread and one for each core; tests that run at this priority themselves show nothing.
+    if (before === 0) assert.ok(await low! > navigator.hardwareConcurrency, `${await low!} threads`);
+  },
+});
