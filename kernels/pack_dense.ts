@@ -21,25 +21,23 @@ export interface PackOptions {
   readonly columnImportance?: Float32Array;
 }
 
-/** Where a packer writes its groups, zeroed. @throws {RangeError} when lengths and shape disagree */
-export function groupsOf(
-  format: WeightFormat,
-  W: Float32Array,
-  shape: Shape2,
-  options: PackOptions,
-): Uint8Array {
+/** Where a packer writes its groups, zeroed. @throws {RangeError} when the destination has another length */
+export function groupsOf(format: WeightFormat, shape: Shape2, { destination }: PackOptions): Uint8Array {
   const bytes = packedBytes(format, shape);
-  const { columnImportance, destination } = options;
-  if (W.length !== shape[0] * shape[1]) {
-    throw new RangeError(`Cannot pack ${W.length} weights as [${shape}]: must be ${shape[0] * shape[1]}`);
-  }
   if (destination && destination.length !== bytes) {
     throw new RangeError(`Cannot pack [${shape}] into ${destination.length} bytes: must be ${bytes}`);
+  }
+  return new Uint8Array(bytes);
+}
+
+/** @throws {RangeError} when lengths and shape disagree */
+export function checkWeights(W: Float32Array, shape: Shape2, { columnImportance }: PackOptions): void {
+  if (W.length !== shape[0] * shape[1]) {
+    throw new RangeError(`Cannot pack ${W.length} weights as [${shape}]: must be ${shape[0] * shape[1]}`);
   }
   if (columnImportance && columnImportance.length !== shape[1]) {
     throw new RangeError(`Cannot weigh ${shape[1]} columns by ${columnImportance.length} values`);
   }
-  return new Uint8Array(bytes);
 }
 
 /** Groups as the panels of layout.ts, in the destination or a new array. */
@@ -55,7 +53,8 @@ export function asPanels(
 /** @param W `[dOut, dIn]` @returns the `f32` layout */
 export function packF32(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
   const [dOut, dIn] = shape;
-  const out = groupsOf({ kind: "f32" }, W, shape, options);
+  checkWeights(W, shape, options);
+  const out = groupsOf({ kind: "f32" }, shape, options);
   const group = new Float32Array(dIn * ROWS);
   for (let g = 0; g < groupCount(dOut); g++) {
     group.fill(0);
@@ -68,15 +67,36 @@ export function packF32(W: Float32Array, shape: Shape2, options: PackOptions = {
   return asPanels({ kind: "f32" }, out, shape, options);
 }
 
-/** Writes row `r` of a chunk: its part of the header, and its codes by `place` (byte offset of a column, shift). */
-function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOptions): Uint8Array {
+/**
+ * Answers a run of one row: its codes, and the bits of its bf16 scale.
+ *
+ * @param from first column @param codes `[count]` (may be longer), output
+ */
+export type RunCoder = (row: number, from: number, count: number, codes: Int8Array) => number;
+
+/** Rounds to nearest, 64 columns of a row at a time. */
+function nearestRuns(bits: 4 | 8, W: Float32Array, [, dIn]: Shape2, options: PackOptions): RunCoder {
+  const values = new Float32Array(CHUNK);
+  const importance = options.columnImportance ?? null;
+  return (row, from, count, codes) => {
+    values.set(W.subarray(row * dIn + from, row * dIn + from + count));
+    const weights = importance ? importance.subarray(from, from + count) : null;
+    return quantizeRow(values, weights, count, bits, codes);
+  };
+}
+
+/** Lays out what `coder` answers for every row's chunks. */
+export function packDenseRuns(
+  kind: "q8" | "q4",
+  coder: RunCoder,
+  shape: Shape2,
+  options: PackOptions,
+): Uint8Array {
   const [dOut, dIn] = shape;
-  const format: WeightFormat = { kind: bits === 8 ? "q8" : "q4" };
-  const out = groupsOf(format, W, shape, options);
+  const format: WeightFormat = { kind }, bits = kind === "q8" ? 8 : 4;
+  const out = groupsOf(format, shape, options);
   const view = new DataView(out.buffer, out.byteOffset, out.byteLength);
   const chunkBytes = HEADER_BYTES + CHUNK * ROWS * bits / 8;
-  const importance = options.columnImportance ?? null;
-  const values = new Float32Array(CHUNK);
   const codes = new Int8Array(CHUNK);
   if (bits === 4) fillNibbles(out, groupBytes(format, dIn), chunkBytes);
   for (let row = 0; row < dOut; row++) {
@@ -85,9 +105,7 @@ function packDense(bits: 4 | 8, W: Float32Array, shape: Shape2, options: PackOpt
     for (let q = 0; q < chunkCount(dIn); q++) {
       const from = q * CHUNK;
       const count = Math.min(CHUNK, dIn - from);
-      values.set(W.subarray(row * dIn + from, row * dIn + from + count));
-      const weights = importance ? importance.subarray(from, from + count) : null;
-      const scale = quantizeRow(values, weights, count, bits, codes);
+      const scale = coder(row, from, count, codes);
       const at = group + q * chunkBytes;
       let sum = 0;
       for (let c = 0; c < count; c++) {
@@ -116,9 +134,13 @@ function fillNibbles(out: Uint8Array, groupBytes: number, chunkBytes: number): v
 }
 
 /** @param W `[dOut, dIn]` @returns the `q8` layout: codes of 7 bits, one scale per row and 64 columns */
-export const packQ8 = (W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array =>
-  packDense(8, W, shape, options);
+export function packQ8(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
+  checkWeights(W, shape, options);
+  return packDenseRuns("q8", nearestRuns(8, W, shape, options), shape, options);
+}
 
 /** @param W `[dOut, dIn]` @returns the `q4` layout: codes of 4 bits, one signed scale per row and 64 columns */
-export const packQ4 = (W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array =>
-  packDense(4, W, shape, options);
+export function packQ4(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
+  checkWeights(W, shape, options);
+  return packDenseRuns("q4", nearestRuns(4, W, shape, options), shape, options);
+}

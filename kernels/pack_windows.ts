@@ -2,6 +2,7 @@
 
 import { quantizeRow } from "./_quantize_row.ts";
 import {
+  CHUNK,
   groupBytes,
   HEADER_BYTES,
   Q8_MAX,
@@ -11,7 +12,7 @@ import {
   windowsChunkBytes,
   windowSlots,
 } from "./layout.ts";
-import { asPanels, groupsOf, type PackOptions } from "./pack_dense.ts";
+import { asPanels, checkWeights, groupsOf, type PackOptions, type RunCoder } from "./pack_dense.ts";
 import {
   blocksOf,
   checkedOptions,
@@ -81,15 +82,32 @@ function writeCodes(
  * @throws {RangeError} when a row's entries do not fit the windows (`windowsNeeded()` tells how many it takes)
  */
 export function packWindows(S: Float32Array, shape: Shape2, options: PackWindowsOptions): Uint8Array {
-  const { windows, blockChunks } = checkedOptions(S.length, shape, options);
-  const { bits, columnImportance } = options;
+  checkedOptions(S.length, shape, options);
+  checkWeights(S, shape, options);
+  return packWindowRuns(S, nearestKept(S, shape, options), shape, options);
+}
+
+/**
+ * Lays out what `coder` answers for every row's blocks.
+ *
+ * @param entries `[dOut, dIn]`, 0 where nothing is stored
+ * @throws {RangeError} like {@linkcode packWindows}
+ */
+export function packWindowRuns(
+  entries: Float32Array | Int8Array,
+  coder: RunCoder,
+  shape: Shape2,
+  options: PackWindowsOptions,
+): Uint8Array {
+  const { windows, blockChunks } = checkedOptions(entries.length, shape, options);
+  const { bits } = options;
   if (bits === 8 && windows * 4 * Q8_MAX * blockChunks > 32767) {
     throw new RangeError(
       `Cannot pack blocks of ${blockChunks} chunks: the sum of a row's codes would pass 32767`,
     );
   }
   const format: WeightFormat = { kind: "windows", windows, bits, blockChunks };
-  const out = groupsOf(format, S, shape, options);
+  const out = groupsOf(format, shape, options);
   const view = new DataView(out.buffer, out.byteOffset, out.byteLength);
   const [dOut, dIn] = shape;
   const chunkBytes = windowsChunkBytes(windows, bits);
@@ -97,21 +115,23 @@ export function packWindows(S: Float32Array, shape: Shape2, options: PackWindows
   if (bits === 4) fillCodes(out, blocks, chunkBytes);
   const slots = slotsOfWindows(windows);
   const matcherOf = matcherCache(windows);
-  const kept = keptBuffers(blockChunks);
+  const codes = new Int8Array(blockChunks * CHUNK); // by column of the block; read at stored entries alone
   for (let row = 0; row < dOut; row++) {
     const lane = row % ROWS;
     let at = (row - lane) / ROWS * groupBytes(format, dIn);
     for (const { from, columns, chunks } of blocks) {
-      const matcher = matcherOf(chunks);
-      if (!placeAll(matcher, S, row * dIn + from, columns)) {
+      const matcher = matcherOf(chunks), first = row * dIn + from;
+      if (!placeAll(matcher, entries, first, columns)) {
         throw new RangeError(
           `Cannot pack row ${row}, columns from ${from}: entries do not fit ${windows} windows a chunk`,
         );
       }
-      const header = quantizeKept(kept, S, row * dIn + from, columns, bits, columnImportance?.subarray(from));
-      view.setInt16(at + 2 * lane, header.sum, true);
-      view.setUint16(at + 8 + 2 * lane, header.scale, true);
-      writeCodes(out, matcher, kept.codes, { at: at + HEADER_BYTES, lane, bits, chunkBytes, slots });
+      const scale = coder(row, from, columns, codes);
+      let sum = 0;
+      for (let c = 0; c < columns; c++) if (entries[first + c] !== 0) sum += codes[c];
+      view.setInt16(at + 2 * lane, sum, true);
+      view.setUint16(at + 8 + 2 * lane, scale, true);
+      writeCodes(out, matcher, codes, { at: at + HEADER_BYTES, lane, bits, chunkBytes, slots });
       at += HEADER_BYTES + chunks * chunkBytes;
     }
   }
@@ -128,44 +148,26 @@ function fillCodes(out: Uint8Array, blocks: readonly { chunks: number }[], chunk
   }
 }
 
-interface KeptBuffers {
-  readonly values: Float32Array;
-  readonly importance: Float32Array;
-  readonly columns: Int32Array;
-  readonly keptCodes: Int8Array;
-  /** By column of the block. */
-  readonly codes: Int8Array;
-}
-
-function keptBuffers(blockChunks: number): KeptBuffers {
-  const n = blockChunks * 64;
-  return {
-    values: new Float32Array(n),
-    importance: new Float32Array(n),
-    columns: new Int32Array(n),
-    keptCodes: new Int8Array(n),
-    codes: new Int8Array(n),
-  };
-}
-
-/** Codes of a row's kept entries of one block, by column. */
-function quantizeKept(
-  kept: KeptBuffers,
+/** Rounds a row's kept entries of one block to nearest; codes by column. */
+function nearestKept(
   S: Float32Array,
-  at: number,
-  columns: number,
-  bits: 4 | 8,
-  importance: Float32Array | undefined,
-): { sum: number; scale: number } {
-  let count = 0;
-  for (let c = 0; c < columns; c++) {
-    if (S[at + c] === 0) continue;
-    kept.values[count] = S[at + c];
-    if (importance) kept.importance[count] = importance[c];
-    kept.columns[count++] = c;
-  }
-  const scale = quantizeRow(kept.values, importance ? kept.importance : null, count, bits, kept.keptCodes);
-  let sum = 0;
-  for (let i = 0; i < count; i++) sum += kept.codes[kept.columns[i]] = kept.keptCodes[i];
-  return { sum, scale };
+  [, dIn]: Shape2,
+  { bits, blockChunks, columnImportance }: PackWindowsOptions,
+): RunCoder {
+  const n = blockChunks * CHUNK;
+  const values = new Float32Array(n), keptColumns = new Int32Array(n), keptCodes = new Int8Array(n);
+  const importance = columnImportance ? new Float32Array(n) : null;
+  return (row, from, columns, codes) => {
+    const at = row * dIn + from;
+    let count = 0;
+    for (let c = 0; c < columns; c++) {
+      if (S[at + c] === 0) continue;
+      values[count] = S[at + c];
+      if (importance) importance[count] = columnImportance![from + c];
+      keptColumns[count++] = c;
+    }
+    const scale = quantizeRow(values, importance, count, bits, keptCodes);
+    for (let i = 0; i < count; i++) codes[keptColumns[i]] = keptCodes[i];
+    return scale;
+  };
 }

@@ -239,7 +239,7 @@ export function windowsNeeded(mask: Uint8Array | Float32Array, shape: Shape2, bl
 /** Places every non-zero entry of a row's block; false when they do not all fit. */
 export function placeAll(
   matcher: WindowMatcher,
-  mask: Uint8Array | Float32Array,
+  mask: Uint8Array | Int8Array | Float32Array,
   at: number,
   columns: number,
 ): boolean {
