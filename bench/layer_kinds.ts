@@ -47,7 +47,7 @@ export function artifactLayers(header: ArtifactHeader): ModelLayers {
   return {
     spec: header.spec,
     blockChunks: header.blockChunks,
-    kinds: grouped(header.spec, [...layers.values()]),
+    kinds: grouped([...layers.values()]),
   };
 }
 
@@ -60,17 +60,15 @@ export function recipeLayers(spec: ModelSpec, recipe: Recipe & { readonly patter
     const parts = storedParts(shape, recipe.rate, { recipe, blockChunks });
     return new Array<{ name: LinearName; parts: StoredPart[] }>(spec.blocks).fill({ name, parts });
   });
-  return { spec, blockChunks, kinds: grouped(spec, layers) };
+  return { spec, blockChunks, kinds: grouped(layers) };
 }
 
 function grouped(
-  spec: ModelSpec,
   layers: readonly { readonly name: LinearName; readonly parts: readonly StoredPart[] }[],
 ): LayerKind[] {
-  const shapes = linearShapes(spec);
   const kinds = new Map<string, LayerKind & { layers: Partial<Record<LinearName, number>> }>();
   for (const { name, parts } of layers) {
-    const stored = bucketed(parts), shape = shapes[name]!;
+    const stored = bucketed(parts), [{ shape }] = parts; // W or S: of the layer's own shape
     const key = JSON.stringify([LINEAR_INPUT[name], shape, stored]);
     const kind = kinds.get(key) ?? { layers: {}, shape, parts: stored };
     kind.layers[name] = (kind.layers[name] ?? 0) + 1;

@@ -1,7 +1,7 @@
 /** `inspect`: what a model is, without loading its weights; with --speed, which of its layers are fast here. */
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openCheckpoint } from "../models/open.ts";
-import { linearShapes, type ModelSpec } from "../models/spec.ts";
+import { blockSpecs, linearShapes, type ModelSpec } from "../models/spec.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
 import { artifactSpeed, specSpeed, speedLines, type SpeedOptions } from "./inspect_speed.ts";
@@ -78,24 +78,35 @@ async function inspectShape(shape: SyntheticShape, options: InspectOptions): Pro
 }
 
 function specLines(name: string, spec: ModelSpec): string[] {
-  const { heads, kvHeads, headDim, window } = spec.attention;
+  const { headDim, window } = spec.attention;
+  const blocks = blockSpecs(spec);
+  const sizes = (of: (block: ModelSpec) => number) => range(blocks.map(of));
   return [
     `model        ${name}`,
     `family       ${spec.family} (${spec.architecture}), ${
       (parameterCount(spec) / 1e6).toFixed(1)
     } M parameters`,
-    `shape        ${spec.blocks} blocks of ${spec.hiddenSize}, MLP ${spec.mlp.intermediateSize} (${spec.mlp.activation}), ${heads} heads of ${headDim}, ${kvHeads} KV heads`,
+    `shape        ${spec.blocks} blocks of ${spec.hiddenSize}, MLP ${
+      sizes((b) => b.mlp.intermediateSize)
+    } (${spec.mlp.activation}), ${sizes((b) => b.attention.heads)} heads of ${headDim}, ${
+      sizes((b) => b.attention.kvHeads)
+    } KV heads`,
     `vocabulary   ${spec.vocabSize}${spec.tiedEmbeddings ? ", head tied to the embedding" : ""}`,
     `context      ${spec.contextLength}${window === null ? "" : `, window ${window}`}`,
   ];
 }
 
+/** As in "1152-1536", or one number where blocks do not differ. */
+function range(sizes: readonly number[]): string {
+  const least = Math.min(...sizes), most = Math.max(...sizes);
+  return least === most ? `${most}` : `${least}-${most}`;
+}
+
 /** Of matrices; norms and biases are left out. */
 export function parameterCount(spec: ModelSpec): number {
-  const block = Object.values(linearShapes(spec)).reduce(
-    (sum, shape) => sum + (shape ? shape[0] * shape[1] : 0),
-    0,
-  );
+  const blocks = blockSpecs(spec)
+    .flatMap((block) => Object.values(linearShapes(block)))
+    .reduce((sum, shape) => sum + (shape ? shape[0] * shape[1] : 0), 0);
   const table = spec.vocabSize * spec.hiddenSize;
-  return spec.blocks * block + table * (spec.tiedEmbeddings ? 1 : 2);
+  return blocks + table * (spec.tiedEmbeddings ? 1 : 2);
 }

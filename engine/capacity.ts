@@ -4,6 +4,7 @@ import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { PackedModel } from "../models/packed.ts";
 import type { Plan } from "../models/plan.ts";
+import { blockSpecs } from "../models/spec.ts";
 import { gibibytes, mapMemory, type MemoryMap } from "./memory_map.ts";
 import { kvBlockBytes } from "./segment_map.ts";
 
@@ -88,8 +89,10 @@ const contextCap = ({ spec }: PackedModel, o: CapacityOptions): number =>
   Math.min(o.contextLength ?? spec.contextLength, spec.contextLength);
 
 function defaultKvTokens(model: PackedModel, o: CapacityOptions): number {
-  const { k, v } = kvBlockBytes(o.kvFormat, model.spec.attention);
-  const bounded = Math.floor(DEFAULT_KV_BYTES / (model.spec.blocks * (k + v))) * KV_BLOCK_TOKENS;
+  const kvBytes = blockSpecs(model.spec)
+    .map(({ attention }) => kvBlockBytes(o.kvFormat, attention))
+    .reduce((bytes, { k, v }) => bytes + k + v, 0);
+  const bounded = Math.floor(DEFAULT_KV_BYTES / kvBytes) * KV_BLOCK_TOKENS;
   const context = contextCap(model, o);
   const useful = o.maxSequences * (context + KV_BLOCK_TOKENS);
   return Math.max(

@@ -5,6 +5,7 @@
 import { OatmillError } from "../errors.ts";
 import type { PackedModel } from "../models/packed.ts";
 import type { Plan } from "../models/plan.ts";
+import { blockSpec } from "../models/spec.ts";
 import {
   kvBlockBytes,
   mapSegment,
@@ -49,12 +50,15 @@ function partOf(model: PackedModel, plan: Plan, items: PlanItems, { begin, end }
 
 /** Bytes that each item takes wherever it lies: its tensors and KV pools. */
 function itemCosts(model: PackedModel, plan: Plan, items: PlanItems, o: MapOptions): number[] {
-  const { k, v } = kvBlockBytes(o.kvFormat, model.spec.attention);
+  const pools = (block: number) => {
+    const { k, v } = kvBlockBytes(o.kvFormat, blockSpec(model.spec, block).attention);
+    return roundUp(o.kvBlocks * k, 64) + roundUp(o.kvBlocks * v, 64);
+  };
   return Array.from({ length: items.count }, (_, begin) => {
     const { ops, tensors, blocks } = partOf(model, plan, items, { begin, end: begin + 1 });
     const weights = readingOrder(tensors, ops)
       .reduce((n, group) => n + roundUp(group.reduce((m, e) => m + e.bytes, 0), 64), 0);
-    return weights + blocks.length * (roundUp(o.kvBlocks * k, 64) + roundUp(o.kvBlocks * v, 64));
+    return blocks.reduce((bytes, block) => bytes + pools(block), weights);
   });
 }
 

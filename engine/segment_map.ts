@@ -10,7 +10,7 @@ import {
 import { CHUNK, chunkCount } from "../kernels/layout.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
-import type { ModelSpec } from "../models/spec.ts";
+import { blockSpec, blockSpecs, type ModelSpec } from "../models/spec.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
 import { tileRowsOf } from "./attention_work.ts";
@@ -136,8 +136,11 @@ export function kvBlockBytes(
 const SPLIT_ROWS = 16;
 const SPLIT_BYTES = 8 << 20;
 
-/** Room for the partial softmaxes of as many rows as are split, at least one. */
-function partsSize({ heads, headDim }: ModelSpec["attention"], contextLength: number) {
+/** Room for the partial softmaxes of as many rows as are split, at least one; `heads`: most of a block. */
+function partsSize(
+  { heads, headDim }: { readonly heads: number; readonly headDim: number },
+  contextLength: number,
+) {
   const maxParts = Math.ceil(contextLength / PART_TOKENS);
   const rowBytes = heads * maxParts * partFloats(headDim) * 4;
   const rows = Math.max(1, Math.min(SPLIT_ROWS, Math.floor(SPLIT_BYTES / rowBytes)));
@@ -162,7 +165,8 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   };
   const i32 = (n: number) => take(n * 4);
   const { spec } = model;
-  const { kvHeads, heads, headDim, rope } = spec.attention;
+  const { headDim, rope } = spec.attention;
+  const sizes = blockSpecs(spec), heads = Math.max(...sizes.map(({ attention }) => attention.heads));
 
   // First, so that these addresses are the same in every memory.
   const control = take(CONTROL_BYTES);
@@ -210,7 +214,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   const buffers = mapUsed(plan.buffers, usedBuffers, (name, cols) => buffer(cols, rowsOf(name)));
   const tiles = mapUsed(plan.tiles, usedTiles, (name, t) => tile(t, rowsOf(name)));
   const own = Array.from({ length: o.threads }, () => ({
-    rows: buffer(Math.max(spec.hiddenSize, spec.mlp.intermediateSize), TILE_SIZES[0]),
+    rows: buffer(Math.max(spec.hiddenSize, ...sizes.map(({ mlp }) => mlp.intermediateSize)), TILE_SIZES[0]),
     tiles: mapUsed(plan.tiles, usedTiles, (_, t) => tile(t, TILE_SIZES[0])),
   }));
   const ropeBytes = rope ? o.contextLength * (rope.dims / 2) * 4 : 0;
@@ -220,15 +224,18 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   const candidates = usedBuffers.has("logits")
     ? take(spec.vocabSize * 4 + logitsScratchBytes(spec.vocabSize))
     : 0;
-  const groupSize = heads / kvHeads;
-  const scratchBytes = attentionScratchBytes(tileRowsOf(groupSize) * groupSize, headDim);
+  const groupSizes = sizes.map(({ attention: { heads, kvHeads } }) => heads / kvHeads);
+  const queries = Math.max(...groupSizes.map((size) => tileRowsOf(size) * size));
+  const scratchBytes = attentionScratchBytes(queries, headDim);
   const scratch = Array.from({ length: part.blocks.length > 0 ? o.threads : 0 }, () => take(scratchBytes));
-  const { bytes: partsBytes, ...partsRoom } = partsSize(spec.attention, o.contextLength);
+  const { bytes: partsBytes, ...partsRoom } = partsSize({ heads, headDim }, o.contextLength);
   const parts = { address: part.blocks.length > 0 ? take(partsBytes) : 0, ...partsRoom };
   // Last, so that pages of the pools that are never used are never touched.
   const kv: Record<number, { k: number; v: number }> = {};
-  const { k, v } = kvBlockBytes(o.kvFormat, spec.attention);
-  for (const block of part.blocks) kv[block] = { k: take(o.kvBlocks * k), v: take(o.kvBlocks * v) };
+  for (const block of part.blocks) {
+    const { k, v } = kvBlockBytes(o.kvFormat, blockSpec(spec, block).attention);
+    kv[block] = { k: take(o.kvBlocks * k), v: take(o.kvBlocks * v) };
+  }
   return {
     bytes: at,
     control,

@@ -7,7 +7,7 @@ import { packF32, packQ4, packQ8 } from "../kernels/packers.ts";
 import type { Checkpoint, WeightRole } from "./checkpoint.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
-import { linearShapes } from "./spec.ts";
+import { blockSpec, linearShapes } from "./spec.ts";
 
 export type DenseValues = "f32" | "int8" | "int4";
 
@@ -57,11 +57,10 @@ function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[
     format: outer,
     shape: [spec.vocabSize, spec.hiddenSize],
   });
-  const shapes = linearShapes(spec);
   for (let i = 0; i < spec.blocks; i++) {
     vector(`block.${i}.attnNorm`, spec.hiddenSize);
     vector(`block.${i}.mlpNorm`, spec.hiddenSize);
-    for (const [name, shape] of Object.entries(shapes)) {
+    for (const [name, shape] of Object.entries(linearShapes(blockSpec(spec, i)))) {
       const role = `block.${i}.${name}` as WeightRole;
       list.push({ name: `${role}.w`, role, format: FORMAT[values], shape });
       const bias = `${role}.bias` as WeightRole;

@@ -11,6 +11,7 @@ import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
 import {
   type Activation,
+  blockSpecs,
   type InputName,
   LINEAR_INPUT,
   type LinearName,
@@ -201,9 +202,14 @@ class Builder {
    * All linear layers of one input: prepare it once, then every main part and every V; the low-rank products are
    * prepared in turn and added by U.
    */
-  linears(block: number, input: InputName, names: readonly LinearName[], from: TileInput): void {
-    const prefix = `block.${block}`;
-    const shapes = linearShapes(this.spec);
+  linears(
+    block: { readonly index: number; readonly spec: ModelSpec },
+    input: InputName,
+    names: readonly LinearName[],
+    from: TileInput,
+  ): void {
+    const prefix = `block.${block.index}`;
+    const shapes = linearShapes(block.spec);
     const layers = names.map((n) => ({ name: n, ...this.parts(`${prefix}.${n}`, shapes[n]!) }));
     const kinds = kindsOf(layers.flatMap((l) => l.v ? [l.main, l.v] : [l.main]));
     const cols = layers[0].main.shape[1];
@@ -280,38 +286,39 @@ class Builder {
 export function buildPlan(model: PackedModel): Plan {
   const { spec } = model;
   const b = new Builder(spec, model.blockChunks, model.tensors);
-  const { heads, kvHeads, headDim } = spec.attention;
   b.buffer("hidden", spec.hiddenSize);
-  b.buffer("attnOut", heads * headDim);
   b.body.push({ op: "embed", table: b.table("embedding").name, out: at("hidden") }, { op: "sync" });
-  const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
-  const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
-  for (let i = 0; i < spec.blocks; i++) {
-    const p = `block.${i}`;
-    const by = (input: InputName) =>
-      (Object.keys(LINEAR_INPUT) as LinearName[])
-        .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
-    b.linears(i, "attn", by("attn"), normed(at("hidden"), b.norm(`${p}.attnNorm`)));
-    if (spec.attention.rope) {
-      b.body.push({ op: "rope", x: q, heads }, { op: "rope", x: k, heads: kvHeads });
-    }
-    b.body.push({ op: "kv_write", block: i, k, v }, { op: "sync" });
-    b.body.push({ op: "attention", block: i, q, out: at("attnOut") }, { op: "sync" });
-    b.linears(i, "o", by("o"), plain(at("attnOut")));
-    b.linears(i, "mlp", by("mlp"), normed(at("hidden"), b.norm(`${p}.mlpNorm`)));
-    const { activation: kind, gated, intermediateSize } = spec.mlp;
-    b.linears(i, "down", by("down"), {
-      input: at("gateUp", gated ? wholeGroups(intermediateSize) : 0),
-      activation: { kind, gate: gated ? at("gateUp") : null },
-      norm: null,
-    });
-  }
+  blockSpecs(spec).forEach((own, i) => addBlock(b, i, own));
   b.buffer("headIn", spec.hiddenSize);
   const output = spec.attention.causal ? logitsOf(b) : statesOf(b);
   const modules = new Set(
     model.tensors.flatMap((t) => t.format.kind === "vector" ? [] : [formatName(t.format)]),
   );
   return { body: b.body, head: b.head, output, buffers: b.buffers, tiles: b.tiles, modules: [...modules] };
+}
+
+/** @param spec the block's own */
+function addBlock(b: Builder, index: number, spec: ModelSpec): void {
+  const p = `block.${index}`, block = { index, spec };
+  const { heads, kvHeads, headDim, rope } = spec.attention;
+  const by = (input: InputName) =>
+    (Object.keys(LINEAR_INPUT) as LinearName[])
+      .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
+  const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
+  const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
+  b.buffer("attnOut", heads * headDim);
+  b.linears(block, "attn", by("attn"), normed(at("hidden"), b.norm(`${p}.attnNorm`)));
+  if (rope) b.body.push({ op: "rope", x: q, heads }, { op: "rope", x: k, heads: kvHeads });
+  b.body.push({ op: "kv_write", block: index, k, v }, { op: "sync" });
+  b.body.push({ op: "attention", block: index, q, out: at("attnOut") }, { op: "sync" });
+  b.linears(block, "o", by("o"), plain(at("attnOut")));
+  b.linears(block, "mlp", by("mlp"), normed(at("hidden"), b.norm(`${p}.mlpNorm`)));
+  const { activation: kind, gated, intermediateSize } = spec.mlp;
+  b.linears(block, "down", by("down"), {
+    input: at("gateUp", gated ? wholeGroups(intermediateSize) : 0),
+    activation: { kind, gate: gated ? at("gateUp") : null },
+    norm: null,
+  });
 }
 
 /** A decoder's output: final norm and head. */

@@ -55,6 +55,13 @@ export const LINEAR_INPUT: Readonly<Record<LinearName, InputName>> = {
   down: "down",
 };
 
+/** What structured pruning takes from blocks, each as much as it can spare. */
+export interface BlockSizes {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly intermediateSize: number;
+}
+
 export interface ModelSpec {
   readonly family: string;
   readonly architecture: string;
@@ -65,6 +72,8 @@ export interface ModelSpec {
   readonly norm: NormSpec;
   readonly attention: AttentionSpec;
   readonly mlp: MlpSpec;
+  /** By block, where blocks differ from what `attention` and `mlp` say: read through {@linkcode blockSpec}. */
+  readonly blockSizes?: readonly BlockSizes[];
   /** lm_head is the embedding. */
   readonly tiedEmbeddings: boolean;
   /** Which linear layers of a block carry a bias. */
@@ -73,7 +82,23 @@ export interface ModelSpec {
   readonly eosIds: readonly number[];
 }
 
-/** `[dOut, dIn]` of each linear layer of a block, in execution order. */
+/** The model as one of its blocks sees it: with the block's own heads, KV heads and intermediate size. */
+export function blockSpec(spec: ModelSpec, block: number): ModelSpec {
+  const { blockSizes, ...all } = spec;
+  if (!blockSizes) return spec;
+  const { heads, kvHeads, intermediateSize } = blockSizes[block];
+  return {
+    ...all,
+    attention: { ...spec.attention, heads, kvHeads },
+    mlp: { ...spec.mlp, intermediateSize },
+  };
+}
+
+/** {@linkcode blockSpec} of every block, in order. */
+export const blockSpecs = (spec: ModelSpec): ModelSpec[] =>
+  Array.from({ length: spec.blocks }, (_, block) => blockSpec(spec, block));
+
+/** `[dOut, dIn]` of each linear layer of a block (of all, when blocks do not differ), in execution order. */
 export function linearShapes(
   spec: ModelSpec,
 ): Record<string, readonly [number, number]> & Partial<Record<LinearName, readonly [number, number]>> {

@@ -1,5 +1,5 @@
 /** Attention: rotary positions, the KV cache, and the sum over it, shared by threads as attention_work.ts says. */
-import type { ModelSpec } from "../../models/spec.ts";
+import { blockSpec, blockSpecs, type ModelSpec } from "../../models/spec.ts";
 import {
   type AttentionCall,
   type AttentionStep,
@@ -33,7 +33,7 @@ export function bindRope(op: OpOf<"rope">, context: BindContext): Run {
 export function bindKvWrite(op: OpOf<"kv_write">, context: BindContext): Run {
   const { map, spec, thread } = context;
   const kernels = context.kernels.attention(map.kvFormat);
-  const { kvHeads, headDim } = spec.attention;
+  const { kvHeads, headDim } = blockSpec(spec, op.block).attention;
   const k = placeOf(map, op.k), v = placeOf(map, op.v);
   const pool = map.kv[op.block];
   return (_rows, _tiles, mine) => {
@@ -55,10 +55,20 @@ export function bindKvWrite(op: OpOf<"kv_write">, context: BindContext): Run {
   };
 }
 
-/** How the step's attention is shared: the same for all layers, so it is found once a step. */
+/** How many heads a block has, and what they share: blocks that are equal in it share their work alike. */
+type HeadCounts = Pick<AttentionStep, "kvHeads" | "groupSize">;
+const headCounts = ({ attention: { heads, kvHeads } }: ModelSpec): HeadCounts => ({
+  kvHeads,
+  groupSize: heads / kvHeads,
+});
+
+/** How the step's attention is shared: found once a step for each number of heads that blocks have. */
 export class StepAttention {
-  readonly #step: Omit<AttentionStep, "contexts" | "tables">;
-  #work: AttentionWork = { calls: [], split: false };
+  readonly #step: Pick<AttentionStep, "window" | "threads" | "splitRows">;
+  readonly #counts: readonly HeadCounts[];
+  /** By block: which of `#counts` it has. */
+  readonly #kind: readonly number[];
+  #works: readonly AttentionWork[] = [];
 
   /** @param ints view of a memory that holds the step's rows, laid out as in `map` */
   constructor(
@@ -66,26 +76,29 @@ export class StepAttention {
     private readonly map: SegmentMap,
     { spec, threads }: { readonly spec: ModelSpec; readonly threads: number },
   ) {
-    const { heads, kvHeads, window } = spec.attention;
-    const splitRows = map.parts.rows;
-    this.#step = { kvHeads, groupSize: heads / kvHeads, window: window ?? 0, threads, splitRows };
+    this.#step = { window: spec.attention.window ?? 0, threads, splitRows: map.parts.rows };
+    const all = blockSpecs(spec).map(headCounts), keys = all.map((counts) => JSON.stringify(counts));
+    const kinds = [...new Set(keys)];
+    this.#kind = keys.map((key) => kinds.indexOf(key));
+    this.#counts = kinds.map((key) => all[keys.indexOf(key)]);
   }
 
   begin(rows: number): void {
     const array = (address: number) => this.ints.subarray(address / 4, address / 4 + rows);
     const { contexts, tables } = this.map.step;
-    this.#work = shareAttention({ ...this.#step, contexts: array(contexts), tables: array(tables) });
+    const step = { ...this.#step, contexts: array(contexts), tables: array(tables) };
+    this.#works = this.#counts.map((counts) => shareAttention({ ...step, ...counts }));
   }
 
-  get work(): AttentionWork {
-    return this.#work;
+  workOf(block: number): AttentionWork {
+    return this.#works[this.#kind[block]];
   }
 }
 
 export function bindAttention(op: OpOf<"attention">, context: BindContext): Run {
   const { map, spec, thread, threads, attention, barrier } = context;
   const kernels = context.kernels.attention(map.kvFormat);
-  const { heads, kvHeads, headDim, scale } = spec.attention;
+  const { heads, kvHeads, headDim, scale } = blockSpec(spec, op.block).attention;
   const window = spec.attention.window ?? 0;
   const q = placeOf(map, op.q), out = placeOf(map, op.out);
   const pool = map.kv[op.block], { parts } = map;
@@ -115,7 +128,7 @@ export function bindAttention(op: OpOf<"attention">, context: BindContext): Run 
       parts.maxParts,
     );
   return (rows) => {
-    const { calls, split } = attention.work;
+    const { calls, split } = attention.workOf(op.block);
     for (const c of calls[thread]) call(c, split);
     if (!split) return;
     barrier();

@@ -184,6 +184,14 @@ export interface Artifact extends PackedModel {
   readonly file: PackedFile | null;
 }
 
+const blockSizesSchema = z.object({
+  heads: z.int().positive(),
+  kvHeads: z.int().positive(),
+  intermediateSize: z.int().positive(),
+}).refine(({ heads, kvHeads }) => heads % kvHeads === 0, {
+  message: "heads must be a multiple of kvHeads",
+});
+
 // Only what the loader relies on is checked field by field; the rest is reported as it stands.
 const headerSchema = z.looseObject({
   format: z.union([z.literal(1), z.literal(2)]),
@@ -192,6 +200,10 @@ const headerSchema = z.looseObject({
     vocabSize: z.int().positive(),
     hiddenSize: z.int().positive(),
     blocks: z.int().positive(),
+    blockSizes: z.array(blockSizesSchema).optional(),
+  }).refine(({ blocks, blockSizes }) => !blockSizes || blockSizes.length === blocks, {
+    path: ["blockSizes"],
+    message: "there must be one entry for each block",
   }),
   blockChunks: z.int().min(1).max(4),
   tensors: z.array(z.object({

@@ -4,6 +4,7 @@ import { OatmillError } from "../../errors.ts";
 import { fromPanels } from "../../kernels/panels.ts";
 import { openCheckpoint } from "../open.ts";
 import { packDense } from "../pack_dense.ts";
+import { buildPlan } from "../plan.ts";
 import { DEFAULT_MODEL, writeArtifact } from "../testing/artifact.ts";
 import { ArtifactWriter, HEADER_FILE, isArtifact, openArtifact, WEIGHTS_FILE } from "./artifact.ts";
 
@@ -99,6 +100,27 @@ Deno.test("a damaged artifact is refused with the reason", async () => {
 
   await Deno.writeTextFile(join(dir, HEADER_FILE), "{");
   await assert.rejects(openArtifact(dir), invalid(/cannot be read/));
+  await Deno.remove(parent, { recursive: true });
+});
+
+Deno.test("sizes of blocks that no block can have are refused", async () => {
+  const parent = await Deno.makeTempDir();
+  const dir = join(parent, "a");
+  await writeArtifact(dir);
+  const header = JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
+  const own = { heads: 8, kvHeads: 4, intermediateSize: 704 };
+  const opened = async (blockSizes: readonly object[]) => {
+    const changed = { ...header, spec: { ...header.spec, blockSizes } };
+    await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(changed));
+    return await openArtifact(dir);
+  };
+  const six = (last: object) => [own, own, own, own, own, last];
+  assert.ok(buildPlan(await opened(six(own))));
+  await assert.rejects(opened([own]), invalid(/one entry for each block/));
+  await assert.rejects(opened(six({ ...own, kvHeads: 3 })), invalid(/multiple of kvHeads/));
+  await assert.rejects(opened(six({ ...own, intermediateSize: 0 })), invalid(/intermediateSize/));
+  const smaller = await opened(six({ ...own, intermediateSize: 640 }));
+  assert.throws(() => buildPlan(smaller), invalid(/block\.5\.gate\.w.*must be a packed layer \[640,256\]/));
   await Deno.remove(parent, { recursive: true });
 });
 

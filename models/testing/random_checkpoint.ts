@@ -1,6 +1,6 @@
 /** A checkpoint of random weights in memory, for tests of any spec. */
 import type { Checkpoint, Weight, WeightRole } from "../checkpoint.ts";
-import { type LinearName, linearShapes, type ModelSpec } from "../spec.ts";
+import { blockSpec, type LinearName, linearShapes, type ModelSpec } from "../spec.ts";
 
 /** Weights of matrices keep the size of their inputs; norms are near 1, biases near 0. */
 export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
@@ -27,7 +27,7 @@ export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
     const block = `block.${i}`;
     norm(`${block}.attnNorm`);
     norm(`${block}.mlpNorm`);
-    for (const [name, [dOut, dIn]] of Object.entries(linearShapes(spec))) {
+    for (const [name, [dOut, dIn]] of Object.entries(linearShapes(blockSpec(spec, i)))) {
       add(`${block}.${name}`, [dOut, dIn], 0, dIn ** -0.5);
       if (spec.biases.includes(name as LinearName)) add(`${block}.${name}.bias`, [dOut], 0, 0.2);
     }

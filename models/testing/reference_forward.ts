@@ -3,7 +3,7 @@
  * and formats are right. For tests only; slow.
  */
 import type { Checkpoint, WeightRole } from "../checkpoint.ts";
-import type { Activation, LinearName, ModelSpec, RopeSpec } from "../spec.ts";
+import { type Activation, blockSpec, type LinearName, type ModelSpec, type RopeSpec } from "../spec.ts";
 
 type Matrix = Float32Array;
 /** `[tokens][width]` */
@@ -46,7 +46,7 @@ export class ReferenceModel {
     const x: Rows = ids.map((id) => Float64Array.from(embedding.subarray(id * width, (id + 1) * width)));
     for (let b = 0; b < spec.blocks; b++) {
       const block = `block.${b}` as const;
-      addTo(x, this.#attention(block, x.map((row) => this.#norm(`${block}.attnNorm`, row))));
+      addTo(x, this.#attention(b, x.map((row) => this.#norm(`${block}.attnNorm`, row))));
       addTo(x, this.#mlp(block, x.map((row) => this.#norm(`${block}.mlpNorm`, row))));
     }
     return x;
@@ -72,8 +72,9 @@ export class ReferenceModel {
     return x.map((v, i) => (v - mean) * scale * weight[i] + (bias?.[i] ?? 0));
   }
 
-  #attention(block: `block.${number}`, x: Rows): Rows {
-    const { heads, kvHeads, headDim, scale, window, rope, causal } = this.spec.attention;
+  #attention(index: number, x: Rows): Rows {
+    const block = `block.${index}` as const;
+    const { heads, kvHeads, headDim, scale, window, rope, causal } = blockSpec(this.spec, index).attention;
     const project = (name: LinearName) => x.map((row) => this.#linear(block, name, row));
     const [q, k, v] = [project("q"), project("k"), project("v")];
     if (rope) {
