@@ -30,6 +30,8 @@ export interface CompressCommandOptions {
   readonly statistics?: "dense" | "sequential";
   readonly evaluate?: string;
   readonly seed?: number;
+  /** MiB */
+  readonly workMemory?: number;
   readonly threads?: number;
   readonly json?: boolean;
 }
@@ -88,6 +90,7 @@ export async function compressCommand(source: string, options: CompressCommandOp
       name: options.name,
       recipe,
       threads: options.threads,
+      workMemoryBytes: options.workMemory === undefined ? undefined : options.workMemory * 2 ** 20,
       signal: abort.signal,
       onProgress: (p) => bar.show(p),
     });

@@ -168,6 +168,12 @@ function addCompress(program: Command): void {
     .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))
     .option("--evaluate <file>", "held-out text for the perplexities")
     .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)))
+    .addOption(
+      new Option(
+        "--work-memory <MiB>",
+        "memory for hidden states and statistics; more goes to files (default: 1024, at most 1/4 of the machine's)",
+      ).argParser(integer(0)),
+    )
     .addOption(threads())
     .addOption(json())
     .action(async (source, options) =>

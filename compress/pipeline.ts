@@ -28,6 +28,7 @@ import {
   type BlockWeights,
   densePerplexity,
   embed,
+  firstSequences,
   readBlock,
   type Residual,
   runBlockOver,
@@ -41,6 +42,7 @@ import { inputScale } from "./quantize.ts";
 import { type BlockStatistics, toShared } from "./statistics.ts";
 import { chooseBlockChunks, factorKind } from "./stored_parts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
+import { WorkSpace } from "./work_space.ts";
 
 const VERSION = "0.1.0";
 
@@ -68,7 +70,8 @@ export async function compress(options: CompressOptions): Promise<CompressResult
     if (checkpoint.tokenizerFiles) checkTokenizerJson(checkpoint.tokenizerFiles.tokenizer);
     const writer = await ArtifactWriter.create(options.out, { maxTensors: maxTensors(checkpoint.spec) });
     try {
-      const run = new Compression({ options, recipe, progress, checkpoint, pool, writer });
+      using space = WorkSpace.beside(options.out, options.workMemoryBytes);
+      const run = new Compression({ options, recipe, progress, checkpoint, pool, writer, space });
       const header = await run.run();
       return {
         artifact: options.out,
@@ -109,6 +112,7 @@ interface Context {
   readonly checkpoint: Checkpoint;
   readonly pool: LinalgPool;
   readonly writer: ArtifactWriter;
+  readonly space: WorkSpace;
 }
 
 /** The text a compression works on. */
@@ -222,10 +226,12 @@ class Compression {
   };
 
   async #embed({ calibration, heldOut }: Texts): Promise<{ calibration: Residual; heldOut: Residual }> {
-    const { progress, checkpoint } = this.context, width = checkpoint.spec.hiddenSize;
+    const { progress, checkpoint, space } = this.context, width = checkpoint.spec.hiddenSize;
     const table = await progress.time("read", async () => (await checkpoint.read("embedding")).data);
     await progress.time("write", () => this.#addTable("embedding", table));
-    return { calibration: embed(table, calibration, width), heldOut: embed(table, heldOut, width) };
+    const residual = (name: string, sequences: readonly Int32Array[]) =>
+      embed(table, sequences, { width, place: (values) => space.place(name, values) });
+    return { calibration: residual("calibration", calibration), heldOut: residual("held-out", heldOut) };
   }
 
   /** Rates of the blocks' layers that are compressed. OWL takes its outlier ratios from a dense pass of its own over a few sequences. */
@@ -238,9 +244,8 @@ class Compression {
     }
     const names = linearNames(checkpoint.spec).filter((name) => !recipe.dense.includes(name));
     return await progress.time("allocate", async () => {
-      const { length } = calibration, sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
-      const data = toShared(calibration.data.subarray(0, sequences * length * hiddenSize));
-      const residual: Residual = { data, sequences, length };
+      const sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
+      const residual = firstSequences(calibration, sequences, hiddenSize);
       const ratios: number[] = [];
       for (let i = 0; i < blocks; i++) {
         progress.checkCancelled();

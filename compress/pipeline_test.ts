@@ -111,19 +111,20 @@ Deno.test("compress() without compression only packs", () =>
     assert.ok(Math.abs(compressed / dense - 1) < 0.02, `${compressed} against ${dense}`);
   }));
 
-Deno.test("compress() is repeatable by seed", () =>
+Deno.test("compress() is repeatable by seed, with and without memory for its hidden states", () =>
   inFolder(async (dir) => {
     const text = join(dir, "text.txt");
     await Deno.writeTextFile(
       text,
       "Once upon a time, there was a little girl named Lily. She liked to play. ".repeat(200),
     );
-    const run = async (name: string) => {
-      const options = { source: SOURCE, out: join(dir, name), threads: 2 };
+    const run = async (name: string, workMemoryBytes?: number) => {
+      const options = { source: SOURCE, out: join(dir, name), threads: 2, workMemoryBytes };
       return (await compress({ ...options, recipe: recipe({ calibration: { text } }) })).header;
     };
-    const a = await run("a"), b = await run("b");
+    const a = await run("a"), b = await run("b", 0);
     assert.equal(a.files["model.safetensors"].sha256, b.files["model.safetensors"].sha256);
+    assert.deepEqual(left(dir).sort(), ["a", "b", "text.txt"]);
   }));
 
 const left = (dir: string) => [...Deno.readDirSync(dir)].map((e) => e.name);
@@ -137,6 +138,7 @@ Deno.test("compress() leaves nothing behind when cancelled, at any phase", () =>
         source: SOURCE,
         out: join(dir, "out"),
         recipe: recipe({ iterations: 1, refine: false }),
+        workMemoryBytes: 0,
         signal: controller.signal,
         onProgress: (p) => p.phase === phase && controller.abort(),
       });

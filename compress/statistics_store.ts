@@ -1,39 +1,23 @@
 /**
  * The input statistics of all blocks, for a pass that collects them and later ones that use them. H is kept as its
- * upper triangle, in memory as long as the budget lasts and then on disk: SmolLM2's are 200 MB, Llama-2-7B's 11 GB.
+ * upper triangle, in memory as long as there is room and then on disk: SmolLM2's are 200 MB, Llama-2-7B's 11 GB.
  */
 import type { InputName } from "../models/spec.ts";
 import { INPUT_NAMES } from "./forward/block_graph.ts";
 import { type BlockStatistics, type InputStatistics, shared } from "./statistics.ts";
-import { ScratchFile, type WorkFolder } from "./work_folder.ts";
+import { openValues, type Place, type StoredValues, type WorkSpace } from "./work_space.ts";
 
-/** d and H's triangle one after the other, in memory or in a file. */
 interface Entry {
   readonly dIn: number;
   readonly hasMoments: boolean;
-  /** `[dIn + dIn (dIn + 1) / 2]`, or `[dIn]` without H. */
-  readonly kept: Float32Array | string;
-}
-
-export interface StatisticsStoreOptions {
-  readonly folder: WorkFolder;
-  /** Bytes kept in memory; what comes after them goes to files in `folder`. */
-  readonly memoryBytes: number;
+  /** d and then H's triangle, row by row: `[dIn + dIn (dIn + 1) / 2]`; `[dIn]` without H. */
+  readonly place: Place;
 }
 
 export class StatisticsStore {
   readonly #entries = new Map<string, Entry>();
-  readonly #options: StatisticsStoreOptions;
-  #memoryBytes = 0;
 
-  constructor(options: StatisticsStoreOptions) {
-    this.#options = options;
-  }
-
-  /** Bytes that are kept in memory. */
-  get memoryBytes(): number {
-    return this.#memoryBytes;
-  }
+  constructor(readonly space: WorkSpace) {}
 
   /** Keeps a copy. @throws {RangeError} the block has statistics already. @throws {OatmillError} storage_failed */
   put(block: number, statistics: BlockStatistics): void {
@@ -50,9 +34,9 @@ export class StatisticsStore {
   getInput(block: number, input: InputName): InputStatistics {
     const entry = this.#entries.get(`${block}.${input}`);
     if (!entry) throw new RangeError(`No statistics of block ${block}, input ${input}`);
-    const { dIn, hasMoments, kept } = entry;
+    const { dIn, hasMoments, place } = entry;
     const d = shared(dIn), H = hasMoments ? shared(dIn * dIn) : null;
-    using source = typeof kept === "string" ? ScratchFile.open(kept) : new MemoryValues(kept);
+    using source = openValues(place);
     source.read(0, d);
     if (H) readTriangle(source, H, dIn);
     return { d, H };
@@ -60,31 +44,13 @@ export class StatisticsStore {
 
   #putInput(key: string, { d, H }: InputStatistics): void {
     if (this.#entries.has(key)) throw new RangeError(`Statistics of "${key}" are there already`);
-    const dIn = d.length, length = dIn + (H ? dIn * (dIn + 1) / 2 : 0);
-    const { folder, memoryBytes } = this.#options;
-    const inMemory = this.#memoryBytes + 4 * length <= memoryBytes;
-    const kept = inMemory ? new Float32Array(length) : folder.file(`statistics.${key}`);
-    using target = typeof kept === "string" ? ScratchFile.open(kept) : new MemoryValues(kept);
+    const dIn = d.length;
+    const place = this.space.place(`statistics.${key}`, dIn + (H ? dIn * (dIn + 1) / 2 : 0));
+    using target = openValues(place);
     target.write(0, d);
     if (H) writeTriangle(target, H, dIn);
-    if (inMemory) this.#memoryBytes += 4 * length;
-    this.#entries.set(key, { dIn, hasMoments: H !== null, kept });
+    this.#entries.set(key, { dIn, hasMoments: H !== null, place });
   }
-}
-
-/** The part of {@linkcode ScratchFile} that a store needs, over an array. */
-class MemoryValues implements Pick<ScratchFile, "read" | "write">, Disposable {
-  constructor(readonly values: Float32Array) {}
-
-  write(at: number, values: Float32Array): void {
-    this.values.set(values, at);
-  }
-
-  read(at: number, out: Float32Array): void {
-    out.set(this.values.subarray(at, at + out.length));
-  }
-
-  [Symbol.dispose](): void {}
 }
 
 /** Values of the triangle that are read or written at once: 4 MiB. */
@@ -101,7 +67,7 @@ function* panels(n: number): Generator<{ from: number; to: number; at: number; l
   }
 }
 
-function writeTriangle(target: Pick<ScratchFile, "write">, H: Float32Array, n: number): void {
+function writeTriangle(target: StoredValues, H: Float32Array, n: number): void {
   for (const { from, to, at, length } of panels(n)) {
     const packed = new Float32Array(length);
     for (let i = from, next = 0; i < to; next += n - i++) {
@@ -111,7 +77,7 @@ function writeTriangle(target: Pick<ScratchFile, "write">, H: Float32Array, n: n
   }
 }
 
-function readTriangle(source: Pick<ScratchFile, "read">, H: Float32Array, n: number): void {
+function readTriangle(source: StoredValues, H: Float32Array, n: number): void {
   for (const { from, to, at, length } of panels(n)) {
     const packed = new Float32Array(length);
     source.read(at, packed);

@@ -22,6 +22,11 @@ export interface CompressOptions {
   readonly name?: string;
   readonly recipe: RecipeInput;
   readonly threads?: number;
+  /**
+   * Bytes of what is kept between passes (hidden states, statistics) that stay in memory; the rest goes to files beside
+   * `out`. Default: a quarter of the machine's memory, at most 1 GiB.
+   */
+  readonly workMemoryBytes?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (p: CompressProgress) => void;
 }

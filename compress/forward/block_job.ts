@@ -1,6 +1,7 @@
 /** Worker side of the calibration forward: one block over a range of sequences, statistics reduced on the spot. */
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
 import type { InputName, ModelSpec } from "../../models/spec.ts";
+import { openValues, type Place } from "../work_space.ts";
 import { blockGraph, type Collect, INPUT_NAMES, inputWidths, momentPanels } from "./block_graph.ts";
 
 /** About this many tokens pass through the graph at once: [2048, n] products run at full speed. */
@@ -16,7 +17,7 @@ export interface BlockJob {
   readonly spec: ModelSpec;
   readonly weights: Readonly<Record<string, SharedTensor>>;
   /** `[sequences, length, hidden]`; this job's range is replaced by the block's output when `write` is set. */
-  readonly x: Float32Array<SharedArrayBuffer>;
+  readonly x: Place;
   readonly length: number;
   readonly from: number;
   readonly to: number;
@@ -39,7 +40,8 @@ export interface BlockSums {
 }
 
 export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<BlockSums> {
-  const { spec, length, x } = job, width = spec.hiddenSize;
+  const { spec, length } = job, width = spec.hiddenSize;
+  using x = openValues(job.x);
   const constants: Record<string, Tensor> = positionInputs(spec, length);
   for (const [name, { data, shape }] of Object.entries(job.weights)) {
     constants[name] = { data: new Float32Array(data), shape };
@@ -51,8 +53,9 @@ export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<Bl
   for (let from = job.from, to; from < job.to; from = to) {
     const collect: Collect = from < momentEnd ? "moments" : job.collect ? "squares" : "nothing";
     to = Math.min(from + chunk, collect === "moments" ? momentEnd : job.to);
-    const tokens = (to - from) * length, range = x.subarray(from * length * width, to * length * width);
-    const input: Tensor = { data: new Float32Array(range), shape: [tokens, width] };
+    const tokens = (to - from) * length;
+    const input: Tensor = { data: new Float32Array(tokens * width), shape: [tokens, width] };
+    x.read(from * length * width, input.data);
     const outputs = graphOutputs(spec, to - from, tokens, collect);
     const weights = Object.fromEntries(Object.entries(job.weights).map(([name, w]) => [name, w.shape]));
     await linalg.run(
@@ -61,7 +64,7 @@ export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<Bl
       { x: input, ...constants },
       outputs,
     );
-    if (job.write) range.set(outputs.y.data);
+    if (job.write) x.write(from * length * width, outputs.y.data);
     if (collect === "nothing") continue;
     sums.tokens += tokens;
     if (collect === "moments") sums.momentTokens += tokens;

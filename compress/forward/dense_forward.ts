@@ -1,10 +1,11 @@
 /**
  * The dense model over whole sequences, one block at a time, on the linear-algebra workers: where calibration
- * statistics and the dense perplexity come from. One block's weights and the residual stream are in memory.
+ * statistics and the dense perplexity come from. One block's weights are in memory, the residual stream where it has room.
  */
 import type { LinalgPool } from "../linalg/pool.ts";
 import type { Checkpoint, WeightRole } from "../../models/checkpoint.ts";
 import { type BlockStatistics, blockStatistics, shared, toShared } from "../statistics.ts";
+import { openValues, type Place } from "../work_space.ts";
 import { blockWeights } from "./block_graph.ts";
 import type { BlockJob, BlockSums, SharedTensor } from "./block_job.ts";
 import { logAddExp } from "./head_job.ts";
@@ -13,7 +14,7 @@ export type BlockWeights = Readonly<Record<string, SharedTensor>>;
 
 /** Hidden states `[sequences, length, hidden]` between two blocks. */
 export interface Residual {
-  readonly data: Float32Array<SharedArrayBuffer>;
+  readonly values: Place;
   readonly sequences: number;
   readonly length: number;
 }
@@ -29,20 +30,34 @@ export async function readBlock(checkpoint: Checkpoint, index: number): Promise<
   return weights;
 }
 
-/** Token embeddings of sequences of one length. */
+/**
+ * Token embeddings of sequences of one length.
+ *
+ * @param embedding `[vocab, width]`
+ * @param place where so many values go
+ */
 export function embed(
   embedding: Float32Array,
   sequences: readonly Int32Array[],
-  width: number,
+  { width, place }: { readonly width: number; readonly place: (values: number) => Place },
 ): Residual {
   const length = sequences[0]?.length ?? 0;
-  const data = shared(sequences.length * length * width);
-  sequences.forEach((ids, s) =>
-    ids.forEach((id, t) =>
-      data.set(embedding.subarray(id * width, (id + 1) * width), (s * length + t) * width)
-    )
-  );
-  return { data, sequences: sequences.length, length };
+  const values = place(sequences.length * length * width);
+  using target = openValues(values);
+  sequences.forEach((ids, s) => {
+    const rows = new Float32Array(length * width);
+    ids.forEach((id, t) => rows.set(embedding.subarray(id * width, (id + 1) * width), t * width));
+    target.write(s * rows.length, rows);
+  });
+  return { values, sequences: sequences.length, length };
+}
+
+/** A copy of the first sequences, in memory. */
+export function firstSequences(residual: Residual, sequences: number, width: number): Residual {
+  const values = shared(sequences * residual.length * width);
+  using source = openValues(residual.values);
+  source.read(0, values);
+  return { values, sequences, length: residual.length };
 }
 
 export interface StepOptions {
@@ -73,7 +88,7 @@ export async function runBlockOver(
       kind: "block",
       spec: checkpoint.spec,
       weights,
-      x: residual.data,
+      x: residual.values,
       length: residual.length,
       from,
       to,
@@ -89,20 +104,48 @@ export async function runBlockOver(
   return collect ? blockStatistics(sums, options) : null;
 }
 
+/** Tokens whose logits are computed together: their hidden states are copied once, the head's rows once for each time. */
+const HEAD_TOKENS = 16_384;
+
+interface HeadContext {
+  readonly checkpoint: Checkpoint;
+  readonly pool: LinalgPool;
+}
+
 /** Perplexity per token of `sequences`, from their hidden states after the last block. */
 export async function densePerplexity(
   residual: Residual,
   sequences: readonly Int32Array[],
-  { checkpoint, pool }: { readonly checkpoint: Checkpoint; readonly pool: LinalgPool },
+  context: HeadContext,
 ): Promise<{ readonly perplexity: number; readonly tokens: number }> {
-  const { spec } = checkpoint, width = spec.hiddenSize, { length } = residual;
-  const predicting = sequences.length * (length - 1);
-  const hidden = shared(predicting * width); // the last position predicts nothing
-  for (let s = 0, at = 0; s < sequences.length; s++, at += (length - 1) * width) {
-    hidden.set(residual.data.subarray(s * length * width, (s * length + length - 1) * width), at);
+  const width = context.checkpoint.spec.hiddenSize, { length } = residual;
+  const head = toShared((await context.checkpoint.read("head")).data);
+  const chunk = Math.max(1, Math.floor(HEAD_TOKENS / length));
+  using source = openValues(residual.values);
+  let nll = 0;
+  for (let from = 0; from < sequences.length; from += chunk) {
+    const some = sequences.slice(from, from + chunk), predicting = length - 1;
+    const hidden = shared(some.length * predicting * width); // the last position predicts nothing
+    some.forEach((_, s) =>
+      source.read(
+        (from + s) * length * width,
+        hidden.subarray(s * predicting * width, (s + 1) * predicting * width),
+      )
+    );
+    await normaliseRows(hidden, context.checkpoint);
+    nll += await negativeLogLikelihood(hidden, some, { ...context, head });
   }
-  await normaliseRows(hidden, checkpoint);
-  const head = toShared((await checkpoint.read("head")).data);
+  const tokens = sequences.length * (length - 1);
+  return { perplexity: Math.exp(nll / tokens), tokens };
+}
+
+/** @param hidden `[sequences, length - 1, hidden]`, normalised */
+async function negativeLogLikelihood(
+  hidden: Float32Array<SharedArrayBuffer>,
+  sequences: readonly Int32Array[],
+  { checkpoint, pool, head }: HeadContext & { readonly head: Float32Array<SharedArrayBuffer> },
+): Promise<number> {
+  const { vocabSize, hiddenSize: width } = checkpoint.spec;
   const parts = await Promise.all(
     Array.from({ length: pool.threads }, (_, i) =>
       pool.run<"head">({
@@ -110,20 +153,19 @@ export async function densePerplexity(
         hidden,
         head,
         width,
-        from: Math.floor(spec.vocabSize * i / pool.threads),
-        to: Math.floor(spec.vocabSize * (i + 1) / pool.threads),
+        from: Math.floor(vocabSize * i / pool.threads),
+        to: Math.floor(vocabSize * (i + 1) / pool.threads),
       })),
   );
-  let nll = 0;
-  for (let s = 0, row = 0; s < sequences.length; s++) {
-    for (let t = 1; t < length; t++, row++) {
-      const target = sequences[s][t];
+  let nll = 0, row = 0;
+  for (const ids of sequences) {
+    for (let t = 1; t < ids.length; t++, row++) {
       let logit = 0;
-      for (let j = 0; j < width; j++) logit += hidden[row * width + j] * head[target * width + j];
+      for (let j = 0; j < width; j++) logit += hidden[row * width + j] * head[ids[t] * width + j];
       nll += parts.map((p) => p[row]).reduce(logAddExp) - logit;
     }
   }
-  return { perplexity: Math.exp(nll / predicting), tokens: predicting };
+  return nll;
 }
 
 /** The final norm, in place, in f64. */

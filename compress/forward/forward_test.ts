@@ -241,7 +241,7 @@ Deno.test("runBlockOver() does not depend on how many workers share the sequence
     const pool = { threads, run } as unknown as LinalgPool;
     const checkpoint = { spec: LLAMA } as Checkpoint;
     const options = { checkpoint, pool, collect: true, momentSequences, write: true, sink: true };
-    const statistics = await runBlockOver({ data, sequences, length }, weights, options);
+    const statistics = await runBlockOver({ values: data, sequences, length }, weights, options);
     return { data, statistics: statistics! };
   };
   for (const [threads, moments] of [[5, 7], [3, 1], [8, 2]]) {
