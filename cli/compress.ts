@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
-import type { RecipeInput } from "../models/recipe.ts";
+import type { ALLOCATIONS, RecipeInput } from "../models/recipe.ts";
 import type { LinearName } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 
@@ -18,11 +18,12 @@ export interface CompressCommandOptions {
   readonly rate?: number;
   readonly rankRatio?: number;
   readonly dense?: LinearName[];
-  readonly allocation?: "uniform" | "owl";
+  readonly allocation?: (typeof ALLOCATIONS)[number];
   readonly pattern?: RecipeInput["pattern"];
   readonly values?: RecipeInput["values"];
   readonly iterations?: number;
   readonly decomposition?: RecipeInput["decomposition"];
+  readonly reselect?: number;
   readonly refine: boolean;
   readonly calibration?: string;
   readonly sequences?: number;
@@ -54,6 +55,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
       values: o.values,
       iterations: o.iterations,
       decomposition: o.decomposition,
+      reselect: o.reselect,
       refine: o.refine ? undefined : false,
     }),
     allocation: { ...allocation, ...given({ kind: o.allocation }) },

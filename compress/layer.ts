@@ -17,6 +17,7 @@ import {
   toPackedColumns,
 } from "./quantize.ts";
 import { refine, type UnitMoments } from "./refine.ts";
+import { reselect } from "./reselect.ts";
 import { entryChoice } from "./select.ts";
 import { denseKind, factorKind, sparseBudget, sparseFormat, tooLarge } from "./stored_parts.ts";
 
@@ -73,7 +74,10 @@ async function sparseLowRank(
   const budget = sparseBudget(shape, rate, { recipe, blockChunks });
   if (!budget || !method) return null;
   const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
-  const start = await method.compress({ W }, { budget, choice });
+  const first = await method.compress({ W }, { budget, choice });
+  const start = moments && recipe.reselect > 0
+    ? await reselect(W, first, { choice, kept: budget.kept, rounds: recipe.reselect, moments, linalg })
+    : first;
   const { mask, U } = start;
   const windows = recipe.values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
   if (
@@ -82,7 +86,9 @@ async function sparseLowRank(
     return null;
   }
   const { S, V } = start;
-  const parts = moments ? await refine(W, start, { mask, moments, linalg }) : { S, U, V };
+  const parts = moments
+    ? await refine(W, start, { mask, moments, nearly: recipe.reselect > 0, linalg })
+    : { S, U, V };
   return { ...parts, windows };
 }
 

@@ -14,6 +14,8 @@ import type { SparseLowRank } from "./methods/method.ts";
  */
 const CG_STEPS = [3, 3, 4];
 const CG_STEPS_ALONE = [10];
+/** After {@linkcode reselect}, whose rounds have refitted both already. */
+const CG_STEPS_LAST = [4];
 /** Steps of subspace iteration for L, warm-started from the last one. */
 const SUBSPACE_ITERATIONS = 4;
 /** Added to the diagonal of H in coordinates where that diagonal is 1. */
@@ -45,19 +47,23 @@ export interface RefineOptions {
   /** `[dOut, dIn]`: 1 where S has an entry. */
   readonly mask: Uint8Array;
   readonly moments: UnitMoments;
+  /** Whether S and L are fitted to H already, all but the last step. */
+  readonly nearly?: boolean;
   readonly linalg: Linalg;
 }
 
 export async function refine(
   W: Matrix,
   start: SparseLowRank,
-  { mask, moments: { d, H }, linalg }: RefineOptions,
+  { mask, moments: { d, H }, nearly = false, linalg }: RefineOptions,
 ): Promise<SparseLowRank> {
   const unscale = reciprocals(d);
   const A = scaleColumns(W, d);
   let S = scaleColumns(start.S, d), { U } = start, V = scaleColumns(start.V, d);
-  for (const steps of U.cols > 0 ? CG_STEPS : CG_STEPS_ALONE) {
-    if (U.cols > 0) ({ U, V } = await refitLowRank(subtract(A, S), U, H, linalg));
+  for (const steps of nearly ? CG_STEPS_LAST : U.cols > 0 ? CG_STEPS : CG_STEPS_ALONE) {
+    if (U.cols > 0) {
+      ({ U, V } = await refitLowRank(subtract(A, S), U, { H, iterations: SUBSPACE_ITERATIONS, linalg }));
+    }
     S = await refitValues(subtract(A, await linalg.multiply(U, V)), S, { mask, H, steps, linalg });
   }
   return { S: scaleColumns(S, unscale), U, V: scaleColumns(V, unscale) };
@@ -67,21 +73,24 @@ export async function refine(
  * The rank-r L nearest to E in the H norm: with the left singular vectors U of E H^½ it is U U'E, so neither H^½ nor
  * its inverse is ever formed; U by subspace iteration on E H E'.
  */
-async function refitLowRank(
+export async function refitLowRank(
   E: Matrix,
   U: Matrix,
-  H: Matrix,
-  linalg: Linalg,
+  { H, iterations, linalg }: { readonly H: Matrix; readonly iterations: number; readonly linalg: Linalg },
 ): Promise<{ U: Matrix; V: Matrix }> {
-  for (let i = 0; i < SUBSPACE_ITERATIONS; i++) {
+  for (let i = 0; i < iterations; i++) {
     const V = await linalg.multiply(E, U, { transA: true }); // [dIn, r]
     U = await orthonormalise(await linalg.multiply(E, await linalg.multiply(H, V)), linalg);
   }
   return { U, V: await linalg.multiply(U, E, { transA: true }) };
 }
 
-/** Conjugate gradients on the values of S inside the mask, every row its own system: min (T - S) H (T - S)'. */
-async function refitValues(
+/**
+ * Conjugate gradients on the values of S inside the mask, every row its own system: min (T - S) H (T - S)'.
+ *
+ * @param start where they begin; what it has outside the mask is dropped
+ */
+export async function refitValues(
   T: Matrix,
   start: Matrix,
   { mask, H, steps, linalg }: {
@@ -93,6 +102,7 @@ async function refitValues(
 ): Promise<Matrix> {
   const { rows, cols } = T;
   const S = matrix(rows, cols, start.data.slice());
+  applyMask(S.data, mask);
   const R = await linalg.multiply(subtract(T, S), H); // residual, [dOut, dIn]
   applyMask(R.data, mask);
   const P = matrix(rows, cols, R.data.slice());

@@ -5,14 +5,15 @@
 import { z } from "@hono/zod-openapi";
 import { LINEAR_NAMES } from "./spec.ts";
 
-export const METHODS = ["none", "magnitude", "wanda", "oats"] as const;
+export const METHODS = ["none", "magnitude", "wanda", "oats", "oatmill"] as const;
 export const PATTERNS = ["unstructured", "windows"] as const;
 export const VALUES = ["f32", "int8", "int4"] as const;
+export const ALLOCATIONS = ["uniform", "owl"] as const;
 /** More cannot be asked for: what is left describes no model. */
 export const MAX_RATE = 0.95;
 
 const allocationSchema = z.strictObject({
-  kind: z.enum(["uniform", "owl"]).default("owl").describe("How the rate is spread over the blocks"),
+  kind: z.enum(ALLOCATIONS).default("uniform").describe("How the rate is spread over the blocks"),
   lambda: z.number().min(0).max(0.5).default(0.08).describe(
     "OWL: half of the spread between the blocks' rates",
   ),
@@ -31,13 +32,31 @@ const calibrationSchema = z.strictObject({
     ),
 });
 
-export const recipeSchema = z.strictObject({
-  method: z.enum(METHODS).default("oats"),
+/**
+ * What a method is asked for where the recipe does not say. `oatmill` is OATS's decomposition with less rank, entries
+ * chosen anew with X'X (README of compress/).
+ */
+const METHOD_DEFAULTS: Readonly<
+  Partial<Record<(typeof METHODS)[number], Readonly<Record<string, unknown>>>>
+> = {
+  oatmill: { rank_ratio: 0.125, iterations: 12, reselect: 5 },
+};
+const DEFAULT_METHOD = "oatmill";
+
+/** Fields that are missing and that the method has a default of its own for. */
+function withMethodDefaults(recipe: unknown): unknown {
+  if (typeof recipe !== "object" || recipe === null || Array.isArray(recipe)) return recipe;
+  const { method = DEFAULT_METHOD } = recipe as { method?: (typeof METHODS)[number] };
+  return { ...METHOD_DEFAULTS[method], ...recipe };
+}
+
+const fieldsSchema = z.strictObject({
+  method: z.enum(METHODS).default(DEFAULT_METHOD).describe("How weights become S + L"),
   rate: z.number().min(0).max(MAX_RATE).default(0.3).describe(
     "Share of the block weights' parameters removed (ρ)",
   ),
   rank_ratio: z.number().min(0).max(1).default(0.25).describe(
-    "Share of the kept parameters given to the low-rank part (κ)",
+    "Share of the kept parameters given to the low-rank part (κ); 0.125 with method oatmill",
   ),
   dense: z.array(z.enum(LINEAR_NAMES)).max(LINEAR_NAMES.length).default([]).describe(
     "Layers that stay dense in every block; the others lose more instead, so that the rate of the whole stays",
@@ -45,11 +64,16 @@ export const recipeSchema = z.strictObject({
   pattern: z.enum(PATTERNS).default("windows"),
   allocation: z.preprocess((v) => typeof v === "string" ? { kind: v } : v, allocationSchema).prefault({}),
   values: z.enum(VALUES).default("int8"),
-  iterations: z.int().min(1).max(200).default(20).describe("Alternating steps of OATS"),
+  iterations: z.int().min(1).max(200).default(20).describe(
+    "Alternating steps of OATS; 12 with method oatmill",
+  ),
   decomposition: z.enum(["fast", "exact"]).default("fast").describe(
     "fast: warm-started subspace iteration; exact: a full factorisation in every step",
   ),
   refine: z.boolean().default(true).describe("Refit L and the kept values of S on calibration data"),
+  reselect: z.int().min(0).max(50).default(0).describe(
+    "Rounds in which S's entries are chosen anew with X'X (needs refine); 5 with method oatmill",
+  ),
   calibration: calibrationSchema.prefault({}),
   evaluate: z.strictObject({
     text: z.string().nullable().default(null).describe(
@@ -58,5 +82,6 @@ export const recipeSchema = z.strictObject({
     tokens: z.int().min(64).max(1_000_000).default(4096),
   }).prefault({}),
 });
+export const recipeSchema = z.preprocess(withMethodDefaults, fieldsSchema);
 export type Recipe = z.infer<typeof recipeSchema>;
-export type RecipeInput = z.input<typeof recipeSchema>;
+export type RecipeInput = z.input<typeof fieldsSchema>;

@@ -3,7 +3,10 @@ import { recipeSchema } from "./recipe.ts";
 
 Deno.test("recipeSchema fills every default", () => {
   const recipe = recipeSchema.parse({});
-  assert.equal(recipe.method, "oats");
+  assert.equal(recipe.method, "oatmill");
+  assert.deepEqual([recipe.rank_ratio, recipe.reselect], [0.125, 5]);
+  const oats = recipeSchema.parse({ method: "oats" });
+  assert.deepEqual([oats.rank_ratio, oats.reselect, oats.iterations], [0.25, 0, 20]);
   assert.equal(recipe.rate, 0.3);
   assert.deepEqual(recipe.allocation, { kind: "owl", lambda: 0.08, m: 5 });
   assert.equal(recipe.calibration.text, "self");

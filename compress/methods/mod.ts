@@ -1,6 +1,7 @@
 import type { CompressionMethod } from "./method.ts";
 import { magnitude } from "./magnitude.ts";
 import { oats } from "./oats.ts";
+import { oatmill } from "./oatmill.ts";
 import { wanda } from "./wanda.ts";
 
 /** Every method by its recipe name; `none` compresses nothing and has no entry. */
@@ -8,4 +9,5 @@ export const METHODS: Readonly<Record<CompressionMethod["name"], CompressionMeth
   magnitude,
   wanda,
   oats,
+  oatmill,
 };
