@@ -8,7 +8,7 @@ Deno.test("recipeSchema fills every default", () => {
   const oats = recipeSchema.parse({ method: "oats" });
   assert.deepEqual([oats.rank_ratio, oats.reselect, oats.iterations], [0.25, 0, 20]);
   assert.equal(recipe.rate, 0.3);
-  assert.deepEqual(recipe.allocation, { kind: "owl", lambda: 0.08, m: 5 });
+  assert.deepEqual(recipe.allocation, { kind: "uniform", lambda: 0.08, m: 5 });
   assert.equal(recipe.calibration.text, "self");
   assert.deepEqual(recipeSchema.parse(recipe), recipe);
 });
