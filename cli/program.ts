@@ -165,7 +165,7 @@ function addCompress(program: Command): void {
       new Option("--reselect <n>", "rounds in which entries are chosen anew").argParser(integer(0)),
     )
     .option("--no-refine", "do not refit on calibration data")
-    .option("--calibration <file>", 'text or .jsonl file, or "self"')
+    .option("--calibration <file>", 'text, .jsonl or .json file, a folder of them, or "self"')
     .addOption(new Option("--sequences <n>", "calibration sequences").argParser(integer(1)))
     .addOption(new Option("--length <n>", "tokens per calibration sequence").argParser(integer(16)))
     .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))

@@ -1,7 +1,7 @@
-/** Token sequences for calibration and held-out evaluation, all of one length: from a file or from the model itself. */
-import { unixLines } from "./lines.ts";
+/** Token sequences for calibration and held-out evaluation, all of one length: from files or from the model itself. */
 import { OatmillError } from "../errors.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
+import { type Document, readDocuments, readText } from "./calibration_source.ts";
 import { type Random, seededRandom, shuffled } from "./random.ts";
 
 /** Draws `sequences` sequences of `length` tokens from the model at temperature 1. */
@@ -13,28 +13,50 @@ export interface SequenceRequest {
   readonly seed: number;
 }
 
-/** A file longer than this is read in part: enough for 4096 sequences of 2048 tokens. */
-const MAX_TEXT_BYTES = 64 << 20;
+export interface TextReader {
+  /** Asked for when there is text. @throws {OatmillError} the model has none */
+  readonly tokenizer: () => Tokenizer;
+  /** Token ids are below it. */
+  readonly vocabSize: number;
+}
 
 /**
- * Sequences from a text: a .jsonl file of documents (`{"text": ...}` or strings) gives one random window of each
- * document that is long enough, then the short ones joined; any other file is cut into windows, in random order.
- * Fewer come back when the text is short.
+ * Sequences from a file or a dataset folder (see {@linkcode readDocuments}). Documents give one random window each when
+ * they are long enough, then the short ones joined, then what else is in the long ones; a running text is cut into windows, in
+ * random order. Fewer come back when the text is short.
  *
- * @throws {OatmillError} invalid_recipe when the file cannot be read or has no whole sequence
+ * @throws {OatmillError} invalid_recipe when it cannot be read or has no whole sequence, unsupported_format for images
  */
 export async function textSequences(
   path: string,
-  tokenizer: Tokenizer,
+  { tokenizer, vocabSize }: TextReader,
   { sequences, length, seed }: SequenceRequest,
 ): Promise<Int32Array[]> {
-  const { text, cut } = await readText(path, "calibration.text");
+  const { documents, running } = await readDocuments(path);
   const random = seededRandom(seed);
-  const window = new Windows(tokenizer, length);
-  const found = path.endsWith(".jsonl")
-    ? documentWindows(parseDocuments(text, { path, cut }), window, { random, sequences })
-    : shuffled(window.cut(window.encode(text)), random).slice(0, sequences);
+  let encode: ((text: string) => Tokens) | null = null; // of token ids alone a model needs no tokenizer
+  const read = (document: Document): Tokens =>
+    typeof document === "string"
+      ? (encode ??= textTokens(tokenizer()))(document)
+      : { ids: knownIds(document, { path, vocabSize }), prefix: NO_PREFIX };
+  const found = running
+    ? shuffled(documents.flatMap((document) => cut(read(document), length)), random).slice(0, sequences)
+    : documentWindows(documents, { read, random, sequences, length });
   return someOf(found, { doing: "calibrate", path, length, param: "calibration.text" });
+}
+
+/** @throws {OatmillError} invalid_recipe: an id is not in the vocabulary */
+function knownIds(
+  ids: readonly number[],
+  { path, vocabSize }: { readonly path: string; readonly vocabSize: number },
+): readonly number[] {
+  const unknown = ids.find((id) => id >= vocabSize);
+  if (unknown === undefined) return ids;
+  throw new OatmillError(
+    "invalid_recipe",
+    `Cannot calibrate on "${path}": token id ${unknown} is not below the vocabulary's ${vocabSize}`,
+    "calibration.text",
+  );
 }
 
 /**
@@ -47,10 +69,10 @@ export async function evaluationSequences(
   tokenizer: Tokenizer,
   { tokens, length }: { readonly tokens: number; readonly length: number },
 ): Promise<Int32Array[]> {
-  const window = new Windows(tokenizer, length);
   const { text } = await readText(path, "evaluate.text");
-  const ids = window.encode(text.slice(0, tokens * 16)); // no tokenizer in use has 16 characters a token on average
-  const found = window.cut(ids).slice(0, Math.max(1, Math.floor(tokens / length)));
+  const start = text.slice(0, tokens * 16); // no tokenizer in use has 16 characters a token on average
+  const all = cut(textTokens(tokenizer)(start), length);
+  const found = all.slice(0, Math.max(1, Math.floor(tokens / length)));
   return someOf(found, { doing: "evaluate", path, length, param: "evaluate.text" });
 }
 
@@ -67,94 +89,63 @@ function someOf(
   );
 }
 
-/** Cuts token ids into sequences; each begins with BOS where the tokenizer would put one. */
-class Windows {
-  readonly #prefix: readonly number[];
+/** Tokens of one document, and what stands before each sequence of them. */
+interface Tokens {
+  readonly ids: readonly number[];
+  readonly prefix: readonly number[];
+}
 
-  constructor(readonly tokenizer: Tokenizer, readonly length: number) {
-    this.#prefix = tokenizer.encode("").slice(0, 1);
-  }
+const NO_PREFIX: readonly number[] = [];
 
-  /** Tokens of a text that one sequence holds. */
-  get size(): number {
-    return this.length - this.#prefix.length;
-  }
+/** Text as tokens; each sequence begins with BOS where the tokenizer would put one. */
+function textTokens(tokenizer: Tokenizer): (text: string) => Tokens {
+  const prefix = tokenizer.encode("").slice(0, 1);
+  return (text) => ({ ids: tokenizer.encode(text, { addSpecialTokens: false }), prefix });
+}
 
-  encode(text: string): number[] {
-    return this.tokenizer.encode(text, { addSpecialTokens: false });
-  }
+/** The sequence of `length` tokens from `start` on. */
+const windowAt = ({ ids, prefix }: Tokens, start: number, length: number): Int32Array =>
+  Int32Array.from([...prefix, ...ids.slice(start, start + length - prefix.length)]);
 
-  at(ids: readonly number[], start: number): Int32Array {
-    return Int32Array.from([...this.#prefix, ...ids.slice(start, start + this.size)]);
-  }
+/** All whole sequences of `length`, one after the other. */
+function cut(tokens: Tokens, length: number): Int32Array[] {
+  const size = length - tokens.prefix.length;
+  return Array.from(
+    { length: Math.floor(tokens.ids.length / size) },
+    (_, i) => windowAt(tokens, i * size, length),
+  );
+}
 
-  cut(ids: readonly number[]): Int32Array[] {
-    return Array.from({ length: Math.floor(ids.length / this.size) }, (_, i) => this.at(ids, i * this.size));
-  }
+interface DocumentOptions {
+  readonly read: (document: Document) => Tokens;
+  readonly random: Random;
+  readonly sequences: number;
+  readonly length: number;
 }
 
 function documentWindows(
-  documents: readonly string[],
-  window: Windows,
-  { random, sequences }: { readonly random: Random; readonly sequences: number },
+  documents: readonly Document[],
+  { read, random, sequences, length }: DocumentOptions,
 ): Int32Array[] {
-  const found: Int32Array[] = [], short: number[] = [];
-  for (const text of shuffled(documents, random)) {
+  const found: Int32Array[] = [];
+  const short = new Map<readonly number[], number[]>(); // by prefix: text and ids are not joined
+  const further: Int32Array[] = [];
+  for (const document of shuffled(documents, random)) {
     if (found.length === sequences) return found;
-    const ids = window.encode(text);
-    if (ids.length > window.size) found.push(window.at(ids, random.below(ids.length - window.size)));
-    else for (const id of ids) short.push(id);
-  }
-  return [...found, ...window.cut(short)].slice(0, sequences);
-}
-
-function parseDocuments(
-  text: string,
-  { path, cut }: { readonly path: string; readonly cut: boolean },
-): string[] {
-  const lines = text.split("\n").filter((line) => line.trim() !== "");
-  return lines.flatMap((line, i) => {
-    try {
-      const value: unknown = JSON.parse(line);
-      if (typeof value === "string") return [value];
-      const document = (value as { text?: unknown } | null)?.text;
-      if (typeof document === "string") return [document];
-    } catch (cause) {
-      if (cut && i === lines.length - 1) return [];
-      throw new OatmillError(
-        "invalid_recipe",
-        `Cannot read "${path}": line ${i + 1} is not JSON`,
-        "calibration.text",
-        {
-          cause,
-        },
-      );
+    const tokens = read(document), { ids, prefix } = tokens;
+    const size = length - prefix.length, spare = ids.length - size;
+    if (spare < 0) {
+      const others = short.get(prefix) ?? [];
+      for (const id of ids) others.push(id);
+      short.set(prefix, others);
+      continue;
     }
-    throw new OatmillError(
-      "invalid_recipe",
-      `Cannot read "${path}": line ${i + 1} has no "text" string`,
-      "calibration.text",
-    );
-  });
-}
-
-/** The text, and whether {@linkcode MAX_TEXT_BYTES} may have cut it off. */
-async function readText(path: string, param: string): Promise<{ text: string; cut: boolean }> {
-  try {
-    using file = await Deno.open(path);
-    const parts: Uint8Array[] = [];
-    let size = 0;
-    while (size < MAX_TEXT_BYTES) {
-      const buffer = new Uint8Array(1 << 20);
-      const n = await file.read(buffer);
-      if (n === null) break;
-      parts.push(buffer.subarray(0, n));
-      size += n;
+    const start = spare === 0 ? 0 : random.below(spare);
+    found.push(windowAt(tokens, start, length));
+    for (const part of [ids.slice(0, start), ids.slice(start + size)]) {
+      further.push(...cut({ ids: part, prefix }, length));
     }
-    const text = unixLines(await new Blob(parts as Uint8Array<ArrayBuffer>[]).text());
-    return { text, cut: size >= MAX_TEXT_BYTES };
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new OatmillError("invalid_recipe", `Cannot read text "${path}": ${reason}`, param, { cause });
   }
+  const joined = [...short].flatMap(([prefix, ids]) => cut({ ids, prefix }, length));
+  return [...found, ...joined, ...shuffled(further, random)].slice(0, sequences);
 }

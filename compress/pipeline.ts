@@ -180,7 +180,10 @@ class Compression {
       ? []
       : wanted.text === "self"
       ? await this.#sampler(request.sequences, length, wanted.seed)
-      : await textSequences(wanted.text, this.#tokenizer(), request);
+      : await textSequences(wanted.text, {
+        tokenizer: () => this.#tokenizer(),
+        vocabSize: checkpoint.spec.vocabSize,
+      }, request);
     // A short text is shared in the same proportion, with at least one sequence each.
     const back = Math.min(
       heldBack,
