@@ -36,6 +36,7 @@ async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext
     blockChunks,
     replace,
     d,
+    inputs: job.d && { d, H },
     scale: recipe.values === "f32" || !job.d ? null : inputScale(d),
     method: recipe.method === "none" || job.layers.every(({ rate }) => rate === 0)
       ? null

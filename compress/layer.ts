@@ -2,7 +2,9 @@
 import type { Shape2 } from "../kernels/layout.ts";
 import { windowsNeeded } from "../kernels/packers.ts";
 import type { LayerReport } from "../models/formats/artifact_header.ts";
+import type { LayerInsight } from "../models/formats/insight_file.ts";
 import type { Recipe } from "../models/recipe.ts";
+import { layerInsight } from "./insight/layer_insight.ts";
 import { type Matrix, matrix } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import type { PreparedMethod, SparseLowRank } from "./methods/method.ts";
@@ -34,6 +36,7 @@ export interface LayerInput {
 export interface LayerResult {
   readonly tensors: readonly PackedTensor[];
   readonly report: LayerReport;
+  readonly insight: LayerInsight;
 }
 
 /** What the layers of one input share. */
@@ -43,6 +46,8 @@ export interface LayerContext {
   readonly replace: boolean;
   /** `[dIn]` root mean square of the inputs; 1 with method `none`. */
   readonly d: Float32Array;
+  /** The inputs' statistics, for the insight; null with method `none`. */
+  readonly inputs: { readonly d: Float32Array; readonly H: Float32Array<ArrayBuffer> | null } | null;
   /** What the inputs are multiplied by before they are quantised; null when they are not. */
   readonly scale: Float32Array | null;
   /** The recipe's method, ready for these inputs; null with method `none`. */
@@ -62,7 +67,12 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
   }
   const tensors = parts ? packParts(parts, context) : packDenseLayer(W, context);
   const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
-  return { tensors, report: report(layer, tensors, parts, layerError(W, R, d)) };
+  const { inputs } = context;
+  const insight = await layerInsight(
+    { name: layer.name, W, R, tensors, d: inputs?.d ?? null, H: inputs?.H ?? null, plain: false },
+    linalg,
+  );
+  return { tensors, report: report(layer, tensors, parts, layerError(W, R, d)), insight };
 }
 
 /** S, U and V, or null when the layer stays dense. */

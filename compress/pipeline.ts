@@ -7,6 +7,7 @@ import { OatmillError } from "../errors.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { ArtifactWriter, openArtifact, updateHeader } from "../models/formats/artifact.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
+import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
@@ -34,6 +35,7 @@ import {
   runBlockOver,
 } from "./forward/dense_forward.ts";
 import { sparseRate } from "./dense_layers.ts";
+import { InsightCollector } from "./insight/collector.ts";
 import type { LayerResult } from "./layer.ts";
 import { LinalgPool } from "./linalg/pool.ts";
 import { METHODS } from "./methods/mod.ts";
@@ -126,8 +128,10 @@ interface Texts {
 class Compression {
   readonly #layers: LayerReport[] = [];
   readonly #blockChunks: number;
+  readonly #insight: InsightCollector;
 
   constructor(readonly context: Context) {
+    this.#insight = new InsightCollector(context.pool);
     this.#blockChunks = chooseBlockChunks(context.checkpoint.spec);
   }
 
@@ -147,6 +151,13 @@ class Compression {
     const header = await progress.time("write", async () => {
       await this.#addNorm("finalNorm");
       if (!checkpoint.spec.tiedEmbeddings) await this.#addTable("head", (await checkpoint.read("head")).data);
+      const from = {
+        text: basename(recipe.calibration.text),
+        sequences: calibration.sequences,
+        length: calibration.length,
+      };
+      const insight = this.#insight.result(calibration.sequences > 0 ? from : null);
+      await writer.addFile(INSIGHT_FILE, encodeInsight(insight));
       return await writer.finish({
         oatmill: VERSION,
         created: new Date().toISOString(),
@@ -294,6 +305,7 @@ class Compression {
       });
     });
     progress.report("calibrate", index + 1, checkpoint.spec.blocks);
+    await progress.time("compress", () => this.#insight.addBlock(weights, statistics));
     const results = await progress.time(
       "compress",
       () => this.#layersOf(index, weights, { statistics, rate }),
@@ -360,9 +372,10 @@ class Compression {
       }
     }
     for (const name of linearNames(checkpoint.spec)) {
-      const { tensors, report } = results.get(name)!;
+      const { tensors, report, insight } = results.get(name)!;
       for (const t of tensors) await writer.add(`${prefix}.${name}.${t.part}`, t.format, t.shape, t.bytes);
       this.#layers.push(report);
+      this.#insight.addLayer(insight);
     }
   }
 

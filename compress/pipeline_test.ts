@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { OatmillError } from "../errors.ts";
 import { openArtifact } from "../models/formats/artifact.ts";
+import { readInsight } from "../models/formats/insight_file.ts";
 import type { RecipeInput } from "../models/recipe.ts";
 import { compress } from "./pipeline.ts";
 import type { CompressProgress, CompressResult } from "./types.ts";
@@ -52,7 +53,8 @@ for (
       const onProgress = (p: CompressProgress) => void phases.add(p.phase);
       const out = join(dir, "out");
       const result = await compress({ source: SOURCE, out, recipe: recipe(over), threads: 2, onProgress });
-      const { perplexity, layers, bytes, denseBytes } = (await openArtifact(out)).header;
+      const artifact = await openArtifact(out);
+      const { perplexity, layers, bytes, denseBytes } = artifact.header;
       assert.deepEqual(perplexity, result.header.perplexity);
       assert.ok(perplexity!.compressed < perplexity!.dense * PERPLEXITY_BOUND, JSON.stringify(perplexity));
       assert.equal(layers.length, 6 * 7);
@@ -62,6 +64,14 @@ for (
       );
       assert.ok(layers.every((l) => l.error >= 0 && l.error < 0.5));
       if (result.header.recipe.values !== "f32") assert.ok(bytes < denseBytes);
+      const insight = await readInsight(artifact);
+      assert.deepEqual(insight!.layers.map((l) => l.name), layers.map((l) => l.name));
+      assert.ok(insight!.blocks.every((b) => b.outliers![0] > b.outliers![3]));
+      for (const { name, inputError, scaled, windows } of insight!.layers) {
+        assert.equal(inputError === null, !result.header.recipe.refine, name);
+        assert.ok(scaled!.effectiveRank > 1 && scaled!.largest > 0, name);
+        assert.equal(windows === null, result.header.recipe.values === "f32", name);
+      }
       assert.ok(result.seconds > 0 && result.peakRssBytes > 0 && result.phases.compress! > 0);
       for (const phase of ["sample", "calibrate", "compress", "evaluate"]) {
         assert.ok(phases.has(phase), phase);

@@ -2,10 +2,12 @@
 /// <reference lib="deno.worker" />
 import { packF32, packQ8 } from "../kernels/packers.ts";
 import type { Shape2 } from "../kernels/layout.ts";
+import type { LayerInsight } from "../models/formats/insight_file.ts";
 import { outlierRatio, type ScoredLayer } from "./allocation/owl.ts";
 import { type BlockJob, type BlockSums, runBlock } from "./forward/block_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
 import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
+import { type LayerInsightJob, runLayerInsight } from "./insight/layer_insight.ts";
 import type { LayerResult } from "./layer.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 
@@ -28,6 +30,7 @@ interface Jobs {
   block: { job: BlockJob; result: BlockSums };
   head: { job: HeadJob; result: Float64Array<ArrayBuffer> };
   inputGroup: { job: InputGroupJob; result: LayerResult[] };
+  layerInsight: { job: LayerInsightJob; result: LayerInsight };
   table: { job: TableJob; result: Uint8Array };
   outliers: { job: OutliersJob; result: number };
 }
@@ -51,6 +54,8 @@ async function run(job: JobOf<JobKind>): Promise<ResultOf<JobKind>> {
       return await runHead(job, linalg);
     case "inputGroup":
       return await compressInputGroup(job, linalg);
+    case "layerInsight":
+      return await runLayerInsight(job, linalg);
     case "table":
       return (job.format === "f32" ? packF32 : packQ8)(job.values, job.shape);
     case "outliers":

@@ -16,8 +16,11 @@ import { fromPanels } from "./panels.ts";
 import { slotBytes } from "./pack_windows.ts";
 import { blocksOf } from "./window_matching.ts";
 
-/** One weight of a packed layer; `header` numbers the runs of columns that share a scale. */
-export type VisitWeight = (row: number, column: number, code: number, scale: number) => void;
+/**
+ * One weight of a packed layer. `window` numbers the windows of the column's block, those of view B after those of view A;
+ * -1 in formats without windows.
+ */
+export type VisitWeight = (row: number, column: number, code: number, scale: number, window: number) => void;
 
 /** Calls `visit` for every stored place inside the shape (free places of windows too: code 0). */
 export function visitWeights(
@@ -36,11 +39,11 @@ export function visitWeights(
   for (let row = 0; row < dOut; row++) {
     const lane = row % ROWS;
     const at = (row - lane) / ROWS * groupBytes(format, dIn);
-    const inside: VisitWeight = (_, column, code, scale) => {
-      if (column < dIn) visit(row, column, code, scale);
+    const inside: VisitWeight = (_, column, code, scale, window) => {
+      if (column < dIn) visit(row, column, code, scale, window);
     };
     if (format.kind === "f32") {
-      for (let c = 0; c < dIn; c++) visit(row, c, view.getFloat32(at + 4 * (ROWS * c + lane), true), 1);
+      for (let c = 0; c < dIn; c++) visit(row, c, view.getFloat32(at + 4 * (ROWS * c + lane), true), 1, -1);
     } else if (format.kind === "windows") visitWindows(format, view, { at, lane, dIn }, inside);
     else visitDense(format.kind === "q8" ? 8 : 4, view, { at, lane, dIn }, inside);
   }
@@ -60,7 +63,7 @@ function visitDense(bits: 4 | 8, view: DataView, { at, lane, dIn }: Row, visit: 
       const code = bits === 8
         ? view.getInt8(row + (c >> 2) * 16 + (c & 3))
         : (view.getUint8(row + (c >> 3) * 16 + (c & 3)) >> (c & 4) & 15) - 8;
-      visit(0, from + c, code, scale);
+      visit(0, from + c, code, scale, -1);
     }
     at += HEADER_BYTES + CHUNK * ROWS * bits / 8;
   }
@@ -81,11 +84,12 @@ function visitWindows(
     for (let q = 0; q < chunks; q++, at += chunkBytes) {
       slots.forEach((slot, s) => {
         const { values, indices, shift } = slotBytes(bits, s);
-        const window = slot.window + 4 * q;
+        const isA = slot.view === "A", window = slot.window + 4 * q;
         for (let e = at + 4 * lane; e < at + 4 * lane + 4; e++) {
           const code = bits === 8 ? view.getInt8(e + values) : (view.getUint8(e + values) & 15) - 8;
           const index = view.getUint8(e + indices) >> shift & 15;
-          visit(0, from + (slot.view === "A" ? 16 * window + index : window + index * width), code, scale);
+          const column = isA ? 16 * window + index : window + index * width;
+          visit(0, from + column, code, scale, isA ? window : width + window);
         }
       });
     }

@@ -88,6 +88,11 @@ export class ArtifactWriter {
     this.#offset += alignUp(bytes.length);
   }
 
+  /** Adds a small file that is no tensor. */
+  async addFile(name: string, bytes: Uint8Array): Promise<void> {
+    await storage(`Cannot write "${name}"`, () => Deno.writeFile(join(this.#temp, name), bytes));
+  }
+
   /** Bytes of the tensors added so far. */
   get bytes(): number {
     return this.#tensors.reduce((n, t) => n + t.bytes, 0);

@@ -1,0 +1,73 @@
+import assert from "node:assert/strict";
+import { outlierRatio } from "../allocation/owl.ts";
+import { OUTLIER_MULTIPLES, SCALE_BINS } from "../../models/formats/insight_file.ts";
+import { matrix } from "../linalg/matrix.ts";
+import { LinalgRuntime } from "../linalg/runtime.ts";
+import { layerError, packSparse } from "../quantize.ts";
+import { seededRandom } from "../random.ts";
+import { inputInsight } from "./inputs.ts";
+import { layerInsight, type MeasuredLayer } from "./layer_insight.ts";
+
+const linalg = await LinalgRuntime.create();
+const nothing: MeasuredLayer = { name: "q", W: null, R: null, tensors: [], d: null, H: null, plain: false };
+
+function random(rows: number, cols: number, seed: number) {
+  const { normal } = seededRandom(seed);
+  return matrix(rows, cols, Float32Array.from({ length: rows * cols }, normal));
+}
+
+Deno.test("outliers by hand: scores 1, 1, 1, 1, 16 have the mean 4, so one of five is above 3 times it", async () => {
+  const W = matrix(1, 5, Float32Array.of(1, -1, 0.5, 0.25, -2)), d = Float32Array.of(1, 1, 2, 4, 8);
+  assert.deepEqual((await layerInsight({ ...nothing, W, d }, linalg)).outliers, [0.2, 0, 0, 0]);
+});
+
+Deno.test("a layer's outliers are OWL's ratios at the four multiples", async () => {
+  const W = random(40, 30, 1), { normal } = seededRandom(2);
+  const d = Float32Array.from({ length: 30 }, () => Math.exp(2 * normal()));
+  const { outliers } = await layerInsight({ ...nothing, W, d }, linalg);
+  assert.deepEqual(outliers, OUTLIER_MULTIPLES.map((m) => outlierRatio([{ W: W.data, d }], m)));
+  assert.ok(outliers![0] > outliers![3] && outliers![3] > 0);
+});
+
+Deno.test("the error on inputs is the layer's error when inputs do not correlate, and not otherwise", async () => {
+  const W = random(12, 8, 3), R = random(12, 8, 4), d = Float32Array.from({ length: 8 }, (_, i) => i / 4);
+  const H = new Float32Array(64);
+  for (let i = 0; i < 8; i++) H[i * 9] = d[i] ** 2;
+  const { inputError } = await layerInsight({ ...nothing, W, R, d, H }, linalg);
+  assert.ok(Math.abs(inputError! - layerError(W, R, d)) < 1e-5);
+  // Two equal inputs: an error that they cancel costs nothing.
+  const same = new Float32Array(4).fill(1);
+  const two = { W: matrix(1, 2, Float32Array.of(3, 1)), R: matrix(1, 2, Float32Array.of(1, 3)), H: same };
+  assert.equal((await layerInsight({ ...nothing, ...two }, linalg)).inputError, 0);
+});
+
+Deno.test("what cannot be known is null; dead inputs and dead weights are no trouble", async () => {
+  const empty = { outliers: null, inputError: null, scaled: null, plain: null, windows: null };
+  assert.deepEqual(await layerInsight(nothing, linalg), { name: "q", ...empty });
+  const W = matrix(4, 6), H = new Float32Array(36), d = new Float32Array(6);
+  const dead = await layerInsight({ ...nothing, W, R: W, d, H, plain: true }, linalg);
+  assert.deepEqual([dead.outliers, dead.inputError], [[0, 0, 0, 0], 0]);
+  assert.equal(dead.scaled!.effectiveRank, 0);
+});
+
+Deno.test("windows are counted where S has them", async () => {
+  const S = matrix(1, 64), format = { kind: "windows", windows: 4, bits: 8, blockChunks: 1 } as const;
+  S.data[3] = 1;
+  const { windows } = await layerInsight({ ...nothing, tensors: [packSparse(S, format)] }, linalg);
+  assert.deepEqual([windows!.places, windows!.filled], [16, 1]);
+  const dense = await layerInsight({ ...nothing, tensors: [packSparse(S, { kind: "q8" })] }, linalg);
+  assert.equal(dense.windows, null);
+});
+
+Deno.test("inputInsight() finds the columns that stand out", () => {
+  const input = inputInsight("block.0.attn", Float32Array.of(1, 1, 0, 2, 1, 16, 1, 8));
+  assert.deepEqual([input.columns, input.dead, input.median], [8, 1, 1]);
+  assert.deepEqual(input.outlierColumns, [{ column: 5, ratio: 16 }, { column: 7, ratio: 8 }]);
+  assert.equal(input.outlierCount, 2);
+  assert.ok(Math.abs(input.rms - Math.sqrt(328 / 8)) < 1e-6);
+  const perOctave = SCALE_BINS.count / (SCALE_BINS.to - SCALE_BINS.from);
+  const bin = (octave: number) => (octave - SCALE_BINS.from) * perOctave;
+  assert.deepEqual([0, 1, 3, 4].map((o) => input.histogram[bin(o)]), [4, 1, 1, 1]);
+  const { median, rms, outlierCount } = inputInsight("block.0.o", new Float32Array(4));
+  assert.deepEqual([median, rms, outlierCount], [0, 0, 0]);
+});
