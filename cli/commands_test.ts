@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { recipeSchema } from "../models/recipe.ts";
 import { median } from "../bench/spread.ts";
 import { mergeRecipe, readRecipe } from "./compress.ts";
-import { countWords, scoreWindows } from "./eval.ts";
 import { table } from "./output.ts";
 import { welcome } from "./serve.ts";
 
@@ -30,25 +29,6 @@ Deno.test("readRecipe() refuses what is no JSON object, naming the file", async 
   }
   await Deno.remove(path);
   assert.deepEqual(await readRecipe(undefined), {});
-});
-
-Deno.test("scoreWindows() scores each window alone and drops a lone last token", async () => {
-  const seen: number[][] = [];
-  const engine = {
-    score: (ids: readonly number[]) => {
-      seen.push([...ids]);
-      return Promise.resolve(new Float32Array(ids.length - 1).fill(0.5));
-    },
-  };
-  assert.deepEqual(await scoreWindows(engine, [1, 2, 3, 4, 5, 6, 7], { window: 3 }), { nll: 2, scored: 4 });
-  assert.deepEqual(seen, [[1, 2, 3], [4, 5, 6]]);
-  assert.deepEqual(await scoreWindows(engine, [1, 2, 3, 4, 5], { window: 3 }), { nll: 1.5, scored: 3 });
-  await assert.rejects(scoreWindows(engine, [1], { window: 3 }));
-});
-
-Deno.test("countWords() splits at white space", () => {
-  assert.equal(countWords("  one two\n three\t"), 3);
-  assert.equal(countWords(""), 1);
 });
 
 Deno.test("table() aligns numbers right and words left", () => {

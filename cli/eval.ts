@@ -1,95 +1,190 @@
-/** `eval`: perplexity by token and by word. */
-import { unixLines } from "../compress/lines.ts";
-import { needTokenizer, openModel, type OpenModelOptions } from "../engine/open_model.ts";
-import type { Engine } from "../engine/types.ts";
+/** `eval`: perplexity by token and by word, multiple-choice tasks, divergence from another model. */
+import { readTask } from "../compress/evaluation/choice_task.ts";
+import { readImageFolder } from "../compress/evaluation/image_folder.ts";
+import { evaluate, type Evaluation, type TextRequest } from "../compress/evaluation/evaluate.ts";
+import { openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import { OatmillError } from "../errors.ts";
-import { printResult, ProgressBar } from "./output.ts";
+import { printResult, ProgressBar, table } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 
 export interface EvalOptions extends Pick<OpenModelOptions, "values" | "threads"> {
   readonly autotune?: boolean;
-  readonly text: string;
+  readonly text?: string;
   readonly kv?: KvFormat;
   readonly maxTokens?: number;
   readonly window: number;
+  readonly stride?: number;
+  readonly bos?: boolean;
+  readonly wordPerplexity?: "lm-eval";
+  readonly maxLength?: number;
+  readonly reference?: string;
+  readonly referenceValues: OpenModelOptions["values"];
+  readonly tasks?: readonly string[];
+  readonly data?: string;
+  readonly limit?: number;
+  readonly images?: string;
   readonly json?: boolean;
 }
 
-/** Windows scored side by side, so that the engine's steps are full. */
-const CONCURRENT = 2;
-
 export async function evalCommand(path: string, options: EvalOptions): Promise<void> {
-  const text = unixLines(await Deno.readTextFile(options.text));
-  const model = await openModel(path, {
-    values: options.values,
-    threads: options.threads,
-    kvFormat: options.kv,
-    tuning: tuningOf(options),
-  });
+  if (options.images !== undefined) await refuseImages(path, options.images);
+  // What cannot be read is said before a model is loaded.
+  const text = options.text === undefined ? null : await textRequest(options.text, options);
+  const tasks = new Map(
+    await Promise.all(
+      (options.tasks ?? []).map(async (name) => [name, await readTask(options.data!, name)] as const),
+    ),
+  );
+  const bar = new ProgressBar();
+  const abort = new AbortController();
+  const stop = () => abort.abort();
+  Deno.addSignalListener("SIGINT", stop);
+  const model = await openModel(path, openOptions(options, options.values));
   try {
-    const tokenizer = needTokenizer(model);
-    const ids = tokenizer.encode(text, { addSpecialTokens: false }).slice(0, options.maxTokens);
-    const words = countWords(options.maxTokens === undefined ? text : tokenizer.decode(ids));
-    const bar = new ProgressBar();
     const start = performance.now();
-    const { nll, scored } = await scoreWindows(model.engine, ids, {
-      window: Math.min(options.window, model.engine.contextLength),
-      onProgress: (done, total) => bar.show({ phase: "evaluate", done, total }),
+    const { limit, bos = false } = options;
+    const found = await evaluate(model, { text, tasks, limit, bos }, {
+      signal: abort.signal,
+      onProgress: (p) => bar.show(p),
     });
     bar.end();
-    const token = Math.exp(nll / scored);
-    const result = {
-      model: model.name,
-      tokens: ids.length,
-      scored,
-      words,
-      nll,
-      token_perplexity: token,
-      // By word as the reference counts: the mean per token, times the tokens a word has.
-      word_perplexity: token ** (ids.length / words),
-      seconds: (performance.now() - start) / 1000,
-      tasks: {},
-    };
-    printResult(result, {
+    const seconds = (performance.now() - start) / 1000;
+    printResult({ model: model.name, ...evalReport(found), seconds }, {
       json: options.json,
-      lines: () => [
-        `token perplexity  ${result.token_perplexity.toFixed(4)}  (${scored} of ${ids.length} tokens scored)`,
-        `word perplexity   ${result.word_perplexity.toFixed(4)}  (${words} words)`,
-      ],
+      lines: () => reportLines(found),
     });
   } finally {
+    Deno.removeSignalListener("SIGINT", stop);
     await model.engine.close();
   }
 }
 
-export const countWords = (text: string): number => Math.max(1, text.split(/\s+/).filter(Boolean).length);
+const openOptions = (options: EvalOptions, values: OpenModelOptions["values"]): OpenModelOptions => ({
+  values,
+  threads: options.threads,
+  kvFormat: options.kv,
+  tuning: tuningOf(options),
+});
 
-/**
- * Negative log-likelihood over consecutive windows, each scored alone: of a window's n tokens, n - 1.
- * @throws {OatmillError} invalid_request when there is nothing to score
- */
-export async function scoreWindows(
-  engine: Pick<Engine, "score">,
-  ids: readonly number[],
-  options: { window: number; onProgress?: (done: number, total: number) => void },
-): Promise<{ nll: number; scored: number }> {
-  const windows: (readonly number[])[] = [];
-  for (let i = 0; i < ids.length; i += options.window) windows.push(ids.slice(i, i + options.window));
-  if ((windows.at(-1)?.length ?? 0) < 2) windows.pop();
-  if (windows.length === 0) {
-    throw new OatmillError("invalid_request", "Cannot score a text of fewer than 2 tokens");
-  }
-  const sums = new Float64Array(windows.length);
-  let next = 0, done = 0;
-  const work = async () => {
-    while (next < windows.length) {
-      const i = next++;
-      for (const nll of await engine.score(windows[i])) sums[i] += nll;
-      options.onProgress?.(++done, windows.length);
-    }
+async function textRequest(path: string, options: EvalOptions): Promise<TextRequest> {
+  const { maxTokens, window, stride, wordPerplexity, maxLength, reference } = options;
+  return {
+    text: await Deno.readTextFile(path),
+    maxTokens,
+    window,
+    stride,
+    rolling: wordPerplexity === undefined ? null : { maxLength },
+    reference: reference === undefined
+      ? null
+      : () => openModel(reference, openOptions(options, options.referenceValues)),
   };
-  await Promise.all(Array.from({ length: CONCURRENT }, work));
-  const scored = windows.reduce((sum, w) => sum + w.length - 1, 0);
-  return { nll: sums.reduce((a, b) => a + b, 0), scored };
+}
+
+/** @throws {OatmillError} unsupported_architecture: no model of images can be opened */
+async function refuseImages(path: string, folder: string): Promise<never> {
+  const { images, labels } = await readImageFolder(folder);
+  throw new OatmillError(
+    "unsupported_architecture",
+    `Cannot classify the ${images.length} images (${labels.length} labels) of "${folder}" with "${path}": ` +
+      "models that read images cannot be opened yet, only models of text",
+    "images",
+  );
+}
+
+/** With the fields' names that stay the same. */
+export function evalReport({ text, tasks }: Evaluation) {
+  return {
+    tokens: text?.tokens ?? 0,
+    scored: text?.scored ?? 0,
+    window: text?.window ?? null,
+    stride: text?.stride ?? null,
+    bos: text?.bos ?? null,
+    words: text?.words ?? 0,
+    nll: text?.nll ?? null,
+    token_perplexity: text?.perplexity ?? null,
+    word_perplexity: text?.wordPerplexity ?? null,
+    ...text?.rolling ? { lm_eval: rollingReport(text.rolling) } : {},
+    ...text?.divergence ? { divergence: divergenceReport(text.divergence) } : {},
+    tasks: Object.fromEntries(
+      Object.entries(tasks).map(([name, t]) => [name, {
+        accuracy: t.accuracy,
+        accuracy_norm: t.accuracyNorm,
+        accuracy_norm_chars: t.accuracyNormChars,
+        standard_error: t.standardError,
+        standard_error_norm: t.standardErrorNorm,
+        standard_error_norm_chars: t.standardErrorNormChars,
+        count: t.count,
+      }]),
+    ),
+  };
+}
+
+const rollingReport = (r: NonNullable<NonNullable<Evaluation["text"]>["rolling"]>) => ({
+  word_perplexity: r.wordPerplexity,
+  byte_perplexity: r.bytePerplexity,
+  bits_per_byte: r.bitsPerByte,
+  pages: r.pages,
+  tokens: r.tokens,
+  words: r.words,
+  bytes: r.bytes,
+  nll: r.nll,
+  max_length: r.maxLength,
+  prefix_token: r.prefix,
+});
+
+const divergenceReport = (d: NonNullable<NonNullable<Evaluation["text"]>["divergence"]>) => ({
+  tokens: d.tokens,
+  kl_mean: d.mean,
+  kl_standard_error: d.standardError,
+  kl_median: d.median,
+  kl_p99: d.p99,
+  kl_max: d.max,
+  top1_agreement: d.top1Agreement,
+  probability_change_mean: d.meanProbabilityChange,
+  probability_change_rms: d.rmsProbabilityChange,
+  reference_token_perplexity: d.referencePerplexity,
+  token_perplexity: d.perplexity,
+});
+
+function reportLines({ text, tasks }: Evaluation): string[] {
+  const names = Object.entries(tasks);
+  return [
+    ...text ? textLines(text) : [],
+    ...names.length === 0 ? [] : table([
+      ["task", "accuracy", "+-", "norm (tokens)", "+-", "norm (chars)", "+-", "questions"],
+      ...names.map(([name, t]) => [
+        name,
+        ...[t.accuracy, t.standardError, t.accuracyNorm, t.standardErrorNorm],
+        ...[t.accuracyNormChars, t.standardErrorNormChars, t.count],
+      ]),
+    ]),
+  ];
+}
+
+function textLines(t: NonNullable<Evaluation["text"]>): string[] {
+  const { rolling: r, divergence: d } = t;
+  const windows = `windows of ${t.window}, stride ${t.stride}, ${t.bos ? "BOS before each" : "no BOS"}`;
+  return [
+    `token perplexity  ${t.perplexity.toFixed(4)}  (${t.scored} of ${t.tokens} tokens scored, ${windows})`,
+    `word perplexity   ${t.wordPerplexity.toFixed(4)}  (${t.words} words)`,
+    ...r === null ? [] : [
+      `lm-eval           ${r.wordPerplexity.toFixed(4)} by word, ${r.bytePerplexity.toFixed(4)} by byte, ` +
+      `${
+        r.bitsPerByte.toFixed(4)
+      } bits per byte  (${r.pages} pages, ${r.tokens} tokens, windows of ${r.maxLength})`,
+    ],
+    ...d === null ? [] : [
+      `divergence        ${d.mean.toFixed(5)} +- ${d.standardError.toFixed(5)} nats a token ` +
+      `(median ${d.median.toFixed(5)}, 99 % ${d.p99.toFixed(4)}, most ${
+        d.max.toFixed(4)
+      }; ${d.tokens} tokens)`,
+      `same first token  ${(100 * d.top1Agreement).toFixed(2)} %`,
+      `probability       ${(100 * d.meanProbabilityChange).toFixed(3)} % mean change, ` +
+      `${(100 * d.rmsProbabilityChange).toFixed(3)} % RMS`,
+      `reference         ${d.referencePerplexity.toFixed(4)} token perplexity, here ${
+        d.perplexity.toFixed(4)
+      }`,
+    ],
+  ];
 }

@@ -24,7 +24,7 @@ export async function logits(path: string, options: LogitsOptions): Promise<void
     if (outside !== undefined) {
       throw new OatmillError("invalid_request", `Token ${outside} is not below ${vocabSize}`);
     }
-    const values = await model.engine.logits(ids, { all });
+    const values = await model.engine.logits(ids, all ? { from: 0 } : {});
     const rows = Array.from(
       { length: values.length / vocabSize },
       (_, i) => values.subarray(i * vocabSize, (i + 1) * vocabSize),

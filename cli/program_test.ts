@@ -74,6 +74,22 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["inspect", "nowhere"], 1, /nowhere/],
     [["inspect"], 2, /either a model or --synthetic/],
     [["eval", "models/default", "--text", "nowhere.txt"], 1, /nowhere\.txt/],
+    [["eval", "models/default"], 2, /--text, --tasks or --images/],
+    [["eval", "models/default", "--tasks", "../piqa", "--data", "cli"], 2, /names with commas/],
+    [["eval", "models/default", "--tasks", "piqa"], 2, /--tasks and --data/],
+    [["eval", "models/default", "--tasks", "piqa", "--data", "cli"], 1, /"cli" has no "piqa\.jsonl" nor/],
+    [
+      ["eval", "models/default", "--tasks", "piqa", "--data", "cli", "--reference", "x"],
+      2,
+      /--reference .*--text/,
+    ],
+    [
+      ["eval", "models/default", "--text", "README.md", "--window", "8", "--stride", "9"],
+      2,
+      /--stride .*--window/,
+    ],
+    [["eval", "models/default", "--text", "README.md", "--max-length", "9"], 2, /--word-perplexity/],
+    [["eval", "models/default", "--images", "cli"], 1, /subfolder/],
     [["compress", "models/default", "--out", "x", "--recipe", "README.md"], 1, /recipe/i],
     [["serve", "--data", "deno.json"], 1, /deno\.json/],
     [
@@ -127,6 +143,41 @@ Deno.test("--json prints one JSON document with the promised fields, progress el
     assert.equal(inspected.parameters, 4_947_968);
   } finally {
     await Deno.remove(text);
+  }
+});
+
+Deno.test("eval --json measures tasks, the harness's word perplexity and the divergence from a reference", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const text = `${folder}/wiki.txt`, page = "The dog liked to play . He ran to the park . ".repeat(8);
+    await Deno.writeTextFile(text, ` = One = \n ${page}\n = Two = \n ${page}\n`);
+    const question = { context: "Once upon a", choices: ["time", "xylophone"], answer: 0 };
+    await Deno.writeTextFile(`${folder}/story.jsonl`, `${JSON.stringify(question)}\n`.repeat(3));
+    const { code, stdout, stderr } = await oatmill(
+      ...["eval", "models/default", "--text", text, "--window", "64", "--stride", "32", "--bos", "--json"],
+      ...["--word-perplexity", "lm-eval", "--max-length", "48", "--reference", "models/default"],
+      ...["--tasks", "story", "--data", folder, "--limit", "2"],
+    );
+    assert.equal(code, 0, stderr);
+    const found = JSON.parse(stdout);
+    assert.deepEqual([found.window, found.stride, found.bos, found.scored], [64, 32, true, found.tokens]);
+    const { lm_eval, divergence, tasks } = found;
+    assert.deepEqual([lm_eval.pages, lm_eval.max_length, lm_eval.prefix_token], [2, 48, 1]);
+    assert.ok(Math.abs(lm_eval.word_perplexity - Math.exp(lm_eval.nll / lm_eval.words)) < 1e-9);
+    // The same model: other batches add f32 in another order.
+    assert.ok(divergence.kl_max < 1e-6 && divergence.probability_change_rms < 1e-4);
+    assert.deepEqual([divergence.top1_agreement, divergence.tokens], [1, found.scored]);
+    assert.ok(Math.abs(divergence.token_perplexity / found.token_perplexity - 1) < 1e-4);
+    const { accuracy, accuracy_norm, count } = tasks.story;
+    assert.deepEqual([accuracy, accuracy_norm, count], [1, 1, 2]);
+    const images = `${folder}/images/cat`;
+    await Deno.mkdir(images, { recursive: true });
+    await Deno.writeTextFile(`${images}/0.png`, "");
+    const refused = await oatmill("eval", "models/default", "--images", `${folder}/images`);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /Cannot classify the 1 images .*cannot be opened yet/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
   }
 });
 

@@ -23,7 +23,7 @@ import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { owlRates } from "./allocation/owl.ts";
 import { uniformRates } from "./allocation/uniform.ts";
 import { evaluationSequences, type Sampler, textSequences } from "./calibration.ts";
-import { sampleSequences, servedPerplexity } from "./evaluation.ts";
+import { servedPerplexity } from "./evaluation/served_perplexity.ts";
 import { blockWeights, INPUT_NAMES } from "./forward/block_graph.ts";
 import {
   type BlockWeights,
@@ -41,6 +41,7 @@ import { LinalgPool } from "./linalg/pool.ts";
 import { METHODS } from "./methods/mod.ts";
 import { ProgressReporter } from "./progress.ts";
 import { inputScale } from "./quantize.ts";
+import { sampleSequences } from "./sampling.ts";
 import { type BlockStatistics, toShared } from "./statistics.ts";
 import { chooseBlockChunks, factorKind } from "./stored_parts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
@@ -414,7 +415,7 @@ class Compression {
           servedPerplexity(await openArtifact(options.out), heldOut, {
             threads: options.threads,
             signal: options.signal,
-            onStep: (done, total) => progress.report("evaluate", done, total),
+            onProgress: (done, total) => progress.report("evaluate", done, total),
           }),
       );
       progress.checkCancelled();

@@ -55,7 +55,7 @@ async function compare(spec: ModelSpec, options: EngineOptions, lengths: readonl
   try {
     const { causal } = spec.attention;
     const answers = await Promise.all(
-      lengths.map((n) => causal ? engine.logits(ids(n), { all: true }) : engine.encode(ids(n))),
+      lengths.map((n) => causal ? engine.logits(ids(n), { from: 0 }) : engine.encode(ids(n))),
     );
     lengths.forEach((n, i) => {
       const rows = causal ? reference.logits(ids(n), true) : reference.hiddenStates(ids(n));

@@ -23,10 +23,11 @@ import {
   type GenerateEvent,
   type GenerateRequest,
   GREEDY,
+  type MeasureOptions,
 } from "./types.ts";
 import { chooseKernels } from "./tuning.ts";
 import { readJob } from "./weights_reader.ts";
-import type { FromWorker, ToLeader, WorkEvent, WorkKind } from "./worker_messages.ts";
+import type { FromWorker, ToLeader, WorkEvent, WorkKind, WorkRequest } from "./worker_messages.ts";
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
 const MAX_ROWS = 256;
@@ -240,16 +241,24 @@ class EngineHandle implements Engine {
     }
   }
 
-  score(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
-    return this.#values("score", ids, signal);
+  async score(ids: readonly number[], { from = 0, signal }: MeasureOptions = {}): Promise<Float32Array> {
+    this.#check(ids, -1);
+    if (ids.length === 1) return new Float32Array();
+    // The last id is only looked up in what its predecessor says.
+    return await this.#values("score", { ids, rows: ids.length - 1, from }, signal);
   }
 
-  logits(ids: readonly number[], options: { readonly all?: boolean } = {}): Promise<Float32Array> {
-    return this.#values(options.all ? "logits_all" : "logits", ids);
+  async logits(
+    ids: readonly number[],
+    { from = ids.length - 1, signal }: MeasureOptions = {},
+  ): Promise<Float32Array> {
+    this.#check(ids, 0);
+    return await this.#values("logits", { ids, rows: ids.length, from }, signal);
   }
 
-  encode(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
-    return this.#values("encode", ids, signal);
+  async encode(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+    this.#check(ids, 0);
+    return await this.#values("encode", { ids, rows: ids.length, from: 0 }, signal);
   }
 
   stats(): EngineStats {
@@ -282,20 +291,27 @@ class EngineHandle implements Engine {
     for (const w of this.#workers) w.terminate();
   }
 
-  async #values(kind: WorkKind, promptIds: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
-    this.#check(promptIds, 0);
+  async #values(
+    kind: Exclude<WorkKind, "generate">,
+    { ids, rows, from }: { readonly ids: readonly number[]; readonly rows: number; readonly from: number },
+    signal?: AbortSignal,
+  ): Promise<Float32Array> {
+    if (!(Number.isInteger(from) && from >= 0 && from < Math.max(rows, 1))) {
+      throw new RangeError(`Cannot begin at position ${from}: there are ${rows}`);
+    }
     return await new Promise((resolve, reject) => {
       const done = (act: () => void) => {
         signal?.removeEventListener("abort", onAbort);
         this.#listeners.delete(id);
         act();
       };
-      const request: GenerateRequest = {
-        promptIds,
+      const request = {
+        promptIds: ids,
         maxTokens: 0,
         stopIds: [],
         sampling: GREEDY,
         logprobs: null,
+        measure: { rows, from },
       };
       const id = this.#start(kind, request, (e) => {
         if ("values" in e) done(() => resolve(e.values));
@@ -333,7 +349,7 @@ class EngineHandle implements Engine {
     }
   }
 
-  #start(kind: WorkKind, request: GenerateRequest, listener: Listener): number {
+  #start(kind: WorkKind, request: WorkRequest, listener: Listener): number {
     if ((kind === "encode") !== this.#encoder) {
       throw new OatmillError(
         "invalid_request",

@@ -167,7 +167,7 @@ test("preemption does not change a token", { kvTokens: 160, contextLength: 128 }
 test("score() is the log-softmax of logits(), and echo reports the same", {}, async (engine) => {
   const ids = [1, 431, 454, 261, 417, 14, 407, 284];
   const nll = await engine.score(ids);
-  const all = await engine.logits(ids, { all: true });
+  const all = await engine.logits(ids, { from: 0 });
   const vocab = engine.vocabSize;
   for (let i = 0; i + 1 < ids.length; i++) {
     const row = all.subarray(i * vocab, (i + 1) * vocab);
@@ -188,11 +188,44 @@ test("score() is the log-softmax of logits(), and echo reports the same", {}, as
   }
 });
 
+test(
+  "score() and logits() begin where they are told, and the prefix cache serves what stands before",
+  {},
+  async (engine) => {
+    const ids = Array.from({ length: 90 }, (_, i) => 3 + (i * 7919) % 2000);
+    const nll = await engine.score(ids), all = await engine.logits(ids, { from: 0 });
+    assert.equal(nll.length, 89);
+    for (const from of [0, 1, 40, 88]) {
+      const part = await engine.score(ids, { from });
+      assert.equal(part.length, 89 - from);
+      part.forEach((x, i) => assert.ok(Math.abs(x - nll[from + i]) < LOGITS_TOLERANCE));
+      const rows = await engine.logits(ids, { from });
+      assert.equal(rows.length, (90 - from) * engine.vocabSize);
+      rows.forEach((x, i) => assert.ok(Math.abs(x - all[from * engine.vocabSize + i]) < LOGITS_TOLERANCE));
+    }
+    assert.ok(engine.stats().prefixTokens >= 32 + 80, "whole blocks before `from` were known");
+    await assert.rejects(engine.score(ids, { from: 89 }), RangeError);
+    await assert.rejects(engine.logits(ids, { from: 90 }), RangeError);
+  },
+);
+
+test(
+  "score() takes one token more than the context window: nobody asks what follows it",
+  {},
+  async (engine) => {
+    const ids = Array.from({ length: 513 }, (_, i) => 3 + (i * 7919) % 2000);
+    assert.equal((await engine.score(ids)).length, 512);
+    assert.equal((await engine.score([1])).length, 0);
+    await assert.rejects(engine.score([...ids, 1]), { code: "context_length_exceeded" });
+    await assert.rejects(engine.logits(ids), { code: "context_length_exceeded" });
+  },
+);
+
 test("a prompt of several chunks gives the same logits every time, on both threads", {}, async (engine) => {
   const ids = Array.from({ length: 500 }, (_, i) => 3 + (i * 7919) % 2000);
   const first = await engine.logits(ids);
   for (let i = 0; i < 5; i++) assert.deepEqual(await engine.logits(ids), first);
-  const all = await engine.logits(ids, { all: true });
+  const all = await engine.logits(ids, { from: 0 });
   const last = all.subarray(all.length - engine.vocabSize);
   last.forEach((l, i) => assert.ok(Math.abs(l - first[i]) < LOGITS_TOLERANCE));
 });

@@ -78,7 +78,7 @@ for (const family of FAMILIES) {
             assertClose(await engine.logits(p.ids), p.last_logits, LOGITS_TOLERANCE, `${name} logits`);
             if (p.all_logits) {
               assertClose(
-                await engine.logits(p.ids, { all: true }),
+                await engine.logits(p.ids, { from: 0 }),
                 p.all_logits.flat(),
                 LOGITS_TOLERANCE,
                 `${name}, all`,

@@ -52,7 +52,7 @@ async function answers(model: PackedModel, options: EngineOptions) {
   const engine = await loadEngine(model, { ...OPTIONS, ...options });
   try {
     return {
-      logits: await engine.logits(PROMPTS[2], { all: true }),
+      logits: await engine.logits(PROMPTS[2], { from: 0 }),
       tokens: await Promise.all([...PROMPTS, PROMPTS[1]].map((p) => greedy(engine, p))),
       one: await greedy(engine, PROMPTS[0]),
       kvBlocksUsed: engine.stats().kvBlocksUsed,

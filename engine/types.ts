@@ -85,6 +85,12 @@ export interface EngineStats {
   readonly batchTokens: number;
 }
 
+export interface MeasureOptions {
+  /** First position whose prediction is asked for. */
+  readonly from?: number;
+  readonly signal?: AbortSignal;
+}
+
 /** A loaded model that generates, or an encoder, which only encodes. Created by `loadEngine()` in engine/engine.ts; calls are safe from the HTTP thread. */
 export interface Engine {
   readonly contextLength: number;
@@ -95,10 +101,18 @@ export interface Engine {
    * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), unavailable (closed)
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
-  /** Negative log-likelihood of ids[1..] given what stands before each: `[ids.length - 1]`, natural log. */
-  score(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
-  /** Logits `[vocab]` after the last id, or of every position `[ids.length x vocab]` with `all`. */
-  logits(ids: readonly number[], options?: { readonly all?: boolean }): Promise<Float32Array>;
+  /**
+   * Negative log-likelihood of ids[from + 1..] given all that stands before each: `[ids.length - 1 - from]`, natural log.
+   * The last id is not computed, so one more than the context window may come; what stands before `from` may come from
+   * the prefix cache.
+   * @param options.from default 0: all that have something before them
+   */
+  score(ids: readonly number[], options?: MeasureOptions): Promise<Float32Array>;
+  /**
+   * Logits after ids[from..], `[(ids.length - from) x vocab]`.
+   * @param options.from default: the last id alone
+   */
+  logits(ids: readonly number[], options?: MeasureOptions): Promise<Float32Array>;
   /**
    * An encoder's hidden states after the final norm, `[ids.length x hidden]`.
    * @throws {OatmillError} invalid_request when the model is no encoder, context_length_exceeded

@@ -3,8 +3,8 @@ import type { LogitsRow } from "./sampler.ts";
 import { logprobOf, logprobs, Sampler } from "./sampler.ts";
 import { PromptLookup } from "./prompt_lookup.ts";
 import { Sequence } from "./sequence.ts";
-import type { GenerateRequest, TokenLogprobs } from "./types.ts";
-import type { WorkEvent, WorkKind } from "./worker_messages.ts";
+import type { TokenLogprobs } from "./types.ts";
+import type { WorkEvent, WorkKind, WorkRequest } from "./worker_messages.ts";
 
 /** State of one request; `output()` is called for every output row, in order of position. */
 export class Work {
@@ -21,22 +21,23 @@ export class Work {
   constructor(
     readonly id: number,
     readonly kind: WorkKind,
-    readonly request: GenerateRequest,
+    readonly request: WorkRequest,
     vocab: number,
     readonly contextLength: number,
     speculation: boolean,
   ) {
-    const n = request.promptIds.length;
-    const all = kind === "score" || kind === "logits_all" || kind === "encode" ||
-      request.promptLogprobs === true;
+    const { promptIds, measure } = request;
+    const n = promptIds.length;
     const end = Math.min(contextLength, n + request.maxTokens);
     const lookup = speculation && kind === "generate" ? new PromptLookup(end) : null;
-    this.sequence = new Sequence(id, request.promptIds, all ? "all" : "last", lookup);
+    const rows = promptIds.slice(0, measure?.rows);
+    this.sequence = new Sequence(id, rows, request.promptLogprobs === true ? "all" : "last", lookup);
+    if (measure) this.sequence.needed = measure.from;
     this.#sampler = new Sampler(request.sampling, request.promptIds);
     this.#stop = new Set(request.stopIds);
-    this.#values = kind === "generate"
-      ? null
-      : new Float32Array(kind === "score" ? n - 1 : kind === "logits" ? vocab : n * vocab);
+    this.#values = measure
+      ? new Float32Array((measure.rows - measure.from) * (kind === "score" ? 1 : vocab))
+      : null;
     this.#promptLogprobs = request.promptLogprobs ? new Array(n).fill(null) : null;
   }
 
@@ -59,15 +60,12 @@ export class Work {
   #measure(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
     const { tokens } = this.sequence;
     const last = position === tokens.length - 1;
-    const values = this.#values!;
-    if (this.kind === "score") {
-      if (!last) values[position] = -logprobOf(row, tokens[position + 1]);
-    } else {
+    const values = this.#values!, { promptIds, measure } = this.request;
+    const index = position - measure!.from;
+    if (this.kind === "score") values[index] = -logprobOf(row, promptIds[position + 1]);
+    else {
       const from = row.address / 4;
-      values.set(
-        row.floats.subarray(from, from + row.vocab),
-        this.kind === "logits" ? 0 : position * row.vocab,
-      );
+      values.set(row.floats.subarray(from, from + row.vocab), index * row.vocab);
     }
     if (last) events.push({ id: this.id, values });
     return last;

@@ -27,7 +27,12 @@ export interface InitMessage {
   readonly stats: SharedArrayBuffer;
 }
 
-export type WorkKind = "generate" | "score" | "logits" | "logits_all" | "encode";
+export type WorkKind = "generate" | "score" | "logits" | "encode";
+
+/** A request, and for those that measure which of its first `rows` positions: `from` and all after it. */
+export interface WorkRequest extends GenerateRequest {
+  readonly measure?: { readonly rows: number; readonly from: number };
+}
 
 /** What a thread is told until it computes; it answers each with `done` or `failed`. */
 export type ToWorker =
@@ -35,7 +40,7 @@ export type ToWorker =
   | InitMessage;
 
 export type ToLeader =
-  | { readonly type: "add"; readonly id: number; readonly kind: WorkKind; readonly request: GenerateRequest }
+  | { readonly type: "add"; readonly id: number; readonly kind: WorkKind; readonly request: WorkRequest }
   | { readonly type: "cancel"; readonly id: number }
   | { readonly type: "close" };
 

@@ -82,6 +82,10 @@ export interface ModelSpec {
   readonly eosIds: readonly number[];
 }
 
+/** What a text begins with: BOS, or the end token of models without BOS (they were trained to begin after it). */
+export const startToken = ({ bosId, eosIds }: Pick<ModelSpec, "bosId" | "eosIds">): number =>
+  bosId ?? eosIds[0] ?? 0;
+
 /** The model as one of its blocks sees it: with the block's own heads, KV heads and intermediate size. */
 export function blockSpec(spec: ModelSpec, block: number): ModelSpec {
   const { blockSizes, ...all } = spec;

@@ -3,7 +3,14 @@
  * (or repeats the alphabet). Nothing outside tests may import it.
  */
 import { OatmillError } from "../errors.ts";
-import type { Engine, EngineStats, GenerateEvent, GenerateRequest, TokenLogprobs } from "../engine/types.ts";
+import type {
+  Engine,
+  EngineStats,
+  GenerateEvent,
+  GenerateRequest,
+  MeasureOptions,
+  TokenLogprobs,
+} from "../engine/types.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
 import { until } from "./until.ts";
 
@@ -94,11 +101,11 @@ export class FakeEngine implements Engine {
     };
   }
 
-  score(ids: readonly number[]): Promise<Float32Array> {
-    return Promise.resolve(new Float32Array(ids.length - 1).fill(1));
+  score(ids: readonly number[], { from = 0 }: MeasureOptions = {}): Promise<Float32Array> {
+    return Promise.resolve(new Float32Array(ids.length - 1 - from).fill(1));
   }
-  logits(ids: readonly number[], options: { all?: boolean } = {}): Promise<Float32Array> {
-    return Promise.resolve(new Float32Array(VOCAB * (options.all ? ids.length : 1)));
+  logits(ids: readonly number[], { from = ids.length - 1 }: MeasureOptions = {}): Promise<Float32Array> {
+    return Promise.resolve(new Float32Array(VOCAB * (ids.length - from)));
   }
   encode(): Promise<Float32Array> {
     return Promise.reject(new OatmillError("invalid_request", "The model is a decoder"));

@@ -1,40 +1,13 @@
-/** Perplexity of a model as the engine serves it, and sampling from one: the two uses of the engine in this room. */
+/** Sequences sampled from a model: calibration text for those who have none. */
 import { loadEngine } from "../engine/engine.ts";
 import { type Engine, GREEDY } from "../engine/types.ts";
-import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { PackedModel } from "../models/packed.ts";
+import { startToken } from "../models/spec.ts";
 
 interface EngineUse {
   readonly threads?: number;
   readonly signal?: AbortSignal;
   readonly onStep?: (done: number, total: number) => void;
-}
-
-/** exp of the mean negative log-likelihood of every token but the first of each sequence. */
-export async function servedPerplexity(
-  model: PackedModel,
-  sequences: readonly Int32Array[],
-  { threads, signal, onStep }: EngineUse,
-): Promise<number> {
-  // One sequence at a time: a cache of the default size could be too short for it, or larger than this needs.
-  const longest = sequences.reduce((n, ids) => Math.max(n, ids.length), 1);
-  const engine = await loadEngine(model, {
-    threads,
-    maxSequences: 1,
-    contextLength: longest,
-    kvTokens: Math.ceil(longest / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS,
-  });
-  try {
-    let nll = 0, tokens = 0;
-    for (const [i, ids] of sequences.entries()) {
-      for (const x of await engine.score([...ids], signal)) nll += x;
-      tokens += ids.length - 1;
-      onStep?.(i + 1, sequences.length);
-    }
-    return Math.exp(nll / tokens);
-  } finally {
-    await engine.close();
-  }
 }
 
 /** Sequences that the engine decodes together while it samples. */
@@ -50,7 +23,7 @@ export async function sampleSequences(
   { threads, signal, onStep }: EngineUse,
 ): Promise<Int32Array[]> {
   const { sequences, length, seed } = request;
-  const start = model.spec.bosId ?? model.spec.eosIds[0] ?? 0;
+  const start = startToken(model.spec);
   const engine = await loadEngine(model, {
     threads,
     maxSequences: SAMPLE_BATCH,
