@@ -38,7 +38,7 @@ async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext
     d,
     inputs: job.d && { d, H },
     scale: recipe.values === "f32" || !job.d ? null : inputScale(d),
-    method: recipe.method === "none" || job.layers.every(({ rate }) => rate === 0)
+    method: recipe.method === "none" || job.layers.every(({ plan }) => plan.budget === null)
       ? null
       : await METHODS[recipe.method].prepare({ d, H }, { recipe, linalg }),
     moments: H && recipe.refine ? unitMoments(d, H) : null,

@@ -5,6 +5,7 @@ import type { LayerReport } from "../models/formats/artifact_header.ts";
 import type { LayerInsight } from "../models/formats/insight_file.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { layerInsight } from "./insight/layer_insight.ts";
+import type { LayerPlan } from "./layer_plan.ts";
 import { type Matrix, matrix } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import type { PreparedMethod, SparseLowRank } from "./methods/method.ts";
@@ -21,7 +22,7 @@ import {
 import { refine, type UnitMoments } from "./refine.ts";
 import { reselect } from "./reselect.ts";
 import { entryChoice } from "./select.ts";
-import { denseKind, factorKind, sparseBudget, sparseFormat, tooLarge } from "./stored_parts.ts";
+import { denseKind, denseValues, factorKind, sparseFormat, tooLarge } from "./stored_parts.ts";
 
 /** One layer of an input group. */
 export interface LayerInput {
@@ -29,8 +30,7 @@ export interface LayerInput {
   /** `[dOut, dIn]`; replaced by S + L when `replace` is set. */
   readonly W: Float32Array<SharedArrayBuffer>;
   readonly shape: Shape2;
-  /** This layer's ρ. */
-  readonly rate: number;
+  readonly plan: LayerPlan;
 }
 
 export interface LayerResult {
@@ -65,7 +65,7 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
     const L = await linalg.multiply(parts.U, parts.V);
     for (let i = 0; i < L.data.length; i++) layer.W[i] = parts.S.data[i] + L.data[i];
   }
-  const tensors = parts ? packParts(parts, context) : packDenseLayer(W, context);
+  const tensors = parts ? packParts(parts, layer.plan, context) : packDenseLayer(W, layer.plan, context);
   const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
   const { inputs } = context;
   const insight = await layerInsight(
@@ -78,10 +78,9 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
 /** S, U and V, or null when the layer stays dense. */
 async function sparseLowRank(
   W: Matrix,
-  { rate, shape }: LayerInput,
+  { plan: { budget, values }, shape }: LayerInput,
   { recipe, blockChunks, method, moments, linalg }: LayerContext,
 ): Promise<(SparseLowRank & { readonly windows: number | null }) | null> {
-  const budget = sparseBudget(shape, rate, { recipe, blockChunks });
   if (!budget || !method) return null;
   const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
   const first = await method.compress({ W }, { budget, choice });
@@ -89,12 +88,8 @@ async function sparseLowRank(
     ? await reselect(W, first, { choice, kept: budget.kept, rounds: recipe.reselect, moments, linalg })
     : first;
   const { mask, U } = start;
-  const windows = recipe.values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
-  if (
-    windows !== null && tooLarge(shape, { windows, rank: U.cols }, { values: recipe.values, blockChunks })
-  ) {
-    return null;
-  }
+  const windows = values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
+  if (windows !== null && tooLarge(shape, { windows, rank: U.cols }, { values, blockChunks })) return null;
   const { S, V } = start;
   const parts = moments
     ? await refine(W, start, { mask, moments, nearly: recipe.reselect > 0, linalg })
@@ -104,17 +99,19 @@ async function sparseLowRank(
 
 function packParts(
   { S, U, V, windows }: SparseLowRank & { readonly windows: number | null },
-  { recipe, blockChunks, scale }: LayerContext,
+  plan: LayerPlan,
+  { blockChunks, scale }: LayerContext,
 ): PackedTensor[] {
-  const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(recipe, windows, blockChunks))];
+  const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(plan, windows, blockChunks))];
   if (U.cols === 0) return tensors;
-  const kind = factorKind(recipe);
+  const kind = factorKind(plan);
   const factors = balanceFactors(U, toPackedColumns(V, scale));
   return [...tensors, packDenseMatrix(factors.V, "v", kind), packDenseMatrix(factors.U, "u", kind)];
 }
 
-function packDenseLayer(W: Matrix, { recipe, scale }: LayerContext): PackedTensor[] {
-  return [packDenseMatrix(toPackedColumns(W, scale), "w", denseKind(recipe))];
+function packDenseLayer(W: Matrix, plan: LayerPlan, { recipe, scale }: LayerContext): PackedTensor[] {
+  const values = plan.budget ? denseValues(recipe) : plan.values; // a budget whose windows came out too large
+  return [packDenseMatrix(toPackedColumns(W, scale), "w", denseKind(values))];
 }
 
 function report(

@@ -20,7 +20,10 @@ import {
 } from "../models/spec.ts";
 import { loadTokenizer } from "../models/tokenizer.ts";
 import { checkTokenizerJson } from "../models/tokenizer_check.ts";
+import { measuredPlans } from "./allocation/measured.ts";
 import { owlRates } from "./allocation/owl.ts";
+import type { LayerProbe } from "./allocation/probe_job.ts";
+import { Sensitivity } from "./allocation/sensitivity.ts";
 import { uniformRates } from "./allocation/uniform.ts";
 import { evaluationSequences, type Sampler, textSequences } from "./calibration.ts";
 import { servedPerplexity } from "./evaluation/served_perplexity.ts";
@@ -37,13 +40,15 @@ import {
 import { sparseRate } from "./dense_layers.ts";
 import { InsightCollector } from "./insight/collector.ts";
 import type { LayerResult } from "./layer.ts";
+import { type LayerPlan, planAtRate } from "./layer_plan.ts";
 import { LinalgPool } from "./linalg/pool.ts";
 import { METHODS } from "./methods/mod.ts";
 import { ProgressReporter } from "./progress.ts";
 import { inputScale } from "./quantize.ts";
 import { sampleSequences } from "./sampling.ts";
-import { type BlockStatistics, toShared } from "./statistics.ts";
-import { chooseBlockChunks, factorKind } from "./stored_parts.ts";
+import { type BlockStatistics, shared, toShared } from "./statistics.ts";
+import { StatisticsStore } from "./statistics_store.ts";
+import { chooseBlockChunks, denseValues, factorKind } from "./stored_parts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
 import { WorkSpace } from "./work_space.ts";
 
@@ -56,6 +61,11 @@ const VERSION = "0.1.0";
 const MOMENT_TOKENS = 32_768;
 /** Sequences behind OWL's outlier ratios, which take a pass of their own: 1/8 of the default calibration. */
 const OWL_SEQUENCES = 16;
+
+/** The quick S + L of measured allocation has the recipe's rate within these: its errors must neither vanish nor drown the model. */
+const PROBE_RATES = { least: 0.3, most: 0.7 };
+/** A block passed without statistics. */
+const PLAIN = { collect: false, momentSequences: 0, write: true, sink: false };
 
 /**
  * @throws {OatmillError} invalid_recipe, conflict (`out` exists), cancelled, storage_failed, and what reading the
@@ -126,6 +136,19 @@ interface Texts {
   readonly heldOutName: string;
 }
 
+interface Residuals {
+  readonly calibration: Residual;
+  readonly heldOut: Residual;
+}
+
+/** By layer. */
+type BlockPlan = Readonly<Record<string, LayerPlan>>;
+interface Plans {
+  of(block: number): BlockPlan;
+  /** Of all blocks, when the plans took a pass over them. */
+  readonly statistics: StatisticsStore | null;
+}
+
 class Compression {
   readonly #layers: LayerReport[] = [];
   readonly #blockChunks: number;
@@ -140,9 +163,10 @@ class Compression {
     const { progress, checkpoint, writer, options, recipe } = this.context;
     const texts = await progress.time("sample", () => this.#texts());
     const { calibration, heldOut } = await this.#embed(texts);
-    const rates = await this.#rates(calibration);
+    const plans = await this.#plans(texts, { calibration, heldOut });
     for (let i = 0; i < checkpoint.spec.blocks; i++) {
-      await this.#block(i, rates[i], { calibration, heldOut });
+      const statistics = plans.statistics?.get(i);
+      await this.#block(i, plans.of(i), { calibration, heldOut, statistics });
       progress.report("compress", i + 1, checkpoint.spec.blocks, `block ${i}`);
     }
     const dense = await progress.time(
@@ -284,36 +308,139 @@ class Compression {
     });
   }
 
+  /** What is to become of every layer. Measured losses take a pass over all blocks first, which keeps its statistics. */
+  async #plans(texts: Texts, residuals: Residuals): Promise<Plans> {
+    const { recipe, checkpoint: { spec } } = this.context;
+    if (recipe.allocation.kind === "measured" && recipe.method !== "none" && recipe.rate > 0) {
+      return await this.#measure(texts, residuals);
+    }
+    const shapes = linearShapes(spec), rates = await this.#rates(residuals.calibration);
+    const options = { recipe, blockChunks: this.#blockChunks };
+    const of = (block: number): BlockPlan =>
+      Object.fromEntries(
+        linearNames(spec).map((name) => {
+          const rate = recipe.dense.includes(name) ? 0 : rates[block];
+          return [name, planAtRate(shapes[name]!, rate, options)];
+        }),
+      );
+    return { of, statistics: null };
+  }
+
+  async #measure(texts: Texts, residuals: Residuals): Promise<Plans> {
+    const { recipe, checkpoint, progress, pool, space } = this.context, { spec } = checkpoint;
+    const names = linearNames(spec).filter((name) => !recipe.dense.includes(name));
+    const sensitivity = new Sensitivity({ checkpoint, pool, names }, residuals.calibration);
+    const statistics = new StatisticsStore(space), probes: Record<string, LayerProbe>[] = [];
+    const sequential = recipe.calibration.statistics === "sequential";
+    const own = sequential ? this.#copyForMeasuring(residuals) : residuals;
+    for (let i = 0; i < spec.blocks; i++) {
+      const weights = await progress.time("read", () => readBlock(checkpoint, i));
+      const found = await progress.time(
+        "calibrate",
+        () => this.#statistics(weights, own, { moments: true, write: true }),
+      );
+      progress.report("calibrate", i + 1, spec.blocks);
+      if (!sequential) statistics.put(i, found!);
+      await progress.time("allocate", async () => {
+        const { replacements, measured } = await this.#probe(weights, found!, names);
+        probes.push(measured);
+        await sensitivity.advance(weights, replacements);
+      });
+      progress.report("allocate", i + 1, spec.blocks, `block ${i}`);
+    }
+    const plans = await progress.time("allocate", async () => {
+      const divergences = await sensitivity.divergences(texts.calibration);
+      return measuredPlans({ probes, divergences }, { spec, recipe, blockChunks: this.#blockChunks });
+    });
+    const dense: BlockPlan = Object.fromEntries(
+      recipe.dense.map((name) => [name, { budget: null, values: denseValues(recipe) }]),
+    );
+    return { of: (block) => ({ ...dense, ...plans[block] }), statistics: sequential ? null : statistics };
+  }
+
+  /** Statistics of the dense model do not serve a sequential compression, which begins again behind them. */
+  #copyForMeasuring({ calibration, heldOut }: Residuals): Residuals {
+    const sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
+    return {
+      calibration: firstSequences(calibration, sequences, this.context.checkpoint.spec.hiddenSize),
+      heldOut: { ...heldOut, sequences: 0 },
+    };
+  }
+
+  /** A quick S + L of each of a block's layers. */
+  async #probe(
+    weights: BlockWeights,
+    statistics: BlockStatistics,
+    names: readonly LinearName[],
+  ): Promise<{
+    readonly replacements: Record<string, Float32Array<SharedArrayBuffer>>;
+    readonly measured: Record<string, LayerProbe>;
+  }> {
+    const { recipe, checkpoint, pool } = this.context;
+    const replacements = Object.fromEntries(names.map((name) => [name, shared(weights[name].data.length)]));
+    const measured: Record<string, LayerProbe> = {};
+    await Promise.all(
+      inputGroups(checkpoint.spec, names).map(async (group) => {
+        const found = await pool.run<"probe">({
+          kind: "probe",
+          layers: group.names.map((name) => ({
+            W: weights[name].data,
+            shape: [weights[name].shape[0], weights[name].shape[1]],
+            out: replacements[name],
+          })),
+          d: statistics[group.input].d,
+          H: statistics[group.input].H!,
+          rate: Math.min(PROBE_RATES.most, Math.max(PROBE_RATES.least, recipe.rate)),
+        });
+        group.names.forEach((name, i) => measured[name] = found[i]);
+      }),
+    );
+    return { replacements, measured };
+  }
+
+  /** Takes the hidden states through a block; what its linear layers read on the way. */
+  async #statistics(
+    weights: BlockWeights,
+    { calibration, heldOut }: Residuals,
+    { moments, write }: { readonly moments: boolean; readonly write: boolean },
+  ): Promise<BlockStatistics | null> {
+    const context = { checkpoint: this.context.checkpoint, pool: this.context.pool };
+    await runBlockOver(heldOut, weights, { ...context, ...PLAIN });
+    return await runBlockOver(calibration, weights, {
+      ...context,
+      collect: true,
+      momentSequences: moments ? this.#momentSequences(calibration) : 0,
+      write,
+      sink: moments,
+    });
+  }
+
+  /** @param known statistics of the block, when the pass for the allocation has collected them */
   async #block(
     index: number,
-    rate: number,
-    { calibration, heldOut }: { readonly calibration: Residual; readonly heldOut: Residual },
+    plan: BlockPlan,
+    { statistics: known, ...residuals }: Residuals & { readonly statistics: BlockStatistics | undefined },
   ): Promise<void> {
     const { recipe, checkpoint, progress, pool } = this.context;
-    const weights = await progress.time("read", () => readBlock(checkpoint, index));
     const sequential = recipe.calibration.statistics === "sequential";
-    const moments = needsMoments(recipe);
-    const plain = { checkpoint, pool, collect: false, momentSequences: 0, write: true, sink: false };
-    const statistics = await progress.time("calibrate", async () => {
-      await runBlockOver(heldOut, weights, plain);
-      return await runBlockOver(calibration, weights, {
-        checkpoint,
-        pool,
-        collect: true,
-        momentSequences: moments ? this.#momentSequences(calibration) : 0,
-        write: !sequential,
-        sink: moments,
-      });
-    });
-    progress.report("calibrate", index + 1, checkpoint.spec.blocks);
+    const weights = await progress.time("read", () => readBlock(checkpoint, index));
+    const statistics = known ?? await progress.time(
+      "calibrate",
+      () => this.#statistics(weights, residuals, { moments: needsMoments(recipe), write: !sequential }),
+    );
+    if (!known) progress.report("calibrate", index + 1, checkpoint.spec.blocks);
     await progress.time("compress", () => this.#insight.addBlock(weights, statistics));
     const results = await progress.time(
       "compress",
-      () => this.#layersOf(index, weights, { statistics, rate }),
+      () => this.#layersOf(index, weights, { statistics, plan }),
     );
     await progress.time("write", () => this.#writeBlock(index, weights, { statistics, results }));
     if (sequential && statistics) {
-      await progress.time("calibrate", () => runBlockOver(calibration, weights, plain)); // S + L stand in `weights` now
+      const { calibration } = residuals; // S + L stand in `weights` now
+      await progress.time(
+        "calibrate",
+        () => runBlockOver(calibration, weights, { checkpoint, pool, ...PLAIN }),
+      );
     }
   }
 
@@ -325,19 +452,19 @@ class Compression {
   async #layersOf(
     index: number,
     weights: BlockWeights,
-    { statistics, rate }: { readonly statistics: BlockStatistics | null; readonly rate: number },
+    { statistics, plan }: { readonly statistics: BlockStatistics | null; readonly plan: BlockPlan },
   ): Promise<Map<LinearName, LayerResult>> {
     const { recipe, checkpoint, pool, progress } = this.context;
     const results = new Map<LinearName, LayerResult>();
     await Promise.all(
-      inputGroups(checkpoint.spec).map(async ({ input, names }) => {
+      inputGroups(checkpoint.spec, linearNames(checkpoint.spec)).map(async ({ input, names }) => {
         const found = await pool.run<"inputGroup">({
           kind: "inputGroup",
           layers: names.map((name) => ({
             name: `block.${index}.${name}`,
             W: weights[name].data,
             shape: [weights[name].shape[0], weights[name].shape[1]],
-            rate: recipe.dense.includes(name) ? 0 : rate,
+            plan: plan[name],
           })),
           d: statistics?.[input].d ?? null,
           H: statistics?.[input].H ?? null,
@@ -434,12 +561,13 @@ const linearNames = (spec: ModelSpec): LinearName[] => Object.keys(linearShapes(
 /** Linear layers by the input they share, the most work (about dOut dIn²) first. */
 function inputGroups(
   spec: ModelSpec,
+  some: readonly LinearName[],
 ): { readonly input: InputName; readonly names: readonly LinearName[] }[] {
   const shapes = linearShapes(spec);
   const work = (names: readonly LinearName[]) =>
     names.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1] ** 2, 0);
   return INPUT_NAMES
-    .map((input) => ({ input, names: linearNames(spec).filter((name) => LINEAR_INPUT[name] === input) }))
+    .map((input) => ({ input, names: some.filter((name) => LINEAR_INPUT[name] === input) }))
     .filter(({ names }) => names.length > 0)
     .sort((a, b) => work(b.names) - work(a.names));
 }

@@ -22,8 +22,6 @@ export function chooseBlockChunks(spec: ModelSpec): number {
  */
 const LARGEST_SHARE_OF_DENSE = 1.25;
 
-type FormatRecipe = Pick<Recipe, "method" | "values">;
-
 /** Whether S and L of this many windows and this rank are packed at all (not asked with f32 values: exact comparisons). */
 export function tooLarge(
   shape: Shape2,
@@ -55,7 +53,7 @@ export function sparseBudget(
 
 /** @param windows of each chunk; null only with f32 values */
 export function sparseFormat(
-  { values }: FormatRecipe,
+  { values }: Pick<Recipe, "values">,
   windows: number | null,
   blockChunks: number,
 ): WeightFormat {
@@ -66,11 +64,15 @@ export function sparseFormat(
 }
 
 /** A compressed model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
-export const denseKind = ({ values, method }: FormatRecipe): "f32" | "q8" | "q4" =>
-  values === "f32" ? "f32" : values === "int4" && method === "none" ? "q4" : "q8";
+export const denseValues = ({ values, method }: Pick<Recipe, "method" | "values">): Recipe["values"] =>
+  values === "int4" && method !== "none" ? "int8" : values;
+
+const DENSE_KINDS = { f32: "f32", int8: "q8", int4: "q4" } as const;
+export const denseKind = (values: Recipe["values"]): "f32" | "q8" | "q4" => DENSE_KINDS[values];
 
 /** U, V, the embedding and the head: int8 also where S has 4 bits. */
-export const factorKind = ({ values }: FormatRecipe): "f32" | "q8" => values === "f32" ? "f32" : "q8";
+export const factorKind = ({ values }: Pick<Recipe, "values">): "f32" | "q8" =>
+  values === "f32" ? "f32" : "q8";
 
 type PartsRecipe = Pick<Recipe, "method" | "rank_ratio" | "pattern" | "values">;
 
@@ -89,7 +91,7 @@ export function storedParts(
   },
 ): StoredPart[] {
   const budget = sparseBudget(shape, rate, { recipe, blockChunks });
-  if (!budget) return [{ part: "w", format: { kind: denseKind(recipe) }, shape }];
+  if (!budget) return [{ part: "w", format: { kind: denseKind(denseValues(recipe)) }, shape }];
   const [dOut, dIn] = shape;
   const rank = Math.min(budget.rank, dOut, dIn);
   const format = sparseFormat(recipe, budget.windows, blockChunks);

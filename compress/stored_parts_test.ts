@@ -4,6 +4,7 @@ import { compressInputGroup } from "./input_group.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 import { seededRandom } from "./random.ts";
 import { shared, toShared } from "./statistics.ts";
+import { planAtRate } from "./layer_plan.ts";
 import { storedParts } from "./stored_parts.ts";
 
 Deno.test("storedParts() says before compression what it will store", async () => {
@@ -27,7 +28,12 @@ Deno.test("storedParts() says before compression what it will store", async () =
   for (const fields of recipes) {
     const recipe = { ...recipeSchema.parse({ iterations: 2, ...fields }), pattern: "windows" as const };
     const [{ tensors }] = await compressInputGroup({
-      ...{ kind: "inputGroup", layers: [{ name: "q", W, shape, rate: recipe.rate }], d, H: null },
+      ...{
+        kind: "inputGroup",
+        layers: [{ name: "q", W, shape, plan: planAtRate(shape, recipe.rate, { recipe, blockChunks }) }],
+        d,
+        H: null,
+      },
       ...{ recipe, blockChunks, replace: false },
     }, linalg);
     const parts = storedParts(shape, recipe.rate, { recipe, blockChunks });

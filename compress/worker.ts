@@ -3,8 +3,10 @@
 import { packF32, packQ8 } from "../kernels/packers.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import type { LayerInsight } from "../models/formats/insight_file.ts";
+import { type LayerProbe, type ProbeJob, probeLayers } from "./allocation/probe_job.ts";
 import { outlierRatio, type ScoredLayer } from "./allocation/owl.ts";
 import { type BlockJob, type BlockSums, runBlock } from "./forward/block_job.ts";
+import { type DivergenceJob, runDivergence } from "./forward/divergence_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
 import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
 import { type LayerInsightJob, runLayerInsight } from "./insight/layer_insight.ts";
@@ -32,6 +34,8 @@ interface Jobs {
   inputGroup: { job: InputGroupJob; result: LayerResult[] };
   layerInsight: { job: LayerInsightJob; result: LayerInsight };
   table: { job: TableJob; result: Uint8Array };
+  probe: { job: ProbeJob; result: LayerProbe[] };
+  divergence: { job: DivergenceJob; result: number[] };
   outliers: { job: OutliersJob; result: number };
 }
 export type JobKind = keyof Jobs;
@@ -58,6 +62,10 @@ async function run(job: JobOf<JobKind>): Promise<ResultOf<JobKind>> {
       return await runLayerInsight(job, linalg);
     case "table":
       return (job.format === "f32" ? packF32 : packQ8)(job.values, job.shape);
+    case "probe":
+      return await probeLayers(job, linalg);
+    case "divergence":
+      return await runDivergence(job, linalg);
     case "outliers":
       return outlierRatio(job.layers, job.m);
   }

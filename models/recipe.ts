@@ -8,7 +8,7 @@ import { LINEAR_NAMES } from "./spec.ts";
 export const METHODS = ["none", "magnitude", "wanda", "oats", "oatmill"] as const;
 export const PATTERNS = ["unstructured", "windows"] as const;
 export const VALUES = ["f32", "int8", "int4"] as const;
-export const ALLOCATIONS = ["uniform", "owl"] as const;
+export const ALLOCATIONS = ["uniform", "owl", "measured"] as const;
 /** More cannot be asked for: what is left describes no model. */
 export const MAX_RATE = 0.95;
 
@@ -39,15 +39,22 @@ const calibrationSchema = z.strictObject({
 const METHOD_DEFAULTS: Readonly<
   Partial<Record<(typeof METHODS)[number], Readonly<Record<string, unknown>>>>
 > = {
-  oatmill: { rank_ratio: 0.125, iterations: 12, reselect: 5 },
+  oatmill: { rank_ratio: 0.125, iterations: 12, reselect: 5, allocation: { kind: "measured" } },
 };
 const DEFAULT_METHOD = "oatmill";
 
 /** Fields that are missing and that the method has a default of its own for. */
 function withMethodDefaults(recipe: unknown): unknown {
   if (typeof recipe !== "object" || recipe === null || Array.isArray(recipe)) return recipe;
-  const { method = DEFAULT_METHOD } = recipe as { method?: (typeof METHODS)[number] };
-  return { ...METHOD_DEFAULTS[method], ...recipe };
+  const { method = DEFAULT_METHOD, allocation } = recipe as {
+    method?: (typeof METHODS)[number];
+    allocation?: unknown;
+  };
+  const defaults = METHOD_DEFAULTS[method] ?? {};
+  const merged = typeof allocation === "object"
+    ? { ...defaults.allocation ?? {}, ...allocation }
+    : allocation;
+  return { ...defaults, ...recipe, ...merged === undefined ? {} : { allocation: merged } };
 }
 
 const fieldsSchema = z.strictObject({

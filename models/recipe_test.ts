@@ -6,9 +6,11 @@ Deno.test("recipeSchema fills every default", () => {
   assert.equal(recipe.method, "oatmill");
   assert.deepEqual([recipe.rank_ratio, recipe.reselect], [0.125, 5]);
   const oats = recipeSchema.parse({ method: "oats" });
+  assert.equal(oats.allocation.kind, "uniform");
+  assert.equal(recipeSchema.parse({ allocation: {} }).allocation.kind, "measured");
   assert.deepEqual([oats.rank_ratio, oats.reselect, oats.iterations], [0.25, 0, 20]);
   assert.equal(recipe.rate, 0.3);
-  assert.deepEqual(recipe.allocation, { kind: "uniform", lambda: 0.08, m: 5 });
+  assert.deepEqual(recipe.allocation, { kind: "measured", lambda: 0.08, m: 5 });
   assert.equal(recipe.calibration.text, "self");
   assert.deepEqual(recipeSchema.parse(recipe), recipe);
 });

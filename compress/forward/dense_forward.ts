@@ -169,7 +169,7 @@ async function negativeLogLikelihood(
 }
 
 /** The final norm, in place, in f64. */
-async function normaliseRows(hidden: Float32Array, checkpoint: Checkpoint): Promise<void> {
+export async function normaliseRows(hidden: Float32Array, checkpoint: Checkpoint): Promise<void> {
   const { norm, hiddenSize: n } = checkpoint.spec;
   const weight = (await checkpoint.read("finalNorm")).data;
   const bias = norm.kind === "layernorm" && checkpoint.has("finalNorm.bias")

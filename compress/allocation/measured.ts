@@ -1,0 +1,134 @@
+/**
+ * Rates from measured losses. The loss of a layer is predicted as its share of the divergence that its part of the block
+ * caused (sensitivity.ts), scaled by how its error changes with what it keeps (probe_job.ts); the budget then goes where it
+ * lowers the sum most (solve.ts).
+ */
+import type { Shape2 } from "../../kernels/layout.ts";
+import { MAX_RATE, type Recipe } from "../../models/recipe.ts";
+import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import { type LayerPlan, planAtRate, planParameters } from "../layer_plan.ts";
+import { CURVE_POINTS, type LayerProbe } from "./probe_job.ts";
+import { type Divergences, type PartName, PARTS } from "./sensitivity.ts";
+import { chooseOptions } from "./solve.ts";
+
+/** Rates that a layer may have are this far apart. */
+const RATE_STEP = 1 / 64;
+/** What the full method leaves of the quick one's error: 0.0166 of 0.0268, block 9 of SmolLM2, rate 0.5. */
+const FULL_METHOD = 0.62;
+/** A part that seems not to matter at all still does a little: this share of the mean part. */
+const LEAST_SHARE = 0.01;
+
+/**
+ * Power of a layer's divergence per parameter that stands for what it costs among the others: once all are compressed,
+ * layers differ less than alone (putting one block of SmolLM2 back saves 0.006 to 0.08 nats, where compressing it
+ * alone had cost 0.006 to 0.13). Perplexity of SmolLM2 and of the bundled model at rate 0.5 with power 1: 47.9, 10.168;
+ * 0.6: 46.6; 0.5: 10.084; 0, one rate for all: 49.9, 10.12.
+ */
+const TEMPER = 0.6;
+/** No layer loses more than this, or than halfway from the mean rate to everything. */
+const MOST_RATE = 0.8;
+
+export interface Measurements {
+  /** By block and name. */
+  readonly probes: readonly Readonly<Partial<Record<LinearName, LayerProbe>>>[];
+  readonly divergences: Divergences;
+}
+
+interface Layer {
+  readonly block: number;
+  readonly name: LinearName;
+  readonly shape: Shape2;
+  /** What the quick S + L of this layer costs, in a unit of its own: its divergence, tempered. */
+  readonly divergence: number;
+  readonly probe: LayerProbe;
+}
+
+/** One way to store a layer. */
+interface Candidate {
+  readonly plan: LayerPlan;
+  readonly cost: number;
+  readonly loss: number;
+}
+
+export interface MeasuredOptions {
+  readonly spec: ModelSpec;
+  readonly recipe: Recipe;
+  readonly blockChunks: number;
+}
+
+/** The plan of every layer, by block and name, with the least predicted loss within the recipe's rate. */
+export function measuredPlans(
+  measurements: Measurements,
+  options: MeasuredOptions,
+): readonly Readonly<Record<string, LayerPlan>>[] {
+  const layers = layersOf(measurements, options), budget = budgetOf(layers, options.recipe);
+  const candidates = layers.map((layer) => candidatesOf(layer, options));
+  // Above ρ = 15/16 windows cannot keep so little: the least there is, as with one rate for all.
+  const chosen = chooseOptions(candidates, budget) ?? candidates.map(cheapest);
+  const plans = Array.from({ length: options.spec.blocks }, (): Record<string, LayerPlan> => ({}));
+  layers.forEach(({ block, name }, i) => plans[block][name] = candidates[i][chosen[i]].plan);
+  return plans;
+}
+
+function layersOf({ probes, divergences }: Measurements, { spec }: MeasuredOptions): Layer[] {
+  const shapes = linearShapes(spec);
+  const all = divergences.parts.flatMap((parts) => Object.values(parts));
+  const least = LEAST_SHARE * all.reduce((a, b) => a + Math.max(0, b), 0) / all.length;
+  return probes.flatMap((ofBlock, block) =>
+    (Object.entries(ofBlock) as [LinearName, LayerProbe][]).map(([name, probe]) => {
+      const part = (Object.keys(PARTS) as PartName[]).find((p) =>
+        (PARTS[p] as readonly string[]).includes(name)
+      )!;
+      const share = shareOfPart(name, PARTS[part].filter((other) => ofBlock[other]), divergences.names);
+      const size = shapes[name]![0] * shapes[name]![1];
+      const alone = share * Math.max(least, divergences.parts[block][part]);
+      const divergence = size * (alone / size) ** TEMPER;
+      return { block, name, shape: shapes[name]!, divergence, probe };
+    })
+  );
+}
+
+/** A layer's share of what its part of a block matters: as its name matters in all blocks. */
+function shareOfPart(name: LinearName, part: readonly LinearName[], names: Divergences["names"]): number {
+  const sum = part.reduce((total, other) => total + Math.max(0, names[other]!), 0);
+  return sum > 0 ? Math.max(LEAST_SHARE, names[name]! / sum) : 1 / part.length;
+}
+
+/** Parameters that the layers may keep together. */
+function budgetOf(layers: readonly Layer[], { rate }: Recipe): number {
+  return (1 - rate) * layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+}
+
+const cheapest = (some: readonly Candidate[]): number =>
+  some.reduce((best, { cost }, i) => cost < some[best].cost ? i : best, 0);
+
+/** Every rate that the method can give the layer, and the dense layer. */
+function candidatesOf(layer: Layer, options: MeasuredOptions): Candidate[] {
+  const { shape } = layer, { recipe } = options;
+  const rates: number[] = [];
+  const most = Math.min(MAX_RATE, Math.max(MOST_RATE, (1 + recipe.rate) / 2));
+  for (let rate = RATE_STEP; rate <= most; rate += RATE_STEP) rates.push(rate);
+  const plans = [
+    { budget: null, values: recipe.values },
+    ...rates.map((rate) => planAtRate(shape, rate, options)).filter(({ budget }) => budget),
+  ];
+  return plans.map((plan) => ({ plan, cost: planParameters(shape, plan), loss: predictedLoss(layer, plan) }));
+}
+
+/** What a plan costs, as if losses of layers added up: they do not quite, but it ranks them. */
+function predictedLoss({ shape, divergence, probe }: Layer, { budget, values }: LayerPlan): number {
+  const rounding = divergence * roundingError(probe, values) / Math.max(probe.error, Number.MIN_VALUE);
+  if (!budget) return rounding;
+  const lowRank = budget.rank * (shape[0] + shape[1]) / (shape[0] * shape[1]);
+  // More or less L than the quick one had counts as as many entries of S.
+  const kept = budget.kept / shape[1] + lowRank - probe.lowRank;
+  return rounding + divergence * FULL_METHOD * interpolate(probe.curve, kept * CURVE_POINTS);
+}
+
+const roundingError = (probe: LayerProbe, values: Recipe["values"]): number =>
+  values === "f32" ? 0 : values === "int4" ? probe.int4 : probe.int8;
+
+function interpolate(curve: readonly number[], at: number): number {
+  const x = Math.min(curve.length - 1, Math.max(0, at)), low = Math.min(curve.length - 2, Math.floor(x));
+  return curve[low] + (x - low) * (curve[low + 1] - curve[low]);
+}

@@ -1,0 +1,88 @@
+import assert from "node:assert/strict";
+import { LINEAR_NAMES, linearShapes } from "../../models/spec.ts";
+import { recipeSchema } from "../../models/recipe.ts";
+import { openCheckpoint } from "../../models/open.ts";
+import { planParameters } from "../layer_plan.ts";
+import { matrix } from "../linalg/matrix.ts";
+import { measuredPlans, type Measurements } from "./measured.ts";
+import { CURVE_POINTS, droppedCurve, type LayerProbe } from "./probe_job.ts";
+
+const checkpoint = await openCheckpoint(new URL("../../models/default", import.meta.url).pathname);
+checkpoint.close();
+const { spec } = checkpoint, shapes = linearShapes(spec), names = LINEAR_NAMES.filter((name) => shapes[name]);
+
+/** Layers that lose exponentially with their rate, as measured ones do. */
+const probe: LayerProbe = {
+  error: 0.03,
+  kept: 0.4375,
+  lowRank: 0.0625,
+  int8: 1e-4,
+  int4: 0.01,
+  curve: Array.from({ length: CURVE_POINTS + 1 }, (_, i) => Math.exp(-8.7 * (i / CURVE_POINTS - 0.4375))),
+};
+
+function measurements(parts: Measurements["divergences"]["parts"]): Measurements {
+  return {
+    probes: Array.from({ length: spec.blocks }, () => Object.fromEntries(names.map((name) => [name, probe]))),
+    divergences: { parts, names: Object.fromEntries(names.map((name) => [name, 0.1])) },
+  };
+}
+
+const equal = Array.from({ length: spec.blocks }, () => ({ attention: 0.01, mlp: 0.03 }));
+const rateOf = (plans: ReturnType<typeof measuredPlans>, block: number, name: string) =>
+  1 - planParameters(shapes[name], plans[block][name]) / (shapes[name][0] * shapes[name][1]);
+
+Deno.test("measuredPlans() meets the rate, for every rate", () => {
+  for (const rate of [0.1, 0.3, 0.5, 0.8, 0.9]) {
+    const plans = measuredPlans(measurements(equal), {
+      spec,
+      recipe: recipeSchema.parse({ rate }),
+      blockChunks: 4,
+    });
+    let kept = 0, all = 0;
+    for (const ofBlock of plans) {
+      for (const [name, plan] of Object.entries(ofBlock)) {
+        kept += planParameters(shapes[name], plan);
+        all += shapes[name][0] * shapes[name][1];
+      }
+    }
+    assert.ok(kept <= (1 - rate) * all && kept > (1 - rate) * all * 0.97, `${rate}: ${1 - kept / all}`);
+  }
+});
+
+Deno.test("measuredPlans() keeps the least that windows can at a rate they cannot meet", () => {
+  const recipe = recipeSchema.parse({ rate: 0.95 });
+  for (const ofBlock of measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4 })) {
+    assert.ok(Object.values(ofBlock).every(({ budget }) => budget!.windows === 1));
+  }
+});
+
+Deno.test("measuredPlans() lets layers that matter more keep more", () => {
+  const parts = equal.map((part, block) => block === 2 ? { ...part, mlp: 0.3 } : part);
+  const plans = measuredPlans(measurements(parts), {
+    spec,
+    recipe: recipeSchema.parse({ rate: 0.5 }),
+    blockChunks: 4,
+  });
+  assert.ok(rateOf(plans, 2, "up") < rateOf(plans, 1, "up") - 0.1);
+  assert.ok(Math.abs(rateOf(plans, 1, "up") - rateOf(plans, 3, "up")) < 0.03);
+});
+
+Deno.test("measuredPlans() takes parts that seem to gain from compression for parts that do not matter", () => {
+  const parts = equal.map((part, block) => block === 0 ? { attention: -0.001, mlp: 0 } : part);
+  const plans = measuredPlans(measurements(parts), {
+    spec,
+    recipe: recipeSchema.parse({ rate: 0.5 }),
+    blockChunks: 4,
+  });
+  assert.ok(rateOf(plans, 0, "q") > 0.7 && rateOf(plans, 0, "down") > 0.7);
+});
+
+Deno.test("droppedCurve() is the energy of the smallest entries, relative to what is kept", () => {
+  const row = Float32Array.from({ length: CURVE_POINTS }, (_, i) => (i % 2 ? 1 : -1) * (i + 1));
+  const curve = droppedCurve(matrix(1, CURVE_POINTS, row), 32);
+  const energy = (n: number) => n * (n + 1) * (2 * n + 1) / 6; // of 1..n
+  for (const i of [0, 10, 32, 64]) {
+    assert.ok(Math.abs(curve[i] - energy(CURVE_POINTS - i) / energy(32)) < 1e-6, `${i}`);
+  }
+});

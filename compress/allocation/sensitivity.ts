@@ -1,0 +1,166 @@
+/**
+ * How much each part of a model matters: the KL divergence of the model's next tokens when only that part is replaced
+ * by a quick S + L. All replacements travel through the blocks together, each with hidden states of its own, so that
+ * every block is read once: one sequence of calibration text, once for each block's attention layers, each block's MLP
+ * layers, and each name of layer in all blocks.
+ */
+import type { Checkpoint } from "../../models/checkpoint.ts";
+import type { LinearName } from "../../models/spec.ts";
+import {
+  type BlockWeights,
+  firstSequences,
+  normaliseRows,
+  type Residual,
+  runBlockOver,
+} from "../forward/dense_forward.ts";
+import { logAddExp } from "../forward/head_job.ts";
+import type { LinalgPool } from "../linalg/pool.ts";
+import { shared } from "../statistics.ts";
+
+/** Layers of a block that are measured together. */
+export const PARTS = {
+  attention: ["q", "k", "v", "o"],
+  mlp: ["gate", "up", "down"],
+} as const satisfies Readonly<Record<string, readonly LinearName[]>>;
+export type PartName = keyof typeof PARTS;
+const PART_NAMES = Object.keys(PARTS) as PartName[];
+
+/** Hidden states of all replacements together: the sequence is cut where they would be more. */
+const MAX_VALUES = 1 << 26;
+/** Tokens over which divergences are taken, those that occur most: the rest have a few percent of the probability. */
+const MAX_VOCABULARY = 8192;
+
+export interface Divergences {
+  /** By block. */
+  readonly parts: readonly Readonly<Record<PartName, number>>[];
+  /** Of all blocks' layers of a name. */
+  readonly names: Readonly<Partial<Record<LinearName, number>>>;
+}
+
+interface SensitivityContext {
+  readonly checkpoint: Checkpoint;
+  readonly pool: LinalgPool;
+  /** Layers that may be replaced. */
+  readonly names: readonly LinearName[];
+}
+
+const PLAIN = { collect: false, momentSequences: 0, write: true, sink: false };
+
+export class Sensitivity {
+  /** `[slots, length, hidden]`: one a name, then the dense model, then two a block. */
+  readonly #states: Float32Array<SharedArrayBuffer>;
+  readonly #length: number;
+  readonly #width: number;
+  #block = 0;
+
+  /** @param calibration hidden states before the first block; the first sequence is taken */
+  constructor(readonly context: SensitivityContext, calibration: Residual) {
+    const { spec } = context.checkpoint;
+    const slots = context.names.length + 1 + PART_NAMES.length * spec.blocks;
+    this.#width = spec.hiddenSize;
+    this.#length = Math.max(2, Math.min(calibration.length, Math.floor(MAX_VALUES / (slots * this.#width))));
+    this.#states = shared(slots * this.#length * this.#width);
+    const first = firstSequences(calibration, 1, this.#width).values as Float32Array;
+    for (let slot = 0; slot <= context.names.length; slot++) {
+      this.#slot(slot).set(first.subarray(0, this.#length * this.#width));
+    }
+  }
+
+  get #dense(): number {
+    return this.context.names.length;
+  }
+
+  /** Hidden states of `count` slots. */
+  #slot(slot: number, count = 1): Float32Array<SharedArrayBuffer> {
+    const size = this.#length * this.#width;
+    return this.#states.subarray(slot * size, (slot + count) * size);
+  }
+
+  #run(slot: number, count: number, weights: BlockWeights): Promise<unknown> {
+    const residual = { values: this.#slot(slot, count), sequences: count, length: this.#length };
+    return runBlockOver(residual, weights, { ...this.context, ...PLAIN });
+  }
+
+  /** Takes the next block: its weights, and what replaces them, by name `[dOut, dIn]`. */
+  async advance(
+    weights: BlockWeights,
+    replacements: Readonly<Partial<Record<LinearName, Float32Array<SharedArrayBuffer>>>>,
+  ): Promise<void> {
+    const dense = this.#dense, { names } = this.context;
+    const replaced = (some: readonly LinearName[]): BlockWeights => ({
+      ...weights,
+      ...Object.fromEntries(
+        some.filter((name) => replacements[name]).map((name) => [name, {
+          ...weights[name],
+          data: replacements[name]!,
+        }]),
+      ),
+    });
+    const earlier = PART_NAMES.length * this.#block++, added = dense + 1 + earlier;
+    PART_NAMES.forEach((_, i) => this.#slot(added + i).set(this.#slot(dense)));
+    await Promise.all([
+      ...names.map((name, i) => this.#run(i, 1, replaced([name]))),
+      ...PART_NAMES.map((part, i) => this.#run(added + i, 1, replaced(PARTS[part]))),
+      this.#run(dense, 1 + earlier, weights),
+    ]);
+  }
+
+  /** @param tokens calibration text, for the vocabulary to look at */
+  async divergences(tokens: readonly Int32Array[]): Promise<Divergences> {
+    const { checkpoint, pool, names } = this.context, blocks = this.#block;
+    await normaliseRows(this.#states, checkpoint);
+    const head = await this.#headRows(frequentTokens(tokens));
+    const reference = this.#slot(this.#dense);
+    const logSums = (await Promise.all(
+      ranges(head.length / this.#width, pool.threads).map((range) =>
+        pool.run<"head">({ kind: "head", hidden: reference, head, width: this.#width, ...range })
+      ),
+    )).reduce((a, b) => a.map((x, i) => logAddExp(x, b[i])));
+    const slots = [
+      ...names.keys(),
+      ...Array.from({ length: PART_NAMES.length * blocks }, (_, i) => names.length + 1 + i),
+    ];
+    const found = (await Promise.all(
+      ranges(slots.length, pool.threads).map((range) =>
+        pool.run<"divergence">({
+          kind: "divergence",
+          reference,
+          logSums: Float32Array.from(logSums),
+          hidden: slots.map((slot) => this.#slot(slot)),
+          head,
+          width: this.#width,
+          ...range,
+        })
+      ),
+    )).flat();
+    const ofPart = (block: number, i: number) => found[names.length + PART_NAMES.length * block + i];
+    return {
+      names: Object.fromEntries(names.map((name, i) => [name, found[i]])),
+      parts: Array.from({ length: blocks }, (_, block) => {
+        const values = PART_NAMES.map((part, i) => [part, ofPart(block, i)]);
+        return Object.fromEntries(values) as Record<PartName, number>;
+      }),
+    };
+  }
+
+  /** `[tokens, hidden]` */
+  async #headRows(tokens: readonly number[]): Promise<Float32Array<SharedArrayBuffer>> {
+    const { data } = await this.context.checkpoint.read("head"), width = this.#width;
+    const rows = shared(tokens.length * width);
+    tokens.forEach((token, i) => rows.set(data.subarray(token * width, (token + 1) * width), i * width));
+    return rows;
+  }
+}
+
+/** The tokens that occur most, at most {@linkcode MAX_VOCABULARY}. */
+function frequentTokens(sequences: readonly Int32Array[]): number[] {
+  const counts = new Map<number, number>();
+  for (const ids of sequences) for (const id of ids) counts.set(id, (counts.get(id) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, MAX_VOCABULARY).map(([id]) => id);
+}
+
+/** 0..total in about equal parts, none of them empty. */
+function ranges(total: number, parts: number): { from: number; to: number }[] {
+  const count = Math.min(parts, total), at = (i: number) => Math.floor(total * i / count);
+  return Array.from({ length: count }, (_, i) => ({ from: at(i), to: at(i + 1) }));
+}
