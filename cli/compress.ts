@@ -16,6 +16,7 @@ export interface CompressCommandOptions {
   readonly recipe?: string;
   readonly method?: RecipeInput["method"];
   readonly rate?: number;
+  readonly bytes?: number;
   readonly rankRatio?: number;
   readonly dense?: LinearName[];
   readonly allocation?: (typeof ALLOCATIONS)[number];
@@ -49,6 +50,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
     ...given({
       method: o.method,
       rate: o.rate,
+      budget: o.bytes === undefined ? undefined : { bytes: o.bytes },
       rank_ratio: o.rankRatio,
       dense: o.dense,
       pattern: o.pattern,

@@ -155,6 +155,12 @@ function addCompress(program: Command): void {
     .addOption(new Option("--method <name>", "compression method").choices(METHODS))
     .addOption(new Option("--rate <share>", "share of block-weight parameters to remove").argParser(share))
     .addOption(
+      new Option("--bytes <n>", "size of the artifact's tensors to meet, in place of a rate").argParser(
+        integer(1),
+      )
+        .conflicts("rate"),
+    )
+    .addOption(
       new Option("--rank-ratio <share>", "share of kept parameters for the low-rank part").argParser(share),
     )
     .addOption(

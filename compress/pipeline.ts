@@ -43,6 +43,7 @@ import type { LayerResult } from "./layer.ts";
 import { type LayerPlan, planAtRate } from "./layer_plan.ts";
 import { LinalgPool } from "./linalg/pool.ts";
 import { METHODS } from "./methods/mod.ts";
+import { otherBytes } from "./other_bytes.ts";
 import { ProgressReporter } from "./progress.ts";
 import { inputScale } from "./quantize.ts";
 import { sampleSequences } from "./sampling.ts";
@@ -188,7 +189,7 @@ class Compression {
         created: new Date().toISOString(),
         name: options.name ?? basename(options.out),
         spec: checkpoint.spec,
-        recipe,
+        recipe: recipe.budget ? { ...recipe, rate: meanRate(this.#layers) } : recipe,
         source: {
           file: basename(checkpoint.path),
           format: checkpoint.format,
@@ -311,7 +312,9 @@ class Compression {
   /** What is to become of every layer. Measured losses take a pass over all blocks first, which keeps its statistics. */
   async #plans(texts: Texts, residuals: Residuals): Promise<Plans> {
     const { recipe, checkpoint: { spec } } = this.context;
-    if (recipe.allocation.kind === "measured" && recipe.method !== "none" && recipe.rate > 0) {
+    if (
+      recipe.allocation.kind === "measured" && recipe.method !== "none" && (recipe.budget || recipe.rate > 0)
+    ) {
       return await this.#measure(texts, residuals);
     }
     const shapes = linearShapes(spec), rates = await this.#rates(residuals.calibration);
@@ -350,7 +353,12 @@ class Compression {
     }
     const plans = await progress.time("allocate", async () => {
       const divergences = await sensitivity.divergences(texts.calibration);
-      return measuredPlans({ probes, divergences }, { spec, recipe, blockChunks: this.#blockChunks });
+      return measuredPlans({ probes, divergences }, {
+        spec,
+        recipe,
+        blockChunks: this.#blockChunks,
+        otherBytes: otherBytes(spec, recipe),
+      });
     });
     const dense: BlockPlan = Object.fromEntries(
       recipe.dense.map((name) => [name, { budget: null, values: denseValues(recipe) }]),
@@ -390,6 +398,7 @@ class Compression {
           })),
           d: statistics[group.input].d,
           H: statistics[group.input].H!,
+          rounding: recipe.budget !== null,
           rate: Math.min(PROBE_RATES.most, Math.max(PROBE_RATES.least, recipe.rate)),
         });
         group.names.forEach((name, i) => measured[name] = found[i]);
@@ -575,6 +584,13 @@ function inputGroups(
 /** Whether X'X is wanted: by the refit, or by the method itself. */
 const needsMoments = (recipe: Recipe): boolean =>
   recipe.method !== "none" && (recipe.refine || METHODS[recipe.method].needs(recipe) === "moments");
+
+/** Share of the layers' parameters that were removed. */
+function meanRate(layers: readonly LayerReport[]): number {
+  const size = ({ shape }: LayerReport) => shape[0] * shape[1];
+  const all = layers.reduce((sum, layer) => sum + size(layer), 0);
+  return Math.max(0, layers.reduce((sum, layer) => sum + layer.rate * size(layer), 0) / all);
+}
 
 const isLinear = (name: string): name is LinearName => name in LINEAR_INPUT;
 const scaleName = (block: number, input: InputName): string => `block.${block}.${input}.scale`;

@@ -29,7 +29,7 @@ async function inFolder(use: (dir: string) => Promise<void>): Promise<void> {
   }
 }
 
-const meanRate = ({ header }: CompressResult) => {
+const meanRate = ({ header }: Pick<CompressResult, "header">) => {
   const size = ({ shape }: { shape: readonly number[] }) => shape[0] * shape[1];
   const all = header.layers.reduce((n, l) => n + size(l), 0);
   return header.layers.reduce((n, l) => n + l.rate * size(l), 0) / all;
@@ -101,6 +101,20 @@ Deno.test("compress() leaves layers dense that the recipe names, and the rate of
       if (stays) assert.ok(rate === 0 && kept === 1 && error < 0.001, name);
       else assert.ok(rate > 0.4, name);
     }
+  }));
+
+Deno.test("compress() meets a budget of bytes, and says the rate that came out", () =>
+  inFolder(async (dir) => {
+    const bytes = 3_600_000;
+    const { header } = await compress({
+      source: SOURCE,
+      out: join(dir, "out"),
+      recipe: recipe({ budget: { bytes }, dense: ["k"] }),
+    });
+    assert.ok(header.bytes <= bytes && header.bytes > 0.97 * bytes, `${header.bytes}`);
+    assert.ok(Math.abs(meanRate({ header }) - header.recipe.rate) < 1e-9);
+    assert.ok(header.layers.filter(({ name }) => name.endsWith(".k")).every(({ rate }) => rate === 0));
+    assert.ok(header.perplexity!.compressed < header.perplexity!.dense * PERPLEXITY_BOUND);
   }));
 
 Deno.test("compress() refuses to leave so much dense that the rate cannot be met", () =>

@@ -19,6 +19,14 @@ const allocationSchema = z.strictObject({
   ),
   m: z.number().min(1).max(100).default(5).describe("OWL: scores above m x mean count as outliers"),
 });
+export const WORKLOADS = ["decode", "prefill", "mixed"] as const;
+const budgetSchema = z.union([
+  z.strictObject({
+    bytes: z.int().min(1).describe("Of all tensors of the artifact"),
+  }),
+]).describe(
+  "What the model may take, in place of a rate: every layer is then stored as costs the least loss, dense or sparse, in 8 or 4 bits",
+);
 const calibrationSchema = z.strictObject({
   text: z.string().default("self").describe(
     'A text, .jsonl or .json file, a folder of such files, or "self": text sampled from the model itself',
@@ -60,8 +68,9 @@ function withMethodDefaults(recipe: unknown): unknown {
 const fieldsSchema = z.strictObject({
   method: z.enum(METHODS).default(DEFAULT_METHOD).describe("How weights become S + L"),
   rate: z.number().min(0).max(MAX_RATE).default(0.3).describe(
-    "Share of the block weights' parameters removed (ρ)",
+    "Share of the block weights' parameters removed (ρ); with a budget: what came out",
   ),
+  budget: budgetSchema.nullable().default(null),
   rank_ratio: z.number().min(0).max(1).default(0.25).describe(
     "Share of the kept parameters given to the low-rank part (κ); 0.125 with method oatmill",
   ),
@@ -89,6 +98,19 @@ const fieldsSchema = z.strictObject({
     tokens: z.int().min(64).max(1_000_000).default(4096),
   }).prefault({}),
 });
-export const recipeSchema = z.preprocess(withMethodDefaults, fieldsSchema);
+/** Fields that contradict each other. */
+function checkBudget(
+  { budget, allocation, method, values }: z.infer<typeof fieldsSchema>,
+  context: z.RefinementCtx,
+): void {
+  const refuse = (path: string, message: string) =>
+    context.addIssue({ code: "custom", path: [path], message });
+  if (!budget) return;
+  if (method === "none") refuse("budget", "Method none has no choice to make within a budget");
+  if (allocation.kind !== "measured") refuse("allocation", 'A budget needs allocation "measured"');
+  if (values === "f32") refuse("values", "A budget is for weights in 8 or 4 bits, not f32");
+}
+
+export const recipeSchema = z.preprocess(withMethodDefaults, fieldsSchema.superRefine(checkBudget));
 export type Recipe = z.infer<typeof recipeSchema>;
 export type RecipeInput = z.input<typeof fieldsSchema>;

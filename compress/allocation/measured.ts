@@ -3,10 +3,11 @@
  * caused (sensitivity.ts), scaled by how its error changes with what it keeps (probe_job.ts); the budget then goes where it
  * lowers the sum most (solve.ts).
  */
+import { OatmillError } from "../../errors.ts";
 import type { Shape2 } from "../../kernels/layout.ts";
 import { MAX_RATE, type Recipe } from "../../models/recipe.ts";
 import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
-import { type LayerPlan, planAtRate, planParameters } from "../layer_plan.ts";
+import { type LayerPlan, planAtRate, planBytes, planParameters } from "../layer_plan.ts";
 import { CURVE_POINTS, type LayerProbe } from "./probe_job.ts";
 import { type Divergences, type PartName, PARTS } from "./sensitivity.ts";
 import { chooseOptions } from "./solve.ts";
@@ -54,17 +55,21 @@ export interface MeasuredOptions {
   readonly spec: ModelSpec;
   readonly recipe: Recipe;
   readonly blockChunks: number;
+  /** Bytes of the artifact's tensors that are not up for choice. */
+  readonly otherBytes: number;
 }
 
-/** The plan of every layer, by block and name, with the least predicted loss within the recipe's rate. */
+/**
+ * The plan of every layer, by block and name, with the least predicted loss within the recipe's rate or budget.
+ * @throws {OatmillError} invalid_recipe when the budget is below the least that the layers can take
+ */
 export function measuredPlans(
   measurements: Measurements,
   options: MeasuredOptions,
 ): readonly Readonly<Record<string, LayerPlan>>[] {
-  const layers = layersOf(measurements, options), budget = budgetOf(layers, options.recipe);
-  const candidates = layers.map((layer) => candidatesOf(layer, options));
-  // Above ρ = 15/16 windows cannot keep so little: the least there is, as with one rate for all.
-  const chosen = chooseOptions(candidates, budget) ?? candidates.map(cheapest);
+  const layers = layersOf(measurements, options), budget = budgetOf(layers, options);
+  const candidates = layers.map((layer) => candidatesOf(layer, budget, options));
+  const chosen = chooseOptions(candidates, budget.amount) ?? cheapestOptions(candidates, budget, options);
   const plans = Array.from({ length: options.spec.blocks }, (): Record<string, LayerPlan> => ({}));
   layers.forEach(({ block, name }, i) => plans[block][name] = candidates[i][chosen[i]].plan);
   return plans;
@@ -94,25 +99,65 @@ function shareOfPart(name: LinearName, part: readonly LinearName[], names: Diver
   return sum > 0 ? Math.max(LEAST_SHARE, names[name]! / sum) : 1 / part.length;
 }
 
-/** Parameters that the layers may keep together. */
-function budgetOf(layers: readonly Layer[], { rate }: Recipe): number {
-  return (1 - rate) * layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+/** What a recipe's budget is spent in: how much there is for these layers, what a plan costs, and which values it may choose. */
+interface Budget {
+  readonly amount: number;
+  readonly unit: string;
+  cost(shape: Shape2, plan: LayerPlan): number;
+  readonly values: readonly Recipe["values"][];
 }
 
-const cheapest = (some: readonly Candidate[]): number =>
-  some.reduce((best, { cost }, i) => cost < some[best].cost ? i : best, 0);
+/** Values that layers may have within a budget of bytes. */
+const STORED_VALUES = ["int8", "int4"] as const;
+
+function budgetOf(layers: readonly Layer[], { recipe, blockChunks, otherBytes }: MeasuredOptions): Budget {
+  const { rate, budget, values } = recipe;
+  if (!budget) {
+    const size = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+    return { amount: (1 - rate) * size, unit: "parameters", cost: planParameters, values: [values] };
+  }
+  return {
+    amount: budget.bytes - otherBytes,
+    unit: "bytes",
+    cost: (shape, plan) => planBytes(shape, plan, blockChunks),
+    values: STORED_VALUES,
+  };
+}
+
+/**
+ * Above ρ = 15/16 windows cannot keep so little: then the least there is, as with one rate for all layers.
+ * @throws {OatmillError} invalid_recipe, when a budget was named
+ */
+function cheapestOptions(
+  candidates: readonly (readonly Candidate[])[],
+  { amount, unit }: Budget,
+  { recipe, otherBytes }: MeasuredOptions,
+): number[] {
+  const chosen = candidates.map((some) =>
+    some.reduce((best, { cost }, i) => cost < some[best].cost ? i : best, 0)
+  );
+  if (!recipe.budget) return chosen;
+  const least = candidates.reduce((sum, some, i) => sum + some[chosen[i]].cost, 0);
+  throw new OatmillError(
+    "invalid_recipe",
+    `Cannot compress the model to ${
+      amount + otherBytes
+    } ${unit}: its blocks need ${least} at least, the rest ${otherBytes}`,
+    "budget",
+  );
+}
 
 /** Every rate that the method can give the layer, and the dense layer. */
-function candidatesOf(layer: Layer, options: MeasuredOptions): Candidate[] {
-  const { shape } = layer, { recipe } = options;
-  const rates: number[] = [];
+function candidatesOf(layer: Layer, budget: Budget, options: MeasuredOptions): Candidate[] {
+  const { shape } = layer, { recipe } = options, rates: number[] = [];
   const most = Math.min(MAX_RATE, Math.max(MOST_RATE, (1 + recipe.rate) / 2));
   for (let rate = RATE_STEP; rate <= most; rate += RATE_STEP) rates.push(rate);
-  const plans = [
-    { budget: null, values: recipe.values },
-    ...rates.map((rate) => planAtRate(shape, rate, options)).filter(({ budget }) => budget),
-  ];
-  return plans.map((plan) => ({ plan, cost: planParameters(shape, plan), loss: predictedLoss(layer, plan) }));
+  const plans = budget.values.flatMap((values) => [
+    { budget: null, values },
+    ...rates.map((rate) => planAtRate(shape, rate, { ...options, recipe: { ...recipe, values } }))
+      .filter((plan) => plan.budget),
+  ]);
+  return plans.map((plan) => ({ plan, cost: budget.cost(shape, plan), loss: predictedLoss(layer, plan) }));
 }
 
 /** What a plan costs, as if losses of layers added up: they do not quite, but it ranks them. */
@@ -125,8 +170,8 @@ function predictedLoss({ shape, divergence, probe }: Layer, { budget, values }: 
   return rounding + divergence * FULL_METHOD * interpolate(probe.curve, kept * CURVE_POINTS);
 }
 
-const roundingError = (probe: LayerProbe, values: Recipe["values"]): number =>
-  values === "f32" ? 0 : values === "int4" ? probe.int4 : probe.int8;
+const roundingError = ({ rounding }: LayerProbe, values: Recipe["values"]): number =>
+  rounding === null || values === "f32" ? 0 : rounding[values === "int4" ? "int4" : "int8"];
 
 function interpolate(curve: readonly number[], at: number): number {
   const x = Math.min(curve.length - 1, Math.max(0, at)), low = Math.min(curve.length - 2, Math.floor(x));

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { LINEAR_NAMES, linearShapes } from "../../models/spec.ts";
 import { recipeSchema } from "../../models/recipe.ts";
 import { openCheckpoint } from "../../models/open.ts";
-import { planParameters } from "../layer_plan.ts";
+import { packedBytes } from "../../kernels/layout.ts";
+import { planBytes, planParameters } from "../layer_plan.ts";
 import { matrix } from "../linalg/matrix.ts";
 import { measuredPlans, type Measurements } from "./measured.ts";
 import { CURVE_POINTS, droppedCurve, type LayerProbe } from "./probe_job.ts";
@@ -16,8 +17,7 @@ const probe: LayerProbe = {
   error: 0.03,
   kept: 0.4375,
   lowRank: 0.0625,
-  int8: 1e-4,
-  int4: 0.01,
+  rounding: { int8: 1e-4, int4: 0.01 },
   curve: Array.from({ length: CURVE_POINTS + 1 }, (_, i) => Math.exp(-8.7 * (i / CURVE_POINTS - 0.4375))),
 };
 
@@ -38,6 +38,7 @@ Deno.test("measuredPlans() meets the rate, for every rate", () => {
       spec,
       recipe: recipeSchema.parse({ rate }),
       blockChunks: 4,
+      otherBytes: 0,
     });
     let kept = 0, all = 0;
     for (const ofBlock of plans) {
@@ -52,7 +53,7 @@ Deno.test("measuredPlans() meets the rate, for every rate", () => {
 
 Deno.test("measuredPlans() keeps the least that windows can at a rate they cannot meet", () => {
   const recipe = recipeSchema.parse({ rate: 0.95 });
-  for (const ofBlock of measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4 })) {
+  for (const ofBlock of measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4, otherBytes: 0 })) {
     assert.ok(Object.values(ofBlock).every(({ budget }) => budget!.windows === 1));
   }
 });
@@ -63,9 +64,36 @@ Deno.test("measuredPlans() lets layers that matter more keep more", () => {
     spec,
     recipe: recipeSchema.parse({ rate: 0.5 }),
     blockChunks: 4,
+    otherBytes: 0,
   });
   assert.ok(rateOf(plans, 2, "up") < rateOf(plans, 1, "up") - 0.1);
   assert.ok(Math.abs(rateOf(plans, 1, "up") - rateOf(plans, 3, "up")) < 0.03);
+});
+
+Deno.test("measuredPlans() meets a budget of bytes, and mixes dense and sparse where that is best", () => {
+  const bytes = (plans: ReturnType<typeof measuredPlans>) =>
+    plans.flatMap((some) => Object.entries(some)).reduce(
+      (sum, [name, plan]) => sum + planBytes(shapes[name], plan, 4),
+      0,
+    );
+  const dense = names.reduce((sum, name) => sum + packedBytes({ kind: "q8" }, shapes[name]!), 0) *
+    spec.blocks;
+  for (const share of [1.1, 0.8, 0.6, 0.4]) {
+    const recipe = recipeSchema.parse({ budget: { bytes: Math.floor(share * dense) + 1000 } });
+    const plans = measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4, otherBytes: 1000 });
+    assert.ok(bytes(plans) <= share * dense && bytes(plans) > 0.93 * Math.min(1, share) * dense, `${share}`);
+    if (share > 1) assert.ok(Object.values(plans[0]).every((plan) => !plan.budget && plan.values === "int8"));
+  }
+  assert.throws(
+    () =>
+      measuredPlans(measurements(equal), {
+        spec,
+        recipe: recipeSchema.parse({ budget: { bytes: 2000 } }),
+        blockChunks: 4,
+        otherBytes: 1000,
+      }),
+    /Cannot compress the model to 2000 bytes: its blocks need \d+ at least, the rest 1000/,
+  );
 });
 
 Deno.test("measuredPlans() takes parts that seem to gain from compression for parts that do not matter", () => {
@@ -74,6 +102,7 @@ Deno.test("measuredPlans() takes parts that seem to gain from compression for pa
     spec,
     recipe: recipeSchema.parse({ rate: 0.5 }),
     blockChunks: 4,
+    otherBytes: 0,
   });
   assert.ok(rateOf(plans, 0, "q") > 0.7 && rateOf(plans, 0, "down") > 0.7);
 });

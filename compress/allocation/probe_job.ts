@@ -37,6 +37,8 @@ export interface ProbeJob {
   readonly H: Float32Array<SharedArrayBuffer>;
   /** ρ of the quick S + L. */
   readonly rate: number;
+  /** Whether to look at the dense layer in 8 and 4 bits as well. */
+  readonly rounding: boolean;
 }
 
 /** Errors are trace(E H E') / trace(W H W'). */
@@ -46,9 +48,8 @@ export interface LayerProbe {
   /** Share of a row's entries that its S has, and of the parameters that its L has. */
   readonly kept: number;
   readonly lowRank: number;
-  /** Of the dense layer in 8 and 4 bits. */
-  readonly int8: number;
-  readonly int4: number;
+  /** Of the dense layer in 8 and 4 bits; null when not asked for. */
+  readonly rounding: { readonly int8: number; readonly int4: number } | null;
   /**
    * Energy of what S would drop if it kept the share i / {@linkcode CURVE_POINTS} of every row, in parts of what the quick
    * one drops.
@@ -85,8 +86,7 @@ export async function probeLayers(job: ProbeJob, linalg: Linalg): Promise<LayerP
       error: await errorOf(matrix(W.rows, W.cols, new Float32Array(out))),
       kept: budget.kept / shape[1],
       lowRank: U.cols * (shape[0] + shape[1]) / (shape[0] * shape[1]),
-      int8: await quantised("q8"),
-      int4: await quantised("q4"),
+      rounding: job.rounding ? { int8: await quantised("q8"), int4: await quantised("q4") } : null,
       curve: droppedCurve(scaleColumns(subtract(W, L), d), budget.kept),
     });
   }
