@@ -39,8 +39,8 @@ export async function evalCommand(path: string, options: EvalOptions): Promise<v
   const bar = new ProgressBar();
   const abort = new AbortController();
   const stop = () => abort.abort();
-  Deno.addSignalListener("SIGINT", stop);
   const model = await openModel(path, openOptions(options, options.values));
+  Deno.addSignalListener("SIGINT", stop);
   try {
     const start = performance.now();
     const { limit, bos = false } = options;
@@ -93,7 +93,7 @@ async function refuseImages(path: string, folder: string): Promise<never> {
 }
 
 /** With the fields' names that stay the same. */
-export function evalReport({ text, tasks }: Evaluation) {
+function evalReport({ text, tasks }: Evaluation) {
   return {
     tokens: text?.tokens ?? 0,
     scored: text?.scored ?? 0,

@@ -27,7 +27,10 @@ export interface ChoiceModel {
   readonly bos: number | null;
 }
 
-/** Questions whose first choices are scored before their others: by then the cache knows what the question begins with. */
+/**
+ * Questions whose first choices are scored before their others: by then the cache knows what the question begins with
+ * (ARC-Easy: 45 % of the rows come from it, 19 % when choices come question by question).
+ */
 const GROUP = 32;
 
 /** One choice of one question. */

@@ -22,7 +22,7 @@ Deno.test("scoreWindows() sums what stands after `from`, whichever answer comes 
 });
 
 Deno.test("scoreWindows() keeps two steps of the engine full, and does not flood it", async () => {
-  const most = async (length: number) => {
+  const most = async (length: number, from = 0) => {
     let running = 0, peak = 0;
     const slow = {
       score: async () => {
@@ -32,10 +32,11 @@ Deno.test("scoreWindows() keeps two steps of the engine full, and does not flood
         return new Float32Array(length - 1);
       },
     };
-    await scoreWindows(slow, Array(100).fill({ ids: Array(length).fill(0), from: 0 }));
+    await scoreWindows(slow, Array(100).fill({ ids: Array(length).fill(0), from }));
     return peak;
   };
   assert.deepEqual([await most(2049), await most(513), await most(65), await most(2)], [2, 2, 9, 32]);
+  assert.equal(await most(65, 40), 17, "32 of the 64 rows may be cached");
 });
 
 Deno.test("scoreWindows() stops after a failure and when it is cancelled", async () => {
