@@ -19,6 +19,13 @@ Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest
     recipeSchema.parse(mergeRecipe({ dense: ["v"] }, { out: "x", refine: true, ...o })).dense;
   assert.deepEqual([dense({}), dense({ dense: ["q", "o"] }), dense({ dense: [] })], [["v"], ["q", "o"], []]);
   assert.equal(recipeSchema.parse(mergeRecipe({}, { out: "x", refine: false })).refine, false);
+  const groups = mergeRecipe({}, { out: "x", refine: true, method: "sparsegpt", pattern: "2:4" });
+  assert.deepEqual([recipeSchema.parse(groups).rate, recipeSchema.parse(groups).allocation.kind], [
+    0.5,
+    "uniform",
+  ]);
+  const svd = mergeRecipe({}, { out: "x", refine: true, method: "svd", svdWeighting: "none" });
+  assert.equal(recipeSchema.parse(svd).svd_weighting, "none");
 });
 
 Deno.test("readRecipe() refuses what is no JSON object, naming the file", async () => {

@@ -25,6 +25,7 @@ export interface CompressCommandOptions {
   readonly iterations?: number;
   readonly decomposition?: RecipeInput["decomposition"];
   readonly reselect?: number;
+  readonly svdWeighting?: RecipeInput["svd_weighting"];
   readonly refine: boolean;
   readonly calibration?: string;
   readonly sequences?: number;
@@ -58,6 +59,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
       iterations: o.iterations,
       decomposition: o.decomposition,
       reselect: o.reselect,
+      svd_weighting: o.svdWeighting,
       refine: o.refine ? undefined : false,
     }),
     allocation: { ...allocation, ...given({ kind: o.allocation }) },

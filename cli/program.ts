@@ -10,7 +10,7 @@ import { RIVALS } from "../bench/rivals.ts";
 import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { KV_FORMATS } from "../kernels/kv_layout.ts";
 import type { Shape2 } from "../kernels/layout.ts";
-import { ALLOCATIONS, METHODS, PATTERNS, VALUES } from "../models/recipe.ts";
+import { ALLOCATIONS, METHODS, PATTERNS, SVD_WEIGHTINGS, VALUES } from "../models/recipe.ts";
 import { LINEAR_NAMES } from "../models/spec.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import type { EvalOptions } from "./eval.ts";
@@ -173,10 +173,13 @@ function addCompress(program: Command): void {
     )
     .addOption(new Option("--pattern <kind>", "where kept weights may stand").choices(PATTERNS))
     .addOption(new Option("--values <kind>", "how weights are stored").choices(VALUES))
-    .addOption(new Option("--iterations <n>", "alternating steps of OATS").argParser(integer(1)))
+    .addOption(new Option("--iterations <n>", "steps of OATS and of fast SVD").argParser(integer(1)))
     .addOption(new Option("--decomposition <kind>", "low-rank step").choices(["fast", "exact"]))
     .addOption(
       new Option("--reselect <n>", "rounds in which entries are chosen anew").argParser(integer(0)),
+    )
+    .addOption(
+      new Option("--svd-weighting <kind>", "what method svd is nearest in").choices(SVD_WEIGHTINGS),
     )
     .option("--no-refine", "do not refit on calibration data")
     .option("--calibration <file>", 'text, .jsonl or .json file, a folder of them, or "self"')

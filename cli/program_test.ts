@@ -57,6 +57,12 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["compress", "models/default"], 2, /--out/],
     [["compress", "models/default", "--out", "x", "--rate", "2"], 2, /from 0 to 1/],
     [["compress", "models/default", "--out", "x", "--work-memory", "-1"], 2, /of at least 0/],
+    [["compress", "models/default", "--out", "x", "--svd-weighting", "all"], 2, /none, scales, moments/],
+    [
+      ["compress", "models/default", "--out", "x", "--method", "svd", "--pattern", "2:4"],
+      1,
+      /no sparse part/,
+    ],
     [["logits", "models/default", "--ids", "1,x"], 2, /token ids/],
     [["serve", "--port", "65536"], 2, /65535/],
     [["chat", "models/default", "--temperature", "hot"], 2, /from 0 to 2/],

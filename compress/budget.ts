@@ -1,6 +1,6 @@
 /** How many parameters a layer may keep, and how they are shared between S and L. Counts, no weights. */
 import { CHUNK, packedBytes, type Shape2 } from "../kernels/layout.ts";
-import type { Recipe } from "../models/recipe.ts";
+import { type Groups, patternGroups, type Recipe } from "../models/recipe.ts";
 
 /** Slots a chunk of 64 columns would need to be dense. */
 export const DENSE_WINDOWS = CHUNK / 4;
@@ -46,8 +46,10 @@ export interface LayerBudget {
   /** Entries of S kept in every row. */
   readonly kept: number;
   readonly rank: number;
-  /** Windows of each chunk; null for the unstructured pattern. */
+  /** Windows of each chunk; null for the other patterns. */
   readonly windows: number | null;
+  /** Of every M consecutive entries of a row S keeps N, with an N:M pattern. */
+  readonly groups?: Groups;
 }
 
 /**
@@ -60,6 +62,8 @@ export function layerBudget(
   rate: number,
   { rankRatio, pattern }: { readonly rankRatio: number; readonly pattern: Recipe["pattern"] },
 ): LayerBudget {
+  const groups = patternGroups(pattern);
+  if (groups) return groupBudget(shape, rate, { rankRatio, groups });
   const [dOut, dIn] = shape;
   if (pattern === "unstructured") {
     return {
@@ -74,6 +78,34 @@ export function layerBudget(
   const rank = rankRatio === 0 ? 0 : Math.floor(rest * dOut * dIn / (dOut + dIn) + ROUNDING);
   return { kept: Math.min(dIn, Math.round(dIn * windows / DENSE_WINDOWS)), rank, windows };
 }
+
+/**
+ * Without L the rate says N (what OWL spreads over the blocks). With L it is the pattern's N as far as the rate allows, and
+ * L takes the rest: N/M + r (dOut + dIn) / (dOut dIn) = 1 - ρ.
+ */
+function groupBudget(
+  shape: Shape2,
+  rate: number,
+  { rankRatio, groups: { n, m } }: { readonly rankRatio: number; readonly groups: Groups },
+): LayerBudget {
+  checkShares(rate, rankRatio);
+  const [dOut, dIn] = shape;
+  if (rankRatio === 0) return groupsOnly(dIn, { n: Math.max(1, Math.round(m * (1 - rate))), m });
+  const kept = rankRatio === 1 ? 0 : Math.min(n, Math.floor(m * (1 - rate) + ROUNDING));
+  const rest = Math.max(0, 1 - rate - kept / m);
+  return {
+    ...groupsOnly(dIn, { n: kept, m }),
+    rank: Math.floor(rest * dOut * dIn / (dOut + dIn) + ROUNDING),
+  };
+}
+
+function groupsOnly(dIn: number, groups: Groups): LayerBudget {
+  const { n, m } = groups;
+  return { kept: Math.floor(dIn / m) * n + keptOfGroup(dIn % m, groups), rank: 0, windows: null, groups };
+}
+
+/** Entries kept of a group of `size` columns: N of M, a share of them where the row ends within a group. */
+export const keptOfGroup = (size: number, { n, m }: Groups): number => Math.round(n * size / m);
 
 /** K nearest to the share that S should keep, within what ρ allows; κ = 1 means no S at all. */
 function windowCount(rate: number, rankRatio: number): number {

@@ -51,3 +51,14 @@ Deno.test("budgetBytes() counts S and the factors without padding U's columns", 
   const U = 384 * (16 + 52 * 4), V = 52 / 4 * 9 * (16 + 64 * 4);
   assert.equal(budgetBytes([1536, 576], { rank: 52, windows: 6 }, options), S + U + V);
 });
+
+Deno.test("layerBudget() of N:M: the rate says N without L, L takes the rest with it", () => {
+  const at = (rate: number, rankRatio: number, pattern: "2:4" | "4:8" | "8:16") =>
+    layerBudget([64, 64], rate, { rankRatio, pattern });
+  assert.deepEqual(at(0.5, 0, "2:4"), { kept: 32, rank: 0, windows: null, groups: { n: 2, m: 4 } });
+  assert.deepEqual(at(0.625, 0, "4:8"), { kept: 24, rank: 0, windows: null, groups: { n: 3, m: 8 } });
+  assert.deepEqual(at(0.25, 0.25, "8:16"), { kept: 32, rank: 8, windows: null, groups: { n: 8, m: 16 } });
+  assert.deepEqual(at(0.7, 0.25, "4:8"), { kept: 16, rank: 1, windows: null, groups: { n: 2, m: 8 } });
+  assert.equal(at(0.5, 1, "4:8").kept, 0);
+  assert.equal(layerBudget([4, 10], 0.5, { rankRatio: 0, pattern: "4:8" }).kept, 5);
+});

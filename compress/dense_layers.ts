@@ -1,6 +1,6 @@
 /** Layers that stay dense because a recipe says so, and what the others must lose instead. */
 import { OatmillError } from "../errors.ts";
-import { MAX_RATE, type Recipe } from "../models/recipe.ts";
+import { isSparseOnly, MAX_RATE, patternGroups, type Recipe } from "../models/recipe.ts";
 import { LINEAR_NAMES, linearShapes, type ModelSpec } from "../models/spec.ts";
 
 /**
@@ -10,7 +10,7 @@ import { LINEAR_NAMES, linearShapes, type ModelSpec } from "../models/spec.ts";
  * @returns ρ in [0, 0.95]
  * @throws {OatmillError} invalid_recipe when the model has no layer of a name, or the others cannot lose so much
  */
-export function sparseRate(spec: ModelSpec, { method, rate, dense }: Recipe): number {
+export function sparseRate(spec: ModelSpec, { method, rate, dense, pattern }: Recipe): number {
   const shapes = linearShapes(spec);
   const names = LINEAR_NAMES.filter((name) => shapes[name]);
   const unknown = dense.find((name) => !names.includes(name));
@@ -22,6 +22,8 @@ export function sparseRate(spec: ModelSpec, { method, rate, dense }: Recipe): nu
     );
   }
   if (method === "none" || rate === 0) return rate;
+  const groups = patternGroups(pattern);
+  if (groups && isSparseOnly({ method })) return rate; // N:M says the rate of each layer: dense ones are on top of it
   const size = (some: readonly (typeof names)[number][]) =>
     some.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1], 0);
   const share = size(names.filter((name) => !dense.includes(name))) / size(names);

@@ -10,7 +10,7 @@ import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_hea
 import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { type Recipe, recipeSchema } from "../models/recipe.ts";
+import { isSparseOnly, patternGroups, type Recipe, recipeSchema } from "../models/recipe.ts";
 import {
   type InputName,
   LINEAR_INPUT,
@@ -20,6 +20,7 @@ import {
 } from "../models/spec.ts";
 import { loadTokenizer } from "../models/tokenizer.ts";
 import { checkTokenizerJson } from "../models/tokenizer_check.ts";
+import { groupRates } from "./allocation/group_rates.ts";
 import { measuredPlans } from "./allocation/measured.ts";
 import { owlRates } from "./allocation/owl.ts";
 import type { LayerProbe } from "./allocation/probe_job.ts";
@@ -305,7 +306,9 @@ class Compression {
         ratios.push(await pool.run<"outliers">({ kind: "outliers", layers, m: recipe.allocation.m }));
         progress.report("allocate", i + 1, blocks);
       }
-      return owlRates(ratios, { rate, lambda: recipe.allocation.lambda });
+      const rates = owlRates(ratios, { rate, lambda: recipe.allocation.lambda });
+      const groups = patternGroups(recipe.pattern);
+      return groups && isSparseOnly(recipe) ? groupRates(rates, groups) : rates;
     });
   }
 

@@ -11,6 +11,8 @@ import type { CompressProgress, CompressResult } from "./types.ts";
 const SOURCE = new URL("../models/default", import.meta.url).pathname;
 /** Perplexity of the compressed model over the dense one on the model's own text; measured 1.01-1.03 at rate 0.4. */
 const PERPLEXITY_BOUND = 1.1;
+/** The same at N:8 with mean N 4: half of the weights. Measured 1.31. */
+const MIXED_BOUND = 1.5;
 
 const recipe = (over: RecipeInput = {}): RecipeInput => ({
   rate: 0.4,
@@ -81,6 +83,27 @@ for (
       }
     }));
 }
+
+Deno.test("compress() serves N:M masks in windows, N mixed by OWL, also from H without a refit", () =>
+  inFolder(async (dir) => {
+    const { header } = await compress({
+      source: SOURCE,
+      out: join(dir, "out"),
+      recipe: recipe({
+        ...{ method: "sparsegpt", pattern: "4:8", rate: undefined, refine: false },
+        allocation: { kind: "owl", lambda: 0.2 },
+      }),
+    });
+    const { layers, tensors, perplexity } = header;
+    assert.ok(perplexity!.compressed < perplexity!.dense * MIXED_BOUND, JSON.stringify(perplexity));
+    const counts = layers.map(({ kept }) => Math.round(8 * kept));
+    layers.forEach(({ kept, name }, i) =>
+      assert.ok(Math.abs(8 * kept - counts[i]) < 0.01, `${name}: ${kept}`)
+    );
+    assert.equal(counts.reduce((a, b) => a + b, 0), 4 * layers.length);
+    assert.ok(new Set(counts).size > 1);
+    assert.ok(tensors.some(({ format }) => format.kind === "windows"));
+  }));
 
 Deno.test("compress() leaves layers dense that the recipe names, and the rate of the whole as it is", () =>
   inFolder(async (dir) => {

@@ -1,7 +1,8 @@
 /** Chooses which entries of a layer S stores: masks of 0 and 1 bytes, `[dOut, dIn]`. */
 import { CHUNK } from "../kernels/layout.ts";
 import { assignWindows } from "../kernels/packers.ts";
-import { DENSE_WINDOWS, type LayerBudget } from "./budget.ts";
+import { DENSE_WINDOWS, keptOfGroup, type LayerBudget } from "./budget.ts";
+import type { Groups } from "../models/recipe.ts";
 import { type Matrix, matrix } from "./linalg/matrix.ts";
 import { RowThreshold } from "./row_threshold.ts";
 
@@ -51,10 +52,10 @@ export function entryChoice(
   budget: LayerBudget,
   { dIn, blockChunks }: { readonly dIn: number; readonly blockChunks: number },
 ): EntryChoice {
-  const { windows, kept } = budget;
+  const { windows, kept, groups } = budget;
   if (windows === 0 || kept === 0) return everywhere(0);
   if (windows !== null && windows < DENSE_WINDOWS) return windowChoice(windows, blockChunks);
-  return rowChoice(kept, dIn);
+  return groups && groups.n < groups.m ? groupChoice(groups) : rowChoice(kept, dIn);
 }
 
 /** All entries, or none. */
@@ -82,4 +83,27 @@ function rowChoice(kept: number, dIn: number): EntryChoice {
       return keepPerRow(all, upTo(from + scores.cols) - upTo(from));
     },
   };
+}
+
+/** The best N of every M consecutive entries of a row. */
+function groupChoice(groups: Groups): EntryChoice {
+  const of = (scores: Matrix) => keepPerGroup(scores, groups);
+  return { rowWise: false, span: groups.m, ofMatrix: of, ofColumns: of };
+}
+
+/** The N highest scores of every M consecutive ones of a row; of equal ones the leftmost. */
+export function keepPerGroup({ rows, cols, data }: Matrix, groups: Groups): Uint8Array {
+  const mask = new Uint8Array(data.length);
+  for (let i = 0; i < rows; i++) {
+    const end = (i + 1) * cols;
+    for (let from = i * cols; from < end; from += groups.m) {
+      const to = Math.min(from + groups.m, end);
+      for (let left = keptOfGroup(to - from, groups); left > 0; left--) {
+        let best = -1;
+        for (let at = from; at < to; at++) if (!mask[at] && (best < 0 || data[at] > data[best])) best = at;
+        mask[best] = 1;
+      }
+    }
+  }
+  return mask;
 }

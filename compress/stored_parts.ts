@@ -42,7 +42,7 @@ export function sparseBudget(
 ): LayerBudget | null {
   if (recipe.method === "none" || rate === 0) return null;
   const budget = layerBudget(shape, rate, {
-    rankRatio: METHODS[recipe.method].lowRank ? recipe.rank_ratio : 0,
+    rankRatio: METHODS[recipe.method].rankRatio(recipe),
     pattern: recipe.pattern,
   });
   const { windows, rank } = budget;

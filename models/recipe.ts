@@ -5,12 +5,32 @@
 import { z } from "@hono/zod-openapi";
 import { LINEAR_NAMES } from "./spec.ts";
 
-export const METHODS = ["none", "magnitude", "wanda", "oats", "oatmill"] as const;
-export const PATTERNS = ["unstructured", "windows"] as const;
+export const METHODS = ["none", "magnitude", "wanda", "sparsegpt", "svd", "oats", "oatmill"] as const;
+export const PATTERNS = ["unstructured", "windows", "2:4", "4:8", "8:16"] as const;
+export const SVD_WEIGHTINGS = ["none", "scales", "moments"] as const;
 export const VALUES = ["f32", "int8", "int4"] as const;
 export const ALLOCATIONS = ["uniform", "owl", "measured"] as const;
 /** More cannot be asked for: what is left describes no model. */
 export const MAX_RATE = 0.95;
+const DEFAULT_RANK_RATIO = 0.25;
+
+/** Methods whose S is all they make: an N:M pattern then says the rate. */
+const SPARSE_ONLY: readonly string[] = ["magnitude", "wanda", "sparsegpt"];
+/** Whether a method makes no L. */
+export const isSparseOnly = ({ method }: { readonly method?: string }): boolean =>
+  SPARSE_ONLY.includes(method ?? "");
+
+/** N of every M consecutive entries of a row. */
+export interface Groups {
+  readonly n: number;
+  readonly m: number;
+}
+
+/** N and M of an N:M pattern; null for the others. */
+export function patternGroups(pattern: unknown): Groups | null {
+  const [n, m] = typeof pattern === "string" ? pattern.split(":").map(Number) : [];
+  return m > 0 ? { n, m } : null;
+}
 
 const allocationSchema = z.strictObject({
   kind: z.enum(ALLOCATIONS).default("uniform").describe("How the rate is spread over the blocks"),
@@ -51,40 +71,61 @@ const METHOD_DEFAULTS: Readonly<
 };
 const DEFAULT_METHOD = "oatmill";
 
-/** Fields that are missing and that the method has a default of its own for. */
-function withMethodDefaults(recipe: unknown): unknown {
+/** A user's JSON of which only so much is looked at; the schema checks it next. */
+interface Unchecked {
+  readonly method?: (typeof METHODS)[number];
+  readonly rate?: unknown;
+  readonly rank_ratio?: unknown;
+  readonly pattern?: unknown;
+  readonly allocation?: unknown;
+}
+
+/** Fields that are missing and that method or pattern have defaults of their own for. */
+function withDefaults(recipe: unknown): unknown {
   if (typeof recipe !== "object" || recipe === null || Array.isArray(recipe)) return recipe;
-  const { method = DEFAULT_METHOD, allocation } = recipe as {
-    method?: (typeof METHODS)[number];
-    allocation?: unknown;
-  };
-  const defaults = METHOD_DEFAULTS[method] ?? {};
+  const { method = DEFAULT_METHOD, pattern, allocation } = recipe as Unchecked;
+  const groups = patternGroups(pattern);
+  // N:M means the same N everywhere unless the recipe says otherwise.
+  const defaults = { ...METHOD_DEFAULTS[method], ...groups ? { allocation: { kind: "uniform" } } : {} };
   const merged = typeof allocation === "object"
     ? { ...defaults.allocation ?? {}, ...allocation }
     : allocation;
-  return { ...defaults, ...recipe, ...merged === undefined ? {} : { allocation: merged } };
+  const filled = { ...defaults, ...recipe, ...merged === undefined ? {} : { allocation: merged } };
+  return groups ? { ...filled, rate: impliedRate(groups, { ...filled, method }) } : filled;
+}
+
+/** The rate that an N:M pattern implies: 1 - N/M; with a low-rank part the one that leaves it the share κ. */
+function impliedRate({ n, m }: Groups, { method, rate, rank_ratio }: Unchecked): unknown {
+  const share = isSparseOnly({ method }) ? 1 : 1 - Number(rank_ratio ?? DEFAULT_RANK_RATIO);
+  const implied = 1 - n / m / share;
+  return rate ?? (implied > 0 ? implied : undefined);
 }
 
 const fieldsSchema = z.strictObject({
   method: z.enum(METHODS).default(DEFAULT_METHOD).describe("How weights become S + L"),
   rate: z.number().min(0).max(MAX_RATE).default(0.3).describe(
-    "Share of the block weights' parameters removed (ρ); with a budget: what came out",
+    "Share of the block weights' parameters removed (ρ); with a budget: what came out. N:M patterns say it themselves: 1 - N/M without a low-rank part",
   ),
   budget: budgetSchema.nullable().default(null),
-  rank_ratio: z.number().min(0).max(1).default(0.25).describe(
+  rank_ratio: z.number().min(0).max(1).default(DEFAULT_RANK_RATIO).describe(
     "Share of the kept parameters given to the low-rank part (κ); 0.125 with method oatmill",
   ),
   dense: z.array(z.enum(LINEAR_NAMES)).max(LINEAR_NAMES.length).default([]).describe(
     "Layers that stay dense in every block; the others lose more instead, so that the rate of the whole stays",
   ),
-  pattern: z.enum(PATTERNS).default("windows"),
+  pattern: z.enum(PATTERNS).default("windows").describe(
+    "Where kept weights may stand. N:M: in every M consecutive ones of a row N; with allocation owl N differs from block to block",
+  ),
   allocation: z.preprocess((v) => typeof v === "string" ? { kind: v } : v, allocationSchema).prefault({}),
   values: z.enum(VALUES).default("int8"),
   iterations: z.int().min(1).max(200).default(20).describe(
-    "Alternating steps of OATS; 12 with method oatmill",
+    "Alternating steps of OATS, steps of subspace iteration of fast svd; 12 with method oatmill",
   ),
   decomposition: z.enum(["fast", "exact"]).default("fast").describe(
     "fast: warm-started subspace iteration; exact: a full factorisation in every step",
+  ),
+  svd_weighting: z.enum(SVD_WEIGHTINGS).default("moments").describe(
+    "What method svd is nearest in: the weights, the weights times their inputs' sizes, or the layer's outputs",
   ),
   refine: z.boolean().default(true).describe("Refit L and the kept values of S on calibration data"),
   reselect: z.int().min(0).max(50).default(0).describe(
@@ -111,6 +152,31 @@ function checkBudget(
   if (values === "f32") refuse("values", "A budget is for weights in 8 or 4 bits, not f32");
 }
 
-export const recipeSchema = z.preprocess(withMethodDefaults, fieldsSchema.superRefine(checkBudget));
-export type Recipe = z.infer<typeof recipeSchema>;
+/** What can be said of method, pattern and rate together without knowing a model. */
+function checkPattern(
+  { method, pattern, rate, budget }: z.infer<typeof fieldsSchema>,
+  context: z.RefinementCtx,
+): void {
+  const groups = patternGroups(pattern);
+  if (!groups || method === "none" || rate === 0 || budget) return;
+  const removed = 1 - groups.n / groups.m;
+  const issue = (path: string, message: string) =>
+    context.addIssue({ code: "custom", path: [path], message });
+  if (method === "svd") issue("pattern", `Method svd has no sparse part for pattern ${pattern}`);
+  else if (isSparseOnly({ method }) && Math.abs(rate - removed) > 1e-6) {
+    issue(
+      "rate",
+      `Pattern ${pattern} removes ${removed} with method ${method}: must be left out or ${removed}`,
+    );
+  } else if (rate > removed + 1e-6) {
+    issue("rate", `Pattern ${pattern} alone keeps ${1 - removed}: must be at most ${removed}`);
+  }
+}
+
+/** Unknown fields are refused; defaults are filled in. */
+export const recipeSchema = z.preprocess(
+  withDefaults,
+  fieldsSchema.superRefine(checkBudget).superRefine(checkPattern),
+);
+export type Recipe = z.output<typeof fieldsSchema>;
 export type RecipeInput = z.input<typeof fieldsSchema>;

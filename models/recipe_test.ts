@@ -37,3 +37,23 @@ Deno.test("recipeSchema refuses misspelt fields and values out of range", () => 
     assert.equal(recipeSchema.safeParse(bad).success, false, JSON.stringify(bad));
   }
 });
+
+Deno.test("recipeSchema reads rate and allocation off an N:M pattern", () => {
+  const wanda = recipeSchema.parse({ method: "wanda", pattern: "2:4" });
+  assert.deepEqual([wanda.rate, wanda.allocation.kind], [0.5, "uniform"]);
+  const oats = recipeSchema.parse({ method: "oats", pattern: "8:16", allocation: { lambda: 0.1 } });
+  assert.ok(Math.abs(oats.rate - 1 / 3) < 1e-9); // S 1/2, L 1/6: a quarter of what is kept
+  assert.equal(oats.allocation.kind, "uniform");
+  assert.equal(recipeSchema.parse({ rank_ratio: 1, pattern: "4:8" }).rate, 0.3);
+  const mixed = recipeSchema.parse({ method: "sparsegpt", pattern: "4:8", allocation: "owl" });
+  assert.equal(mixed.allocation.kind, "owl");
+  assert.deepEqual(recipeSchema.parse(mixed), mixed);
+});
+
+Deno.test("recipeSchema refuses a rate that an N:M pattern contradicts, and N:M of what has no S", () => {
+  const issue = (input: object) => recipeSchema.safeParse(input).error?.issues[0];
+  assert.match(issue({ method: "wanda", pattern: "2:4", rate: 0.3 })!.message, /removes 0\.5/);
+  assert.match(issue({ method: "oats", pattern: "4:8", rate: 0.6 })!.message, /at most 0\.5/);
+  assert.deepEqual(issue({ method: "svd", pattern: "8:16" })!.path, ["pattern"]);
+  assert.equal(issue({ method: "oats", pattern: "4:8", rate: 0.4 }), undefined);
+});

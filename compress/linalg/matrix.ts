@@ -15,6 +15,30 @@ export function matrix(rows: number, cols: number, data?: Float32Array<ArrayBuff
   return { rows, cols, data: data ?? new Float32Array(rows * cols) };
 }
 
+/** A copy of rows `top` to `bottom`, columns `left` to `right`. */
+export function rectangle(M: Matrix, top: number, bottom: number, left: number, right: number): Matrix {
+  const out = matrix(bottom - top, right - left);
+  for (let i = top; i < bottom; i++) {
+    out.data.set(M.data.subarray(i * M.cols + left, i * M.cols + right), (i - top) * out.cols);
+  }
+  return out;
+}
+
+/** Puts B into A, its first entry at row `top`, column `left`. */
+export function place(A: Matrix, B: Matrix, top: number, left: number): void {
+  for (let i = 0; i < B.rows; i++) {
+    A.data.set(B.data.subarray(i * B.cols, (i + 1) * B.cols), (top + i) * A.cols + left);
+  }
+}
+
+/** Subtracts B from the entries of A that begin at row `top`, column `left`. */
+export function subtractAt(A: Matrix, B: Matrix, top: number, left: number): void {
+  for (let i = 0, from = 0; i < B.rows; i++) {
+    const at = (top + i) * A.cols + left;
+    for (let j = 0; j < B.cols; j++, from++) A.data[at + j] -= B.data[from];
+  }
+}
+
 /** A - B */
 export function subtract(A: Matrix, B: Matrix): Matrix {
   const out = new Float32Array(A.data.length), a = A.data, b = B.data;

@@ -4,7 +4,7 @@ import { type CompressionMethod, maskedEntries, noLowRank } from "./method.ts";
 
 export const magnitude: CompressionMethod = {
   name: "magnitude",
-  lowRank: false,
+  rankRatio: () => 0,
   needs: () => "nothing",
   prepare: ({ d }) =>
     Promise.resolve({

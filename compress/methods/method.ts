@@ -52,8 +52,8 @@ export interface PreparedMethod {
 
 export interface CompressionMethod {
   readonly name: Exclude<Recipe["method"], "none">;
-  /** Whether it makes an L; without one κ is 0. */
-  readonly lowRank: boolean;
+  /** κ: the share of the kept parameters that its L takes. */
+  rankRatio(recipe: Pick<Recipe, "rank_ratio">): number;
   needs(recipe: Recipe): Needs;
   /** What all layers with these inputs share. */
   prepare(inputs: InputStatistics, context: MethodContext): Promise<PreparedMethod>;

@@ -3,7 +3,7 @@
  * alternate L = best rank-r approximation of A - S and S = the largest entries of A - L in every row; then
  * W ~ (S + L) diag(1 / d).
  */
-import { orthonormalise, symmetricEigen } from "../linalg/factor.ts";
+import { type Factors, subspaceStep, truncatedSvd } from "../linalg/low_rank.ts";
 import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
@@ -25,7 +25,7 @@ const PATTERN_STEPS = 2;
 
 export const oats: CompressionMethod = {
   name: "oats",
-  lowRank: true,
+  rankRatio: (recipe) => recipe.rank_ratio,
   needs: () => "scales",
   prepare: ({ d }, { recipe, linalg }) =>
     Promise.resolve({
@@ -76,16 +76,6 @@ async function residualScores(A: Matrix, { U, V }: Factors, linalg: Linalg): Pro
   return scores;
 }
 
-/** One step of subspace iteration for the rows' space of M, from the basis V `[r, dIn]`. */
-async function subspaceStep(M: Matrix, V: Matrix, linalg: Linalg): Promise<Factors> {
-  const U = await orthonormalise(await linalg.multiply(M, V, { transB: true }), linalg);
-  return { U, V: await linalg.multiply(U, M, { transA: true }) };
-}
-
-interface Factors {
-  readonly U: Matrix;
-  readonly V: Matrix;
-}
 interface AlternateOptions extends MethodContext {
   readonly rank: number;
   /** Entries of S in every row. */
@@ -130,19 +120,6 @@ async function alternateFast(
     factors = await subspaceStep(choice.rest(), factors.V, linalg);
   }
   return factors; // the last S is the caller's to choose
-}
-
-/** Best rank-r approximation U V of M, U or V' orthonormal, through the eigenvectors of the smaller Gram matrix. */
-async function truncatedSvd(M: Matrix, rank: number, linalg: Linalg): Promise<Factors> {
-  const wide = M.rows < M.cols, n = Math.min(M.rows, M.cols);
-  const gram = await linalg.multiply(M, M, wide ? { transB: true } : { transA: true });
-  const { vectors } = symmetricEigen(gram.data, n); // ascending, as rows
-  const top = matrix(rank, n, Float32Array.from(vectors.subarray((n - rank) * n)));
-  if (!wide) return { U: await linalg.multiply(M, top, { transB: true }), V: top };
-  const V = await linalg.multiply(top, M);
-  const U = matrix(n, rank);
-  for (let i = 0; i < n; i++) for (let j = 0; j < rank; j++) U.data[i * rank + j] = top.data[j * n + i];
-  return { U, V };
 }
 
 /** S as it changes: the `kept` largest entries of A - L in every row, and those equal to the smallest of them. */

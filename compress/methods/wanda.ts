@@ -4,7 +4,7 @@ import { type CompressionMethod, maskedEntries, noLowRank } from "./method.ts";
 
 export const wanda: CompressionMethod = {
   name: "wanda",
-  lowRank: false,
+  rankRatio: () => 0,
   needs: () => "scales",
   prepare: ({ d }) =>
     Promise.resolve({
