@@ -77,6 +77,11 @@ function nameList(text: string): string[] {
 const json = () => new Option("--json", "print one JSON document");
 const threads = () =>
   new Option("--threads <n>", "compute threads (default: all cores)").argParser(integer(1));
+const workMemory = () =>
+  new Option(
+    "--work-memory <MiB>",
+    "memory for hidden states and statistics; more goes to files (default: 1024, at most 1/4 of the machine's)",
+  ).argParser(integer(0));
 const kv = () =>
   new Option(
     "--kv <format>",
@@ -188,12 +193,7 @@ function addCompress(program: Command): void {
     .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))
     .option("--evaluate <file>", "held-out text for the perplexities")
     .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)))
-    .addOption(
-      new Option(
-        "--work-memory <MiB>",
-        "memory for hidden states and statistics; more goes to files (default: 1024, at most 1/4 of the machine's)",
-      ).argParser(integer(0)),
-    )
+    .addOption(workMemory())
     .addOption(threads())
     .addOption(json())
     .action(async (source, options) =>
@@ -350,6 +350,25 @@ function addBench(program: Command): void {
       if (options.synthetic) await (await import("./bench_synthetic.ts")).benchSyntheticCommand(options);
       else await (await import("./bench.ts")).benchEngineCommand(model, options);
     });
+  bench.command("compress")
+    .description("Time and memory that compression takes for a real model's shape, from some of its blocks")
+    .addOption(
+      new Option("--synthetic <shape>", "random weights of this shape, written as a checkpoint")
+        .choices(SYNTHETIC_SHAPES).makeOptionMandatory(),
+    )
+    .addOption(
+      new Option("--blocks <n>", "blocks of real size; the whole model's hours follow from them").default(2)
+        .argParser(integer(1)),
+    )
+    .option("--recipe <file>", "recipe as a JSON file (default: the default one)")
+    .addOption(new Option("--sequences <n>", "calibration sequences").default(128).argParser(integer(1)))
+    .addOption(
+      new Option("--length <n>", "tokens per calibration sequence").default(512).argParser(integer(16)),
+    )
+    .addOption(workMemory())
+    .addOption(threads())
+    .addOption(json())
+    .action(async (options) => await (await import("./bench_compress.ts")).benchCompressCommand(options));
   bench.command("start")
     .description("From the process's start to the first token of an artifact, and how fast its weights load")
     .argument("<artifact>", "artifact folder")
