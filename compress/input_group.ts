@@ -1,4 +1,5 @@
 /** Worker side: all linear layers that read one input (q, k and v; gate and up). What they share is made once. */
+import type { Shape2 } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { compressLayer, type LayerContext, type LayerInput, type LayerResult } from "./layer.ts";
 import type { Linalg } from "./linalg/runtime.ts";
@@ -17,6 +18,17 @@ export interface InputGroupJob {
   readonly blockChunks: number;
   /** Put S + L in the place of W. */
   readonly replace: boolean;
+}
+
+/**
+ * About what a job takes besides the weights and H that threads share: a dozen matrices of its largest layer while
+ * entries are chosen anew, and H as it is, scaled and on its way into a product.
+ */
+export function inputGroupBytes(
+  { layers, H }: { readonly layers: readonly { readonly shape: Shape2 }[]; readonly H: Float32Array | null },
+): number {
+  const largest = Math.max(...layers.map(({ shape }) => shape[0] * shape[1]));
+  return 4 * (12 * largest + 3 * (H?.length ?? 0));
 }
 
 /** @returns one result for each of the job's layers, in their order */

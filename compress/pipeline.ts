@@ -23,7 +23,7 @@ import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { groupRates } from "./allocation/group_rates.ts";
 import { measuredPlans } from "./allocation/measured.ts";
 import { owlRates } from "./allocation/owl.ts";
-import type { LayerProbe } from "./allocation/probe_job.ts";
+import type { LayerProbe, ProbeJob } from "./allocation/probe_job.ts";
 import { Sensitivity } from "./allocation/sensitivity.ts";
 import { uniformRates } from "./allocation/uniform.ts";
 import { evaluationSequences, type Sampler, textSequences } from "./calibration.ts";
@@ -40,6 +40,7 @@ import {
 } from "./forward/dense_forward.ts";
 import { sparseRate } from "./dense_layers.ts";
 import { InsightCollector } from "./insight/collector.ts";
+import { inputGroupBytes, type InputGroupJob } from "./input_group.ts";
 import type { LayerResult } from "./layer.ts";
 import { type LayerPlan, planAtRate } from "./layer_plan.ts";
 import { LinalgPool } from "./linalg/pool.ts";
@@ -392,7 +393,7 @@ class Compression {
     const measured: Record<string, LayerProbe> = {};
     await Promise.all(
       inputGroups(checkpoint.spec, names).map(async (group) => {
-        const found = await pool.run<"probe">({
+        const job: ProbeJob = {
           kind: "probe",
           layers: group.names.map((name) => ({
             W: weights[name].data,
@@ -403,7 +404,8 @@ class Compression {
           H: statistics[group.input].H!,
           rounding: recipe.budget !== null,
           rate: Math.min(PROBE_RATES.most, Math.max(PROBE_RATES.least, recipe.rate)),
-        });
+        };
+        const found = await pool.run<"probe">(job, inputGroupBytes(job));
         group.names.forEach((name, i) => measured[name] = found[i]);
       }),
     );
@@ -470,7 +472,7 @@ class Compression {
     const results = new Map<LinearName, LayerResult>();
     await Promise.all(
       inputGroups(checkpoint.spec, linearNames(checkpoint.spec)).map(async ({ input, names }) => {
-        const found = await pool.run<"inputGroup">({
+        const job: InputGroupJob = {
           kind: "inputGroup",
           layers: names.map((name) => ({
             name: `block.${index}.${name}`,
@@ -483,7 +485,8 @@ class Compression {
           recipe,
           blockChunks: this.#blockChunks,
           replace: recipe.calibration.statistics === "sequential",
-        });
+        };
+        const found = await pool.run<"inputGroup">(job, inputGroupBytes(job));
         found.forEach((result, i) => {
           results.set(names[i], result);
           progress.addLayerError(result.report.error);

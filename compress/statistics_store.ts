@@ -4,7 +4,7 @@
  */
 import type { InputName } from "../models/spec.ts";
 import { INPUT_NAMES } from "./forward/block_graph.ts";
-import { type BlockStatistics, type InputStatistics, shared } from "./statistics.ts";
+import { type BlockStatistics, type InputStatistics, mirror, shared } from "./statistics.ts";
 import { openValues, type Place, type StoredValues, type WorkSpace } from "./work_space.ts";
 
 interface Entry {
@@ -86,18 +86,4 @@ function readTriangle(source: StoredValues, H: Float32Array, n: number): void {
     }
   }
   mirror(H, n);
-}
-
-/** Side of the squares that are mirrored at once: both of them stay in the first-level cache. */
-const TILE = 32;
-
-/** Copies the upper triangle of H `[n, n]` to the lower one. */
-function mirror(H: Float32Array, n: number): void {
-  for (let i0 = 0; i0 < n; i0 += TILE) {
-    for (let j0 = i0; j0 < n; j0 += TILE) {
-      for (let i = i0; i < Math.min(n, i0 + TILE); i++) {
-        for (let j = Math.max(i + 1, j0); j < Math.min(n, j0 + TILE); j++) H[j * n + i] = H[i * n + j];
-      }
-    }
-  }
 }

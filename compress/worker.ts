@@ -43,14 +43,18 @@ export type JobOf<K extends JobKind> = Jobs[K]["job"];
 export type ResultOf<K extends JobKind> = Jobs[K]["result"];
 
 export interface JobRequest {
+  /** For matrix products. */
+  readonly threads: number;
   readonly job: JobOf<JobKind>;
 }
 export type JobResponse = { readonly result: ResultOf<JobKind> } | { readonly error: unknown };
 
-let runtime: Promise<LinalgRuntime> | null = null;
+/** By their threads: a session has as many as it was made with. */
+const runtimes = new Map<number, Promise<LinalgRuntime>>();
 
-async function run(job: JobOf<JobKind>): Promise<ResultOf<JobKind>> {
-  const linalg = await (runtime ??= LinalgRuntime.create());
+async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
+  if (!runtimes.has(threads)) runtimes.set(threads, LinalgRuntime.create(threads));
+  const linalg = await runtimes.get(threads)!;
   switch (job.kind) {
     case "block":
       return await runBlock(job, linalg);
@@ -74,7 +78,7 @@ async function run(job: JobOf<JobKind>): Promise<ResultOf<JobKind>> {
 self.onmessage = async ({ data }: MessageEvent<JobRequest>) => {
   let response: JobResponse;
   try {
-    response = { result: await run(data.job) };
+    response = { result: await run(data) };
   } catch (error) {
     response = { error };
   }

@@ -141,7 +141,7 @@ function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): string {
 }
 
 /** Queries that share one matrix product with the keys up to the last of them. */
-const QUERY_BLOCK = 128;
+export const QUERY_BLOCK = 128;
 
 /** q [tokens, heads x headDim], k and v [tokens, kvHeads x headDim] -> [tokens, heads x headDim] */
 function attention(

@@ -1,8 +1,16 @@
 /** Worker side of the calibration forward: one block over a range of sequences, statistics reduced on the spot. */
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
-import type { InputName, ModelSpec } from "../../models/spec.ts";
+import { type InputName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import { shared } from "../statistics.ts";
 import { openValues, type Place } from "../work_space.ts";
-import { blockGraph, type Collect, INPUT_NAMES, inputWidths, momentPanels } from "./block_graph.ts";
+import {
+  blockGraph,
+  type Collect,
+  INPUT_NAMES,
+  inputWidths,
+  momentPanels,
+  QUERY_BLOCK,
+} from "./block_graph.ts";
 
 /** About this many tokens pass through the graph at once: [2048, n] products run at full speed. */
 const CHUNK_TOKENS = 2048;
@@ -33,10 +41,27 @@ export interface BlockSums {
   readonly tokens: number;
   readonly momentTokens: number;
   readonly squares: Readonly<Record<InputName, Float64Array<ArrayBuffer>>>;
-  /** Upper triangle of X'X `[dIn, dIn]`; empty when no sequence collected moments. */
-  readonly moments: Readonly<Record<InputName, Float32Array<ArrayBuffer>>>;
+  /** Upper triangle of X'X `[dIn, dIn]`; empty when no sequence collected moments. Shared: an answer would copy it. */
+  readonly moments: Readonly<Record<InputName, Float32Array<SharedArrayBuffer>>>;
   /** Position 0's input of q, k, v: `[sequences, hidden]`. */
   readonly first: Float32Array<ArrayBuffer>;
+}
+
+/** About what a job takes besides the weights and the stream that threads share. */
+export function blockJobBytes(
+  { spec, length, collect, momentSequences }: Pick<
+    BlockJob,
+    "spec" | "length" | "collect" | "momentSequences"
+  >,
+): number {
+  const { hiddenSize, mlp, attention } = spec;
+  const weights = Object.values(linearShapes(spec)).reduce((sum, [dOut, dIn]) => sum + dOut * dIn, 0);
+  // What stands between two operators at the widest places; scores of a query block.
+  const width = 6 * hiddenSize + 4 * mlp.intermediateSize + 2 * QUERY_BLOCK * attention.heads;
+  // The sums, and the outputs of one chunk: panels of a triangle.
+  const squares = Object.values(inputWidths(spec)).reduce((sum, n) => sum + 1.5 * n * n, 0);
+  const moments = collect && momentSequences > 0 ? squares : 0;
+  return 4 * (weights + Math.max(CHUNK_TOKENS, length) * width + moments);
 }
 
 export async function runBlock(job: BlockJob, linalg: LinalgRuntime): Promise<BlockSums> {
@@ -85,7 +110,7 @@ function emptySums({ spec, momentSequences }: BlockJob) {
     tokens: 0,
     momentTokens: 0,
     squares: each((n) => new Float64Array(n)),
-    moments: each((n) => new Float32Array(momentSequences > 0 ? n * n : 0)),
+    moments: each((n) => shared(momentSequences > 0 ? n * n : 0)),
   };
 }
 

@@ -7,7 +7,7 @@ import type { Checkpoint, WeightRole } from "../../models/checkpoint.ts";
 import { type BlockStatistics, blockStatistics, shared, toShared } from "../statistics.ts";
 import { openValues, type Place } from "../work_space.ts";
 import { blockWeights } from "./block_graph.ts";
-import type { BlockJob, BlockSums, SharedTensor } from "./block_job.ts";
+import { type BlockJob, blockJobBytes, type BlockSums, type SharedTensor } from "./block_job.ts";
 import { logAddExp } from "./head_job.ts";
 
 export type BlockWeights = Readonly<Record<string, SharedTensor>>;
@@ -78,7 +78,9 @@ export async function runBlockOver(
 ): Promise<BlockStatistics | null> {
   const { checkpoint, pool, collect, momentSequences, write } = options;
   if (residual.sequences === 0) return null;
-  const parts = Math.min(pool.threads, residual.sequences);
+  const { spec } = checkpoint, { length } = residual;
+  const bytes = blockJobBytes({ spec, length, collect, momentSequences });
+  const parts = Math.min(pool.concurrent(bytes), residual.sequences);
   const share = (total: number, i: number) =>
     Math.floor(total * (i + 1) / parts) - Math.floor(total * i / parts);
   const jobs: Promise<BlockSums>[] = [];
@@ -86,10 +88,10 @@ export async function runBlockOver(
     const to = from + share(residual.sequences, i);
     const job: BlockJob = {
       kind: "block",
-      spec: checkpoint.spec,
+      spec,
       weights,
       x: residual.values,
-      length: residual.length,
+      length,
       from,
       to,
       collect,
@@ -97,7 +99,7 @@ export async function runBlockOver(
       momentSequences: Math.min(share(momentSequences, i), to - from),
       write,
     };
-    jobs.push(pool.run<"block">(job));
+    jobs.push(pool.run<"block">(job, bytes));
     from = to;
   }
   const sums = await Promise.all(jobs);

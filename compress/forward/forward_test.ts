@@ -4,7 +4,7 @@ import type { Checkpoint } from "../../models/checkpoint.ts";
 import type { LinalgPool } from "../linalg/pool.ts";
 import { LinalgRuntime } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
-import { blockStatistics, shared } from "../statistics.ts";
+import { blockStatistics, shared, toShared } from "../statistics.ts";
 import { blockWeights, INPUT_NAMES, inputWidths } from "./block_graph.ts";
 import { type BlockJob, runBlock } from "./block_job.ts";
 import { runBlockOver } from "./dense_forward.ts";
@@ -178,8 +178,10 @@ for (const [name, spec] of Object.entries({ LLAMA, OTHER, ENCODER })) {
     const sums = await runBlock(job, linalg);
     assertClose(x, expected.flatMap(({ y }) => y.flat()));
 
+    const copied = Object.entries(sums.moments).map(([name, H]) => [name, toShared(H)]);
+    const copy = { ...sums, moments: Object.fromEntries(copied) };
     const statistics = blockStatistics([sums], { sink: false }),
-      withSink = blockStatistics([sums], { sink: true });
+      withSink = blockStatistics([copy], { sink: true });
     for (const input of INPUT_NAMES) {
       const dIn = inputWidths(spec)[input];
       const all = expected.flatMap(({ inputs }) => inputs[input]);
@@ -238,7 +240,7 @@ Deno.test("runBlockOver() does not depend on how many workers share the sequence
       );
       return runBlock(job, linalg);
     };
-    const pool = { threads, run } as unknown as LinalgPool;
+    const pool = { concurrent: () => threads, run } as unknown as LinalgPool;
     const checkpoint = { spec: LLAMA } as Checkpoint;
     const options = { checkpoint, pool, collect: true, momentSequences, write: true, sink: true };
     const statistics = await runBlockOver({ values: data, sequences, length }, weights, options);

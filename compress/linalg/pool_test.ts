@@ -18,6 +18,40 @@ Deno.test("LinalgPool runs more jobs than it has workers, each answered with its
   assert.deepEqual(await Promise.all(jobs), [1, 2, 3, 4, 5].map((big) => big / 12));
 });
 
+Deno.test("LinalgPool runs large jobs together only as far as its memory allows, with more threads each", async () => {
+  const real = globalThis.Worker, running: { job: unknown; threads: number; end: () => void }[] = [];
+  globalThis.Worker = class {
+    onmessage?: (event: unknown) => void;
+    postMessage({ job, threads }: { job: { m: number }; threads: number }) {
+      const end = () => {
+        running.splice(running.findIndex((r) => r.job === job.m), 1);
+        this.onmessage!({ data: { result: job.m } });
+      };
+      running.push({ job: job.m, threads, end });
+    }
+    terminate() {}
+  } as unknown as typeof Worker;
+  try {
+    using pool = new LinalgPool(4, 100);
+    assert.deepEqual([1, 20, 34, 60, 200].map((bytes) => pool.concurrent(bytes)), [4, 4, 2, 1, 1]);
+    const sizes = [200, 60, 60, 40, 0];
+    const answers = sizes.map((bytes, m) => pool.run<"outliers">({ kind: "outliers", layers: [], m }, bytes));
+    const now = () => running.map(({ job, threads }) => [job, threads]);
+    const end = async (job: number) => {
+      running.find((r) => r.job === job)!.end();
+      assert.equal(await answers[job], job);
+    };
+    assert.deepEqual(now(), [[0, 4]]); // larger than all memory: alone, but it runs
+    await end(0);
+    assert.deepEqual(now(), [[1, 4], [3, 2], [4, 1]]); // 2 waits, what fits beside 1 does not
+    await end(1);
+    assert.deepEqual(now(), [[3, 2], [4, 1], [2, 4]]);
+    for (const job of [2, 3, 4]) await end(job);
+  } finally {
+    globalThis.Worker = real;
+  }
+});
+
 Deno.test("LinalgPool hands a job's error to its caller and goes on", async () => {
   using pool = new LinalgPool(1);
   const values = toShared(new Float32Array(3));

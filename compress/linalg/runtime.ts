@@ -1,6 +1,6 @@
 /**
  * The only file of compression that knows onnxruntime-node. Workers only: a run blocks the event loop of its thread.
- * One thread per runtime; parallelism comes from one worker per core (pool.ts).
+ * Mostly one thread per runtime: parallelism comes from one worker per core (pool.ts).
  */
 import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import type { Matrix } from "./matrix.ts";
@@ -25,10 +25,10 @@ export interface Linalg {
 export class LinalgRuntime implements Linalg {
   readonly #sessions = new Map<string, Promise<InferenceSession>>();
 
-  private constructor(readonly ort: typeof import("onnxruntime-node")) {}
+  private constructor(readonly ort: typeof import("onnxruntime-node"), readonly threads: number) {}
 
-  static async create(): Promise<LinalgRuntime> {
-    return new LinalgRuntime(await import("onnxruntime-node"));
+  static async create(threads = 1): Promise<LinalgRuntime> {
+    return new LinalgRuntime(await import("onnxruntime-node"), threads);
   }
 
   async multiply(A: Matrix, B: Matrix, { transA = false, transB = false }: Transposes = {}): Promise<Matrix> {
@@ -63,12 +63,14 @@ export class LinalgRuntime implements Linalg {
     let session = this.#sessions.get(key);
     if (!session) {
       session = this.ort.InferenceSession.create(build().encode(), {
-        intraOpNumThreads: 1,
+        intraOpNumThreads: this.threads,
         interOpNumThreads: 1,
         graphOptimizationLevel: "all",
         // Without the arena and the pattern cache freed activations go back to the system.
         enableCpuMemArena: false,
         enableMemPattern: false,
+        // Threads that wait by spinning would take the core from the JavaScript between two products.
+        extra: { session: { intra_op: { allow_spinning: "0" } } },
       });
       this.#sessions.set(key, session);
     }
