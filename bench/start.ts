@@ -3,13 +3,12 @@
  * artifact that the file cache holds; beside it, turn by turn, how fast the same file is read without an engine.
  */
 import { join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import project from "../deno.json" with { type: "json" };
 import { openArtifact, WEIGHTS_FILE } from "../models/formats/artifact.ts";
 import { modelInfo } from "../routes/registry.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { ModelStore } from "../store/model_store.ts";
+import { denoCommand, ROOT, taskPermissions } from "./_own_process.ts";
 import { median, type Spread, spread } from "./spread.ts";
 
 export interface BenchStartOptions {
@@ -52,7 +51,6 @@ export interface BenchStartReport {
 }
 
 const MODEL = "bench";
-const ROOT = fileURLToPath(new URL("../", import.meta.url));
 const BUFFER_BYTES = 1 << 20;
 /** Between two attempts to connect. */
 const POLL_MS = 3;
@@ -101,7 +99,7 @@ async function startOnce(artifact: string, data: string, threads?: number): Prom
   const { size } = await Deno.stat(weights);
   const plain = readRate(weights, new Uint8Array(size).fill(1));
   const port = freePort();
-  const permissions = project.tasks.start.split(" ").filter((w) => /^--allow-(?!read|write)/.test(w));
+  const permissions = taskPermissions("start").filter((word) => !/^--allow-(read|write)/.test(word));
   const args = ["run", "--no-prompt", ...permissions, `--allow-read=.,${data},${artifact}`];
   args.push(`--allow-write=${data},${artifact}`, "main.ts", "serve", "--no-bundled", "--preload", MODEL);
   args.push("--data", data, "--host", "127.0.0.1", "--port", String(port));
@@ -120,12 +118,6 @@ async function startOnce(artifact: string, data: string, threads?: number): Prom
     await child.status;
   }
   return { ...times, ...phases(await log), ...rates(await log, { cache, plain }) };
-}
-
-/** The Deno that runs this, where it may be run by that name: what PATH has can be another one, or a script around it. */
-function denoCommand(): string {
-  const command = Deno.execPath();
-  return Deno.permissions.querySync({ name: "run", command }).state === "granted" ? command : "deno";
 }
 
 /** Waits for the port, asks for one token and says when both came. */

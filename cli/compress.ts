@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
-import type { ALLOCATIONS, RecipeInput } from "../models/recipe.ts";
+import type { ALLOCATIONS, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearName } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 
@@ -17,6 +17,8 @@ export interface CompressCommandOptions {
   readonly method?: RecipeInput["method"];
   readonly rate?: number;
   readonly bytes?: number;
+  readonly msPerToken?: number;
+  readonly workload?: (typeof WORKLOADS)[number];
   readonly rankRatio?: number;
   readonly dense?: LinearName[];
   readonly allocation?: (typeof ALLOCATIONS)[number];
@@ -43,6 +45,11 @@ export interface CompressCommandOptions {
 const given = <T extends object>(fields: T): Partial<T> =>
   Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as Partial<T>;
 
+function budgetOf({ bytes, msPerToken, workload }: CompressCommandOptions): RecipeInput["budget"] {
+  if (bytes !== undefined) return { bytes };
+  return msPerToken === undefined ? undefined : { ms_per_token: msPerToken, ...given({ workload }) };
+}
+
 // deno-lint-ignore no-explicit-any -- a user's JSON; compress() checks it against the recipe schema
 export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
   const allocation = typeof file.allocation === "string" ? { kind: file.allocation } : file.allocation;
@@ -51,7 +58,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
     ...given({
       method: o.method,
       rate: o.rate,
-      budget: o.bytes === undefined ? undefined : { bytes: o.bytes },
+      budget: budgetOf(o),
       rank_ratio: o.rankRatio,
       dense: o.dense,
       pattern: o.pattern,

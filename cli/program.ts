@@ -10,7 +10,7 @@ import { RIVALS } from "../bench/rivals.ts";
 import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { KV_FORMATS } from "../kernels/kv_layout.ts";
 import type { Shape2 } from "../kernels/layout.ts";
-import { ALLOCATIONS, METHODS, PATTERNS, SVD_WEIGHTINGS, VALUES } from "../models/recipe.ts";
+import { ALLOCATIONS, METHODS, PATTERNS, SVD_WEIGHTINGS, VALUES, WORKLOADS } from "../models/recipe.ts";
 import { LINEAR_NAMES } from "../models/spec.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import type { EvalOptions } from "./eval.ts";
@@ -164,6 +164,18 @@ function addCompress(program: Command): void {
         integer(1),
       )
         .conflicts("rate"),
+    )
+    .addOption(
+      new Option(
+        "--ms-per-token <ms>",
+        "time of the linear layers to meet on this machine, in place of a rate",
+      )
+        .argParser(number(0.001, 1e6)).conflicts(["rate", "bytes"]),
+    )
+    .addOption(
+      new Option("--workload <kind>", "with --ms-per-token: which tokens it counts (default: mixed)").choices(
+        WORKLOADS,
+      ),
     )
     .addOption(
       new Option("--rank-ratio <share>", "share of kept parameters for the low-rank part").argParser(share),
@@ -351,24 +363,58 @@ function addBench(program: Command): void {
       else await (await import("./bench.ts")).benchEngineCommand(model, options);
     });
   bench.command("compress")
-    .description("Time and memory that compression takes for a real model's shape, from some of its blocks")
+    .description(
+      "One model by many methods and rates: perplexity as served, time, memory; or a real model's shape",
+    )
+    .argument("[model]", "Hugging Face folder or .gguf file (default: the bundled model)")
     .addOption(
-      new Option("--synthetic <shape>", "random weights of this shape, written as a checkpoint")
-        .choices(SYNTHETIC_SHAPES).makeOptionMandatory(),
+      new Option("--rows <list>", "only rows whose names contain one of these, as in oatmill,dense")
+        .argParser(
+          (text: string) => text.split(","),
+        ),
+    )
+    .option("--calibration <file>", "text of all rows (default: sampled from the model)")
+    .option("--evaluate <file>", "held-out text (default: a part of the calibration)")
+    .addOption(
+      new Option("--tokens <n>", "how much of the held-out text").default(20_480).argParser(integer(64)),
+    )
+    .option("--results <folder>", "where finished rows are kept, to go on from", ".oatmill/bench")
+    .option("--keep", "keep the artifacts there as well")
+    .addOption(
+      new Option("--synthetic <shape>", "time and memory of some blocks of this shape, random weights")
+        .choices(SYNTHETIC_SHAPES),
     )
     .addOption(
-      new Option("--blocks <n>", "blocks of real size; the whole model's hours follow from them").default(2)
-        .argParser(integer(1)),
+      new Option("--blocks <n>", "synthetic: blocks of real size; the whole model's hours follow from them")
+        .default(2).argParser(integer(1)),
     )
-    .option("--recipe <file>", "recipe as a JSON file (default: the default one)")
-    .addOption(new Option("--sequences <n>", "calibration sequences").default(128).argParser(integer(1)))
+    .option("--recipe <file>", "synthetic: recipe as a JSON file (default: the default one)")
+    .addOption(
+      new Option("--sequences <n>", "calibration sequences (default: 64, synthetic 128)").argParser(
+        integer(1),
+      ),
+    )
     .addOption(
       new Option("--length <n>", "tokens per calibration sequence").default(512).argParser(integer(16)),
     )
     .addOption(workMemory())
     .addOption(threads())
     .addOption(json())
-    .action(async (options) => await (await import("./bench_compress.ts")).benchCompressCommand(options));
+    .action(async (model, options, command: Command) => {
+      if (model !== undefined && options.synthetic) {
+        command.error("error: give either a model or --synthetic");
+      }
+      if (options.synthetic) {
+        return await (await import("./bench_compress_synthetic.ts")).benchCompressCommand({
+          sequences: 128,
+          ...options,
+        });
+      }
+      await (await import("./bench_compress_rows.ts")).benchCompressRowsCommand(model, {
+        sequences: 64,
+        ...options,
+      });
+    });
   bench.command("start")
     .description("From the process's start to the first token of an artifact, and how fast its weights load")
     .argument("<artifact>", "artifact folder")

@@ -4,6 +4,7 @@
  */
 import { basename } from "node:path";
 import { OatmillError } from "../errors.ts";
+import { measureFormatTimes } from "../kernels/format_times.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { ArtifactWriter, openArtifact, updateHeader } from "../models/formats/artifact.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
@@ -362,6 +363,9 @@ class Compression {
         recipe,
         blockChunks: this.#blockChunks,
         otherBytes: otherBytes(spec, recipe),
+        speed: recipe.budget && "ms_per_token" in recipe.budget
+          ? { times: await measureFormatTimes(), threads: pool.threads }
+          : null,
       });
     });
     const dense: BlockPlan = Object.fromEntries(

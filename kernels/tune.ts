@@ -8,7 +8,7 @@
 
 import { Arena } from "./arena.ts";
 import { CONSTS_BYTES, type LinearKernel, TILE_SIZES } from "./abi.ts";
-import { chunkCount, formatArgument, groupBytes } from "./layout.ts";
+import { chunkCount, formatArgument, groupBytes, ROWS } from "./layout.ts";
 import { ENCODINGS, type KernelChoice, readModule, type TileWork, writeConstants } from "./load.ts";
 import { LINEAR_MODULES, type LinearModule, weightFormat } from "./manifest.ts";
 
@@ -121,22 +121,39 @@ interface Runner {
   warmUp(): number;
 }
 
-/** Measures with all bytes zero: values do not matter to the time. */
-async function measureVariants(
+/** Groups of one call: whole panels of about {@linkcode CALL_BYTES}. */
+const callGroups = (module: LinearModule): number =>
+  Math.max(2, Math.floor(CALL_BYTES / groupBytes(weightFormat(module, 2), COLUMNS) / 2) * 2);
+
+/** Products of weights and activations in one round of {@linkcode measureVariants}. */
+export const roundProducts = (module: LinearModule, work: TileWork): number =>
+  callGroups(module) * ROWS * COLUMNS * (work === "decode" ? DECODE_CALLS : BATCHED_CALLS * BATCHED_TILE);
+
+/**
+ * Measures with all bytes zero: values do not matter to the time.
+ *
+ * @param modules of one format
+ * @param options.streamBytes of weights that decode reads before it reads the same again
+ * @param options.late measure also when the deadline came before V8's better code did
+ * @returns best nanoseconds of a round of each module, or null when the deadline came first
+ */
+export async function measureVariants(
   modules: readonly LinearModule[],
   work: TileWork,
   deadline: number,
+  { streamBytes = STREAM_BYTES, late = false }: { readonly streamBytes?: number; readonly late?: boolean } =
+    {},
 ): Promise<number[] | null> {
   const format = weightFormat(modules[0], 2);
   const batch = work === "decode" ? 1 : BATCHED_TILE;
   const bytes = groupBytes(format, COLUMNS);
-  const groups = Math.max(2, Math.floor(CALL_BYTES / bytes / 2) * 2); // whole panels
-  const arena = new Arena(STREAM_BYTES + (1 << 20));
-  const [consts, w] = [CONSTS_BYTES, STREAM_BYTES].map((size) => arena.allocate(size));
+  const groups = callGroups(modules[0]);
+  const arena = new Arena(streamBytes + (1 << 20));
+  const [consts, w] = [CONSTS_BYTES, streamBytes].map((size) => arena.allocate(size));
   const [x, xs] = [4 * batch * COLUMNS, batch * COLUMNS].map((size) => arena.allocate(size));
   const y = arena.allocate(batch * groups * 4 * 4);
   writeConstants(arena.memory, consts, ENCODINGS[64]);
-  const pieces = work === "decode" ? Math.floor(STREAM_BYTES / (groups * bytes)) : 1;
+  const pieces = work === "decode" ? Math.floor(streamBytes / (groups * bytes)) : 1;
   const calls = work === "decode" ? DECODE_CALLS : BATCHED_CALLS;
   let piece = 0;
   const runner = async ({ file }: LinearModule): Promise<Runner> => {
@@ -157,7 +174,7 @@ async function measureVariants(
     };
   };
   const runners = await Promise.all(modules.map(runner));
-  if (!await optimised(runners, deadline)) return null;
+  if (!await optimised(runners, deadline) && !late) return null;
   const best = runners.map(() => Infinity);
   for (let round = 0; round < ROUNDS; round++) {
     runners.forEach((one, i) => best[i] = Math.min(best[i], one.run()));

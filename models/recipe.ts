@@ -44,6 +44,14 @@ const budgetSchema = z.union([
   z.strictObject({
     bytes: z.int().min(1).describe("Of all tensors of the artifact"),
   }),
+  z.strictObject({
+    ms_per_token: z.number().positive().describe(
+      "Of all linear layers and the head, on this machine, by its kernels' measured times; attention comes on top",
+    ),
+    workload: z.enum(WORKLOADS).default("mixed").describe(
+      "A token that is generated alone, a token of a prompt (batches), or the mean of both",
+    ),
+  }),
 ]).describe(
   "What the model may take, in place of a rate: every layer is then stored as costs the least loss, dense or sparse, in 8 or 4 bits",
 );
@@ -141,7 +149,7 @@ const fieldsSchema = z.strictObject({
 });
 /** Fields that contradict each other. */
 function checkBudget(
-  { budget, allocation, method, values }: z.infer<typeof fieldsSchema>,
+  { budget, allocation, method, pattern, values }: z.infer<typeof fieldsSchema>,
   context: z.RefinementCtx,
 ): void {
   const refuse = (path: string, message: string) =>
@@ -149,6 +157,7 @@ function checkBudget(
   if (!budget) return;
   if (method === "none") refuse("budget", "Method none has no choice to make within a budget");
   if (allocation.kind !== "measured") refuse("allocation", 'A budget needs allocation "measured"');
+  if (pattern !== "windows") refuse("pattern", 'A budget needs pattern "windows"');
   if (values === "f32") refuse("values", "A budget is for weights in 8 or 4 bits, not f32");
 }
 

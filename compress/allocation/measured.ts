@@ -8,6 +8,7 @@ import type { Shape2 } from "../../kernels/layout.ts";
 import { MAX_RATE, type Recipe } from "../../models/recipe.ts";
 import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
 import { type LayerPlan, planAtRate, planBytes, planParameters } from "../layer_plan.ts";
+import { headMs, type LayerTimesOptions, planMs } from "./layer_times.ts";
 import { CURVE_POINTS, type LayerProbe } from "./probe_job.ts";
 import { type Divergences, type PartName, PARTS } from "./sensitivity.ts";
 import { chooseOptions } from "./solve.ts";
@@ -57,6 +58,8 @@ export interface MeasuredOptions {
   readonly blockChunks: number;
   /** Bytes of the artifact's tensors that are not up for choice. */
   readonly otherBytes: number;
+  /** For a budget of milliseconds: the kernels' times, and the threads that share the work. */
+  readonly speed: Pick<LayerTimesOptions, "times" | "threads"> | null;
 }
 
 /**
@@ -103,23 +106,40 @@ function shareOfPart(name: LinearName, part: readonly LinearName[], names: Diver
 interface Budget {
   readonly amount: number;
   readonly unit: string;
+  /** What the rest of the model takes of the recipe's budget. */
+  readonly rest: number;
   cost(shape: Shape2, plan: LayerPlan): number;
   readonly values: readonly Recipe["values"][];
 }
 
-/** Values that layers may have within a budget of bytes. */
+/** Values that layers may have within a budget of bytes or milliseconds. */
 const STORED_VALUES = ["int8", "int4"] as const;
 
-function budgetOf(layers: readonly Layer[], { recipe, blockChunks, otherBytes }: MeasuredOptions): Budget {
+function budgetOf(
+  layers: readonly Layer[],
+  { spec, recipe, blockChunks, otherBytes, speed }: MeasuredOptions,
+): Budget {
   const { rate, budget, values } = recipe;
   if (!budget) {
     const size = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-    return { amount: (1 - rate) * size, unit: "parameters", cost: planParameters, values: [values] };
+    return { amount: (1 - rate) * size, unit: "parameters", rest: 0, cost: planParameters, values: [values] };
   }
+  if ("bytes" in budget) {
+    return {
+      amount: budget.bytes - otherBytes,
+      unit: "bytes",
+      rest: otherBytes,
+      cost: (shape, plan) => planBytes(shape, plan, blockChunks),
+      values: STORED_VALUES,
+    };
+  }
+  const options: LayerTimesOptions = { ...speed!, workload: budget.workload, blockChunks };
+  const head = headMs([spec.vocabSize, spec.hiddenSize], options);
   return {
-    amount: budget.bytes - otherBytes,
-    unit: "bytes",
-    cost: (shape, plan) => planBytes(shape, plan, blockChunks),
+    amount: budget.ms_per_token - head,
+    unit: "ms",
+    rest: head,
+    cost: (shape, plan) => planMs(shape, plan, options),
     values: STORED_VALUES,
   };
 }
@@ -130,8 +150,8 @@ function budgetOf(layers: readonly Layer[], { recipe, blockChunks, otherBytes }:
  */
 function cheapestOptions(
   candidates: readonly (readonly Candidate[])[],
-  { amount, unit }: Budget,
-  { recipe, otherBytes }: MeasuredOptions,
+  { amount, unit, rest }: Budget,
+  { recipe }: MeasuredOptions,
 ): number[] {
   const chosen = candidates.map((some) =>
     some.reduce((best, { cost }, i) => cost < some[best].cost ? i : best, 0)
@@ -140,12 +160,14 @@ function cheapestOptions(
   const least = candidates.reduce((sum, some, i) => sum + some[chosen[i]].cost, 0);
   throw new OatmillError(
     "invalid_recipe",
-    `Cannot compress the model to ${
-      amount + otherBytes
-    } ${unit}: its blocks need ${least} at least, the rest ${otherBytes}`,
+    `Cannot compress the model to ${short(amount + rest)} ${unit}: its blocks need ${
+      short(least)
+    } at least, the rest ${short(rest)}`,
     "budget",
   );
 }
+
+const short = (n: number): string => Number.isInteger(n) ? String(n) : n.toFixed(3);
 
 /** Every rate that the method can give the layer, and the dense layer. */
 function candidatesOf(layer: Layer, budget: Budget, options: MeasuredOptions): Candidate[] {

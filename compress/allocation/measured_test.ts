@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { LINEAR_NAMES, linearShapes } from "../../models/spec.ts";
+import type { FormatTimes } from "../../kernels/format_times.ts";
 import { recipeSchema } from "../../models/recipe.ts";
 import { openCheckpoint } from "../../models/open.ts";
 import { packedBytes } from "../../kernels/layout.ts";
 import { planBytes, planParameters } from "../layer_plan.ts";
 import { matrix } from "../linalg/matrix.ts";
 import { measuredPlans, type Measurements } from "./measured.ts";
+import { planMs } from "./layer_times.ts";
 import { CURVE_POINTS, droppedCurve, type LayerProbe } from "./probe_job.ts";
 
 const checkpoint = await openCheckpoint(new URL("../../models/default", import.meta.url).pathname);
@@ -39,6 +41,7 @@ Deno.test("measuredPlans() meets the rate, for every rate", () => {
       recipe: recipeSchema.parse({ rate }),
       blockChunks: 4,
       otherBytes: 0,
+      speed: null,
     });
     let kept = 0, all = 0;
     for (const ofBlock of plans) {
@@ -53,7 +56,15 @@ Deno.test("measuredPlans() meets the rate, for every rate", () => {
 
 Deno.test("measuredPlans() keeps the least that windows can at a rate they cannot meet", () => {
   const recipe = recipeSchema.parse({ rate: 0.95 });
-  for (const ofBlock of measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4, otherBytes: 0 })) {
+  for (
+    const ofBlock of measuredPlans(measurements(equal), {
+      spec,
+      recipe,
+      blockChunks: 4,
+      otherBytes: 0,
+      speed: null,
+    })
+  ) {
     assert.ok(Object.values(ofBlock).every(({ budget }) => budget!.windows === 1));
   }
 });
@@ -65,6 +76,7 @@ Deno.test("measuredPlans() lets layers that matter more keep more", () => {
     recipe: recipeSchema.parse({ rate: 0.5 }),
     blockChunks: 4,
     otherBytes: 0,
+    speed: null,
   });
   assert.ok(rateOf(plans, 2, "up") < rateOf(plans, 1, "up") - 0.1);
   assert.ok(Math.abs(rateOf(plans, 1, "up") - rateOf(plans, 3, "up")) < 0.03);
@@ -80,7 +92,13 @@ Deno.test("measuredPlans() meets a budget of bytes, and mixes dense and sparse w
     spec.blocks;
   for (const share of [1.1, 0.8, 0.6, 0.4]) {
     const recipe = recipeSchema.parse({ budget: { bytes: Math.floor(share * dense) + 1000 } });
-    const plans = measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4, otherBytes: 1000 });
+    const plans = measuredPlans(measurements(equal), {
+      spec,
+      recipe,
+      blockChunks: 4,
+      otherBytes: 1000,
+      speed: null,
+    });
     assert.ok(bytes(plans) <= share * dense && bytes(plans) > 0.93 * Math.min(1, share) * dense, `${share}`);
     if (share > 1) assert.ok(Object.values(plans[0]).every((plan) => !plan.budget && plan.values === "int8"));
   }
@@ -91,8 +109,42 @@ Deno.test("measuredPlans() meets a budget of bytes, and mixes dense and sparse w
         recipe: recipeSchema.parse({ budget: { bytes: 2000 } }),
         blockChunks: 4,
         otherBytes: 1000,
+        speed: null,
       }),
     /Cannot compress the model to 2000 bytes: its blocks need \d+ at least, the rest 1000/,
+  );
+});
+
+Deno.test("measuredPlans() meets a budget of milliseconds, and chooses by the workload", () => {
+  // Windows take less than dense layers in batches, and as much in decode: a machine that its memory binds.
+  const times: FormatTimes = Object.fromEntries(
+    ["q8", "q4"].flatMap((dense) => [
+      [dense, { decode: dense === "q8" ? 1 : 0.5, batched: 1 }],
+      ...Array.from(
+        { length: 15 },
+        (_, i) => [`w${i + 1}${dense}`, { decode: dense === "q8" ? 1.1 : 0.9, batched: (i + 1) / 16 }],
+      ),
+    ]),
+  );
+  const all = names.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1], 0) * spec.blocks;
+  const chosen = (workload: "decode" | "prefill", share: number) => {
+    const head = workload === "decode" ? spec.vocabSize * spec.hiddenSize : 0;
+    const recipe = recipeSchema.parse({ budget: { ms_per_token: (head + share * all) / 1e6, workload } });
+    const speed = { times, threads: 1 };
+    const plans = measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4, otherBytes: 0, speed });
+    const cost = plans.flatMap((some) => Object.entries(some)).reduce(
+      (sum, [name, plan]) => sum + planMs(shapes[name]!, plan, { ...speed, workload, blockChunks: 4 }),
+      0,
+    );
+    assert.ok(
+      cost <= share * all / 1e6 && cost > 0.9 * share * all / 1e6,
+      `${workload}: ${cost} of ${share * all / 1e6}`,
+    );
+    return plans.flatMap((some) => Object.values(some));
+  };
+  assert.ok(chosen("decode", 0.6).every(({ budget }) => budget === null)); // sparse would not be faster
+  assert.ok(
+    chosen("prefill", 0.6).filter(({ budget }) => budget !== null).length > 0.7 * spec.blocks * names.length,
   );
 });
 
@@ -103,6 +155,7 @@ Deno.test("measuredPlans() takes parts that seem to gain from compression for pa
     recipe: recipeSchema.parse({ rate: 0.5 }),
     blockChunks: 4,
     otherBytes: 0,
+    speed: null,
   });
   assert.ok(rateOf(plans, 0, "q") > 0.7 && rateOf(plans, 0, "down") > 0.7);
 });

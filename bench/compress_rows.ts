@@ -1,0 +1,55 @@
+/** The rows of `bench compress`: one recipe each; calibration and evaluation are added to all of them. */
+import type { RecipeInput } from "../models/recipe.ts";
+
+/** As the methods were published: exact values, the mask that the paper chooses, nothing refitted. */
+const published = (recipe: RecipeInput): RecipeInput => ({
+  rate: 0.5,
+  values: "f32",
+  pattern: "unstructured",
+  refine: false,
+  allocation: "uniform",
+  ...recipe,
+});
+/** One step of the default recipe, as it is served. */
+const oatmill = (recipe: RecipeInput = {}): RecipeInput => ({ method: "oatmill", rate: 0.5, ...recipe });
+
+export const COMPRESS_ROWS = {
+  "dense f32": { method: "none", values: "f32" },
+  "dense int8": { method: "none", values: "int8" },
+  "dense int4": { method: "none", values: "int4" },
+  "magnitude 0.5": published({ method: "magnitude" }),
+  "wanda 0.5": published({ method: "wanda" }),
+  "wanda 0.5, windows": published({ method: "wanda", pattern: "windows" }),
+  "oats 0.5": published({ method: "oats" }),
+  "oats 0.5, exact, 80 steps": published({
+    method: "oats",
+    decomposition: "exact",
+    iterations: 80,
+    calibration: { statistics: "sequential" },
+  }),
+  "oats 0.5, owl": published({ method: "oats", allocation: "owl" }),
+  "oats 0.5, refit": published({ method: "oats", refine: true }),
+  "fast 0.5": {
+    method: "oats",
+    rate: 0.5,
+    refine: false,
+    allocation: "uniform",
+    iterations: 12,
+    rank_ratio: 0.125,
+  },
+  "oatmill 0.5": oatmill(),
+  "oatmill 0.5, one rate": oatmill({ allocation: "uniform" }),
+  "oatmill 0.5, OWL's rates": oatmill({ allocation: "owl" }),
+  "oatmill 0.5, first choice": oatmill({ reselect: 0 }),
+  "oatmill 0.5, no refit": oatmill({ reselect: 0, refine: false }),
+  "oatmill 0.5, rank ratio 0.25": oatmill({ rank_ratio: 0.25 }),
+  "oatmill 0.5, rank ratio 0": oatmill({ rank_ratio: 0 }),
+  "oatmill 0.5, unstructured f32": oatmill({ pattern: "unstructured", values: "f32" }),
+  "oatmill 0.5, windows f32": oatmill({ values: "f32" }),
+  "oatmill 0.5, int4": oatmill({ values: "int4" }),
+  "oatmill 0.4": oatmill({ rate: 0.4 }),
+  "oatmill 0.3": oatmill({ rate: 0.3 }),
+  "oatmill 0.7": oatmill({ rate: 0.7 }),
+} as const satisfies Readonly<Record<string, RecipeInput>>;
+export type CompressRowName = keyof typeof COMPRESS_ROWS;
+export const COMPRESS_ROW_NAMES = Object.keys(COMPRESS_ROWS) as CompressRowName[];
