@@ -30,6 +30,7 @@ Deno.test("every command has a description and describes its options", () => {
   assert.deepEqual(names, [
     "chat",
     "compress",
+    "compress",
     "engine",
     "eval",
     "inspect",
@@ -73,7 +74,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["bench", "kernels", "--kernel", "f32", "--shape", "99999x99999"], 1, /GiB: a memory holds 4/],
     [["bench", "engine", "x", "--peers", "llama.cpp:q8_0,nobody"], 2, /llama\.cpp:q4_1/],
     [["bench", "engine", "--synthetic", "huge"], 2, /llama-2-7b/],
-    [["bench", "compress"], 2, /--synthetic/],
+    [["bench", "compress", "--rows", "nothing"], 1, /Cannot find rows/],
     [["bench", "compress", "--synthetic", "vit-b"], 1, /only decoders/],
     [["bench", "engine", "--synthetic", "tiny", "--rate", "0.5,2"], 2, /from 0 to 0.95/],
     [["bench", "engine", "--synthetic", "tiny", "--against", "nobody"], 2, /dense-int8/],
