@@ -13,7 +13,9 @@ import { type ArithmeticUnit, issueBound, kernelOperations, type UnitTimes } fro
 import {
   chunkCount,
   columnParts,
+  finestSlots,
   formatArgument,
+  formatName,
   groupBytes,
   groupCount,
   ROWS,
@@ -107,11 +109,15 @@ export interface TargetSummary {
   readonly median_roof_share: number;
 }
 
-/** Dense formats, and the windows that the default recipe takes at rates 0.3, 0.5, 0.7 and 0.9. */
+/** Dense formats, and the windows that the default recipe takes at rates 0.3, 0.5, 0.7 and 0.9 where it spreads them evenly. */
 export const DEFAULT_FORMATS: readonly string[] = [
   "q8",
   "q4",
-  ...["q8", "q4"].flatMap((values) => [8, 6, 4, 1].map((windows) => `w${windows}${values}`)),
+  ...([8, 4] as const).flatMap((bits) =>
+    [10, 7, 4, 1].map((windows) =>
+      formatName({ kind: "windows", ...finestSlots(windows), bits, blockChunks: 1 })
+    )
+  ),
 ];
 /** Decode, and the largest tile, which prefill takes. */
 export const DEFAULT_BATCHES: readonly TileSize[] = [1, TILE_SIZES[0]];

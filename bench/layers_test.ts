@@ -8,16 +8,16 @@ import { layersModel } from "./_layers_model.ts";
 import { isSparse, kindName, recipeLayers } from "./layer_kinds.ts";
 import { benchLayers, type KindSpeed, namesOf } from "./layers.ts";
 
-const recipe = { ...recipeSchema.parse({ rate: 0.5 }), pattern: "windows" as const };
+const recipe = { ...recipeSchema.parse({ rate: 0.5, rank_ratio: 0.25 }), pattern: "windows" as const };
 
 Deno.test("recipeLayers() finds each kind once, with all its layers", () => {
   const { kinds } = recipeLayers(SYNTHETIC_SPECS["smollm2-135m"], recipe);
   assert.deepEqual(kinds.map((k) => [k.layers, k.shape.join("x"), kindName(k)]), [
-    [{ q: 30 }, "576x576", "w6q8 + 40"],
-    [{ k: 30, v: 30 }, "192x576", "w6q8 + 24"],
-    [{ o: 30 }, "576x576", "w6q8 + 40"],
-    [{ gate: 30, up: 30 }, "1536x576", "w6q8 + 56"],
-    [{ down: 30 }, "576x1536", "w6q8 + 56"],
+    [{ q: 30 }, "576x576", "h6q8 + 40"],
+    [{ k: 30, v: 30 }, "192x576", "h6q8 + 24"],
+    [{ o: 30 }, "576x576", "h6q8 + 40"],
+    [{ gate: 30, up: 30 }, "1536x576", "h6q8 + 56"],
+    [{ down: 30 }, "576x1536", "h6q8 + 56"],
   ]);
 });
 

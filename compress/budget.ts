@@ -1,5 +1,5 @@
 /** How many parameters a layer may keep, and how they are shared between S and L. Counts, no weights. */
-import { CHUNK, packedBytes, type Shape2 } from "../kernels/layout.ts";
+import { CHUNK, finestSlots, packedBytes, type Shape2 } from "../kernels/layout.ts";
 import { type Groups, patternGroups, type Recipe } from "../models/recipe.ts";
 
 /** Slots a chunk of 64 columns would need to be dense. */
@@ -124,7 +124,7 @@ export function budgetBytes(
   const [dOut, dIn] = shape;
   const sparse = windows >= DENSE_WINDOWS
     ? packedBytes({ kind: bits === 8 ? "q8" : "q4" }, shape)
-    : packedBytes({ kind: "windows", windows: Math.max(1, windows), bits, blockChunks }, shape);
+    : packedBytes({ kind: "windows", ...finestSlots(Math.max(1, windows)), bits, blockChunks }, shape);
   if (rank === 0) return sparse;
   return sparse + packedBytes({ kind: "q8" }, [dOut, rank]) + packedBytes({ kind: "q8" }, [rank, dIn]);
 }

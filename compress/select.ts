@@ -1,5 +1,5 @@
 /** Chooses which entries of a layer S stores: masks of 0 and 1 bytes, `[dOut, dIn]`. */
-import { CHUNK } from "../kernels/layout.ts";
+import { CHUNK, finestSlots } from "../kernels/layout.ts";
 import { assignWindows } from "../kernels/packers.ts";
 import { DENSE_WINDOWS, keptOfGroup, type LayerBudget } from "./budget.ts";
 import type { Groups } from "../models/recipe.ts";
@@ -66,7 +66,8 @@ function everywhere(value: 0 | 1): EntryChoice {
 
 /** The best that the two-view windows of every activation block can hold. */
 function windowChoice(windows: number, blockChunks: number): EntryChoice {
-  const of = ({ data, rows, cols }: Matrix) => assignWindows(data, [rows, cols], { windows, blockChunks });
+  const of = ({ data, rows, cols }: Matrix) =>
+    assignWindows(data, [rows, cols], { ...finestSlots(windows), blockChunks });
   return { rowWise: false, span: blockChunks * CHUNK, ofMatrix: of, ofColumns: of };
 }
 

@@ -2,7 +2,7 @@
  * Which packed tensors a compressed layer consists of, and their formats and shapes: decided by counts alone, before any
  * weight is looked at.
  */
-import { CHUNK, packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import { CHUNK, finestSlots, packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
 import type { StoredPart } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
@@ -60,7 +60,7 @@ export function sparseFormat(
   if (values === "f32" || windows === null) return { kind: "f32" };
   const bits = values === "int4" ? 4 : 8;
   if (windows >= DENSE_WINDOWS) return { kind: bits === 4 ? "q4" : "q8" };
-  return { kind: "windows", windows: Math.max(1, windows), bits, blockChunks };
+  return { kind: "windows", ...finestSlots(Math.max(1, windows)), bits, blockChunks };
 }
 
 /** A compressed model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */

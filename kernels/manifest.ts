@@ -3,7 +3,7 @@
  * read this table; there is no second list.
  */
 
-import { ROWS, type WeightFormat } from "./layout.ts";
+import { formatName, MAX_HALF_WINDOWS, ROWS, type WeightFormat, type WindowCount } from "./layout.ts";
 import { TILE_SIZES, type TileSize } from "./abi.ts";
 import { KV_FORMATS, type KvFormat } from "./kv_layout.ts";
 
@@ -47,21 +47,24 @@ export type ModuleEntry = LinearModule | PlainModule | AttentionModule;
 /** A weight format without the run-time parameter `blockChunks`. */
 export type LinearFormat =
   | { readonly kind: "f32" | "q8" | "q4" }
-  | { readonly kind: "windows"; readonly windows: number; readonly bits: 4 | 8 };
+  | ({ readonly kind: "windows"; readonly bits: 4 | 8 } & WindowCount);
 
-/** Slots a chunk for which window modules exist; 16 of 16 is dense. */
-export const WINDOW_COUNTS: readonly number[] = Array.from({ length: 15 }, (_, i) => i + 1);
+/** The slots for which window modules exist; 16 of 16 is dense. */
+const WINDOW_COUNTS: readonly WindowCount[] = [
+  ...Array.from({ length: 15 }, (_, i) => ({ windows: i + 1 })),
+  ...Array.from({ length: MAX_HALF_WINDOWS }, (_, i) => ({ windows: i + 1, halves: true } as const)),
+];
 
 const quantized: readonly LinearFormat[] = [
   { kind: "q8" },
   { kind: "q4" },
   ...([8, 4] as const).flatMap((bits) =>
-    WINDOW_COUNTS.map((windows) => ({ kind: "windows", windows, bits } as const))
+    WINDOW_COUNTS.map((count) => ({ kind: "windows", ...count, bits } as const))
   ),
 ];
 
 function linearModule(format: LinearFormat, accumulate: Accumulate): LinearModule {
-  const name = format.kind === "windows" ? `w${format.windows}q${format.bits}` : format.kind;
+  const name = format.kind === "windows" ? formatName({ ...format, blockChunks: 1 }) : format.kind;
   const file = accumulate === "i32" ? `${name}_i32` : name;
   return { kind: "linear", name, file, format, accumulate, variant: accumulate };
 }

@@ -1,4 +1,4 @@
-/** Packer of the window formats `wKq4`, `wKq8` of layout.ts. */
+/** Packer of the window formats `wKq4`, `wKq8`, `hKq4`, `hKq8` of layout.ts. */
 
 import { quantizeRow } from "./_quantize_row.ts";
 import {
@@ -8,8 +8,9 @@ import {
   Q8_MAX,
   ROWS,
   type Shape2,
-  type WeightFormat,
+  type WindowCount,
   windowsChunkBytes,
+  type WindowSlot,
   windowSlots,
 } from "./layout.ts";
 import { asPanels, checkWeights, groupsOf, type PackOptions, type RunCoder } from "./pack_dense.ts";
@@ -26,25 +27,36 @@ export interface PackWindowsOptions extends WindowOptions, PackOptions {
   readonly bits: 4 | 8;
 }
 
-/** Where a slot's bytes lie in its chunk: 4-bit codes and indices share a byte, 8-bit ones have index vectors. */
-export interface SlotBytes {
+/** A slot and where its bytes lie in a group's chunk: 4-bit codes and indices share a byte, 8-bit ones have index vectors. */
+export interface PlacedSlot extends WindowSlot {
   readonly values: number;
   /** Byte of the indices and their shift; same as `values` with 4 bits. */
   readonly indices: number;
   readonly shift: 0 | 4;
 }
 
-export function slotBytes(bits: 4 | 8, slot: number): SlotBytes {
-  if (bits === 4) return { values: 16 * slot, indices: 16 * slot, shift: 4 };
-  const pair = (slot >> 1) * 48;
-  return { values: pair + 16 + 16 * (slot & 1), indices: pair, shift: slot & 1 ? 4 : 0 };
+/** The slots of a group's chunk, in order. A row's entries in a slot lie side by side, rows one after the other. */
+export function placedSlots({ bits, ...count }: WindowCount & { readonly bits: 4 | 8 }): PlacedSlot[] {
+  let at = 0;
+  return windowSlots(count).map((slot, s, slots) => {
+    const size = ROWS * slot.entries;
+    if (bits === 4) {
+      at += size;
+      return { ...slot, values: at - size, indices: at - size, shift: 4 };
+    }
+    // A pair is two of one size: halves come in even numbers, and before the others.
+    const odd = (s & 1) === 1;
+    const indices = at;
+    if (odd || s + 1 === slots.length) at += odd ? 3 * size : 2 * size;
+    return { ...slot, values: indices + size + (odd ? size : 0), indices, shift: odd ? 4 : 0 };
+  });
 }
 
 /** Slots of each of a chunk's windows: `[view A windows 0..3, view B windows 0..3]`. */
-function slotsOfWindows(windows: number): number[][] {
-  const slots: number[][] = Array.from({ length: 8 }, () => []);
-  windowSlots(windows).forEach(({ view, window }, slot) => slots[(view === "B" ? 4 : 0) + window].push(slot));
-  return slots;
+function slotsOfWindows(slots: readonly PlacedSlot[]): PlacedSlot[][] {
+  const of = (view: "A" | "B") =>
+    [0, 1, 2, 3].map((w) => slots.filter((s) => s.view === view && s.window === w));
+  return [...of("A"), ...of("B")];
 }
 
 /** Writes a row's codes of one block; `codes` by column of the block. */
@@ -52,20 +64,21 @@ function writeCodes(
   out: Uint8Array,
   matcher: WindowMatcher,
   codes: Int8Array,
-  target: { at: number; lane: number; bits: 4 | 8; chunkBytes: number; slots: number[][] },
+  target: { at: number; lane: number; bits: 4 | 8; chunkBytes: number; slots: PlacedSlot[][] },
 ): void {
   const { at, lane, bits, chunkBytes, slots } = target;
   const { width, count } = matcher;
   for (let v = 0; v < 2 * width; v++) {
     const isB = v >= width;
     const window = isB ? v - width : v;
-    const base = at + (window >> 2) * chunkBytes + 4 * lane;
+    const base = at + (window >> 2) * chunkBytes;
     const ownSlots = slots[(isB ? 4 : 0) + (window & 3)];
     for (let place = 0; place < count[v]; place++) {
       const column = matcher.column(v, place);
       const index = isB ? (column - window) / width : column & 15;
-      const { values, indices, shift } = slotBytes(bits, ownSlots[place >> 2]);
-      const e = base + (place & 3);
+      // Slots of one window are of one size.
+      const { values, indices, shift, entries } = ownSlots[Math.floor(place / ownSlots[0].entries)];
+      const e = base + entries * lane + place % entries;
       if (bits === 4) out[e + values] = codes[column] + 8 | index << 4;
       else {
         out[e + values] = codes[column];
@@ -99,22 +112,22 @@ export function packWindowRuns(
   shape: Shape2,
   options: PackWindowsOptions,
 ): Uint8Array {
-  const { windows, blockChunks } = checkedOptions(entries.length, shape, options);
+  const { windows, blockChunks, halves } = checkedOptions(entries.length, shape, options);
   const { bits } = options;
   if (bits === 8 && windows * 4 * Q8_MAX * blockChunks > 32767) {
     throw new RangeError(
       `Cannot pack blocks of ${blockChunks} chunks: the sum of a row's codes would pass 32767`,
     );
   }
-  const format: WeightFormat = { kind: "windows", windows, bits, blockChunks };
+  const format = { kind: "windows", windows, bits, blockChunks, halves } as const;
   const out = groupsOf(format, shape, options);
   const view = new DataView(out.buffer, out.byteOffset, out.byteLength);
   const [dOut, dIn] = shape;
-  const chunkBytes = windowsChunkBytes(windows, bits);
+  const chunkBytes = windowsChunkBytes(format);
   const blocks = blocksOf(dIn, blockChunks);
   if (bits === 4) fillCodes(out, blocks, chunkBytes);
-  const slots = slotsOfWindows(windows);
-  const matcherOf = matcherCache(windows);
+  const slots = slotsOfWindows(placedSlots(format));
+  const matcherOf = matcherCache(format);
   const codes = new Int8Array(blockChunks * CHUNK); // by column of the block; read at stored entries alone
   for (let row = 0; row < dOut; row++) {
     const lane = row % ROWS;

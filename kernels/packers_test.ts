@@ -2,13 +2,16 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
   columnParts,
+  finestSlots,
   groupCount,
+  MAX_HALF_WINDOWS,
   packedBytes,
   Q4_MIN,
   Q8_MAX,
   type Shape2,
   type WeightFormat,
   WINDOW,
+  type WindowCount,
   windowSlots,
 } from "./layout.ts";
 import { assignWindows, packF32, packQ4, packQ8, packWindows, unpack, windowsNeeded } from "./packers.ts";
@@ -19,11 +22,14 @@ import { blocksOf } from "./window_matching.ts";
 const BF16_SLACK = 1 + 2 ** -8;
 
 const shapes = fc.tuple(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 300 }));
-const formats = fc.record({
-  windows: fc.integer({ min: 1, max: 15 }),
-  bits: fc.constantFrom<4 | 8>(4, 8),
-  blockChunks: fc.integer({ min: 1, max: 4 }),
-});
+const counts: fc.Arbitrary<WindowCount> = fc.oneof(
+  fc.record({ windows: fc.integer({ min: 1, max: 15 }) }),
+  fc.record({ windows: fc.integer({ min: 1, max: MAX_HALF_WINDOWS }), halves: fc.constant(true as const) }),
+);
+const formats = fc.tuple(
+  counts,
+  fc.record({ bits: fc.constantFrom<4 | 8>(4, 8), blockChunks: fc.integer({ min: 1, max: 4 }) }),
+).map(([count, rest]) => ({ ...count, ...rest }));
 /** Weights of one layer: normal sizes, or all tiny, huge or denormal, with zeros in between. */
 const layers = fc.tuple(shapes, fc.integer(), fc.constantFrom(1, 1e-3, 1e-25, 1e30, 1e-42)).map(
   ([shape, seed, magnitude]) => ({
@@ -223,8 +229,9 @@ Deno.test("assignWindows() keeps masks that packWindows() places, within capacit
     const mask = assignWindows(W.map(Math.abs), shape, format);
     const S = masked(W, mask);
     mask.forEach((kept, i) => assert.ok(!kept || W[i] !== 0));
-    const needed = windowsNeeded(mask, shape, format.blockChunks);
-    assert.ok(needed <= format.windows);
+    if (format.halves || format.windows > MAX_HALF_WINDOWS) {
+      assert.ok(windowsNeeded(mask, shape, format.blockChunks) <= format.windows);
+    }
     for (let row = 0; row < shape[0]; row++) {
       for (const { from, columns, chunks } of blocksOf(shape[1], format.blockChunks)) {
         const at = row * shape[1] + from;
@@ -242,11 +249,11 @@ Deno.test("assignWindows() keeps masks that packWindows() places, within capacit
 });
 
 /** Most score a row's block can keep, by trying all subsets of its few non-zero columns. */
-function bruteForce(scores: Float32Array, windows: number, chunks: number): number {
+function bruteForce(scores: Float32Array, count: WindowCount, chunks: number): number {
   const width = 4 * chunks;
   const capacity = new Int32Array(2 * width);
-  for (const { view, window } of windowSlots(windows)) {
-    for (let q = 0; q < chunks; q++) capacity[(view === "B" ? width : 0) + window + 4 * q] += 4;
+  for (const { view, window, entries } of windowSlots(count)) {
+    for (let q = 0; q < chunks; q++) capacity[(view === "B" ? width : 0) + window + 4 * q] += entries;
   }
   const columns = [...scores.keys()].filter((c) => scores[c] > 0);
   const best = (i: number): number => {
@@ -270,15 +277,18 @@ Deno.test("assignWindows() is optimal against brute force", () => {
   fc.assert(
     fc.property(
       fc.oneof(columns, crowded),
-      fc.integer({ min: 1, max: 6 }),
+      fc.record({
+        windows: fc.integer({ min: 1, max: 6 }),
+        halves: fc.constantFrom(undefined, true as const),
+      }),
       fc.integer(),
-      (kept, windows, seed) => {
+      (kept, count, seed) => {
         const scores = new Float32Array(64);
         const values = numbers(kept.length, seed);
         kept.forEach((c, i) => scores[c] = 1 + Math.round(8 * Math.abs(values[i])));
-        const mask = assignWindows(scores, [1, 64], { windows, blockChunks: 1 });
+        const mask = assignWindows(scores, [1, 64], { ...count, blockChunks: 1 });
         const total = scores.reduce((sum, score, c) => sum + (mask[c] ? score : 0), 0);
-        assert.equal(total, bruteForce(scores, windows, 1));
+        assert.equal(total, bruteForce(scores, count, 1));
       },
     ),
     { numRuns: 200 },
@@ -295,6 +305,18 @@ Deno.test("assignWindows() loses next to nothing against free choice at half kep
   assert.ok(total(masked(scores, mask)) > 0.97 * total(free));
 });
 
+Deno.test("assignWindows() keeps more with halves than with whole slots, up to six windows", () => {
+  const shape: Shape2 = [32, 384];
+  const scores = numbers(32 * 384, 9).map((v) => Math.abs(v) ** 3);
+  const kept = (count: WindowCount) =>
+    masked(scores, assignWindows(scores, shape, { ...count, blockChunks: 3 })).reduce((a, b) => a + b, 0);
+  for (let windows = 1; windows <= MAX_HALF_WINDOWS; windows++) {
+    assert.deepEqual(finestSlots(windows), { windows, halves: true });
+    assert.ok(kept({ windows, halves: true }) > kept({ windows }), `${windows} windows`);
+  }
+  assert.deepEqual(finestSlots(MAX_HALF_WINDOWS + 1), { windows: MAX_HALF_WINDOWS + 1 });
+});
+
 Deno.test("windowsNeeded() is the smallest count packWindows() takes, 16 for a dense row", () => {
   fc.assert(
     fc.property(
@@ -307,14 +329,14 @@ Deno.test("windowsNeeded() is the smallest count packWindows() takes, 16 for a d
         const windows = windowsNeeded(S, shape, blockChunks);
         const fits = (count: number) => {
           try {
-            return packWindows(S, shape, { windows: count, bits: 4, blockChunks }).length > 0;
+            return packWindows(S, shape, { ...finestSlots(count), bits: 4, blockChunks }).length > 0;
           } catch (error) {
             assert.ok(error instanceof RangeError);
             return false;
           }
         };
         assert.ok(windows === WINDOW || fits(windows));
-        assert.ok(windows === 1 || !fits(windows - 1));
+        for (let fewer = 1; fewer < windows; fewer++) assert.ok(!fits(fewer));
       },
     ),
   );
@@ -328,4 +350,8 @@ Deno.test("packWindows() refuses entries that do not fit and blocks whose code s
   assert.throws(() => packWindows(dense, [1, 64], { windows: 15, bits: 8, blockChunks: 16 }), RangeError);
   assert.throws(() => packWindows(dense, [1, 64], { windows: 16, bits: 8, blockChunks: 1 }), RangeError);
   assert.throws(() => assignWindows(dense, [1, 64], { windows: 4, blockChunks: 0 }), RangeError);
+  assert.throws(
+    () => assignWindows(dense, [1, 64], { windows: 7, halves: true, blockChunks: 1 }),
+    RangeError,
+  );
 });

@@ -10,9 +10,25 @@ import {
   groupCount,
   HEADER_BYTES,
   packedBytes,
+  ROWS,
   type Shape2,
   type WeightFormat,
+  windowSlots,
 } from "./layout.ts";
+
+/**
+ * Steps of one chunk. The two groups' halves of a slot make whole vectors: so do the indices of a pair of them, the even
+ * ones' values and the odd ones'.
+ */
+function slotSteps({ bits, ...count }: WeightFormat & { kind: "windows" }): number[] {
+  const sizes = windowSlots(count).map(({ entries }) => ROWS * entries);
+  if (bits === 4) return sizes;
+  return sizes.flatMap((size, s) => {
+    const half = size < 16;
+    if (s % 2 === 1) return half ? [size] : [];
+    return half ? [size, size] : [s + 1 < sizes.length ? 48 : 32];
+  });
+}
 
 /** Bytes of the steps of one group, in order: what a kernel reads of one group before it turns to the other. */
 export function groupSteps(format: WeightFormat, dIn: number): number[] {
@@ -27,10 +43,8 @@ export function groupSteps(format: WeightFormat, dIn: number): number[] {
         return [HEADER_BYTES, ...new Array<number>(vectors).fill(16)];
       }).flat();
     case "windows": {
-      const { windows, bits, blockChunks } = format;
-      const slots = bits === 4
-        ? new Array<number>(windows).fill(16)
-        : Array.from({ length: Math.ceil(windows / 2) }, (_, pair) => 2 * pair + 1 < windows ? 48 : 32);
+      const { blockChunks } = format;
+      const slots = slotSteps(format);
       return Array.from(
         { length: chunks },
         (_, q) => q % blockChunks === 0 ? [HEADER_BYTES, ...slots] : slots,

@@ -16,10 +16,9 @@ import {
   type Shape2,
   type WeightFormat,
   windowsChunkBytes,
-  windowSlots,
 } from "./layout.ts";
 import { fromPanels } from "./panels.ts";
-import { slotBytes } from "./pack_windows.ts";
+import { placedSlots } from "./pack_windows.ts";
 
 /** A quantised tile as in abi.ts. */
 export interface Tile {
@@ -136,7 +135,7 @@ export function referenceLinear(
 }
 
 function chunkBytes(format: Exclude<WeightFormat, { kind: "f32" }>): number {
-  if (format.kind === "windows") return windowsChunkBytes(format.windows, format.bits);
+  if (format.kind === "windows") return windowsChunkBytes(format);
   return format.kind === "q8" ? 256 : 128;
 }
 
@@ -159,22 +158,23 @@ function densePlaces(kind: "q8" | "q4", view: DataView, at: number, lane: number
 }
 
 function windowPlaces(
-  { windows, bits }: WeightFormat & { kind: "windows" },
+  format: WeightFormat & { kind: "windows" },
   view: DataView,
   at: number,
   lane: number,
   chunks: number,
 ): Place[] {
   const places: Place[] = [];
-  for (let q = 0; q < chunks; q++, at += windowsChunkBytes(windows, bits)) {
-    windowSlots(windows).forEach((slot, s) => {
-      const { values, indices, shift } = slotBytes(bits, s);
-      for (let e = at + 4 * lane; e < at + 4 * lane + 4; e++) {
+  const slots = placedSlots(format), { bits } = format;
+  for (let q = 0; q < chunks; q++, at += windowsChunkBytes(format)) {
+    for (const { values, indices, shift, ...slot } of slots) {
+      const row = at + slot.entries * lane;
+      for (let e = row; e < row + slot.entries; e++) {
         const code = bits === 8 ? view.getInt8(e + values) : (view.getUint8(e + values) & 15) - 8;
         const index = view.getUint8(e + indices) >> shift & 15;
         places.push({ view: slot.view, window: 4 * q + slot.window, index, code });
       }
-    });
+    }
   }
   return places;
 }

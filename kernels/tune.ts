@@ -44,10 +44,10 @@ const WORKS: readonly TileWork[] = ["decode", "batched"];
 
 const modulesOf = (name: string): LinearModule[] => LINEAR_MODULES.filter((module) => module.name === name);
 
-/** Formats of one class have the same variants and inner steps: `f32`, `q8`, `q4`, `w8` (windows of 8-bit codes), `w4`. */
+/** Formats of one class have the same variants and inner steps: `f32`, `q8`, `q4`, `w8` (windows of 8-bit codes), `w4`, `h8` (with halves), `h4`. */
 export function formatClass(name: string): string {
   const [{ format }] = modulesOf(name);
-  return format.kind === "windows" ? `w${format.bits}` : format.kind;
+  return format.kind === "windows" ? `${format.halves ? "h" : "w"}${format.bits}` : format.kind;
 }
 
 /**

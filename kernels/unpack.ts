@@ -10,10 +10,9 @@ import {
   type Shape2,
   type WeightFormat,
   windowsChunkBytes,
-  windowSlots,
 } from "./layout.ts";
 import { fromPanels } from "./panels.ts";
-import { slotBytes } from "./pack_windows.ts";
+import { placedSlots } from "./pack_windows.ts";
 import { blocksOf } from "./window_matching.ts";
 
 /**
@@ -70,28 +69,28 @@ function visitDense(bits: 4 | 8, view: DataView, { at, lane, dIn }: Row, visit: 
 }
 
 function visitWindows(
-  { windows, bits, blockChunks }: WeightFormat & { kind: "windows" },
+  format: WeightFormat & { kind: "windows" },
   view: DataView,
   { at, lane, dIn }: Row,
   visit: VisitWeight,
 ): void {
-  const slots = windowSlots(windows);
-  const chunkBytes = windowsChunkBytes(windows, bits);
+  const { bits, blockChunks } = format;
+  const slots = placedSlots(format);
+  const chunkBytes = windowsChunkBytes(format);
   for (const { from, chunks } of blocksOf(dIn, blockChunks)) {
     const width = 4 * chunks;
     const scale = fromBf16(view.getUint16(at + 8 + 2 * lane, true));
     at += HEADER_BYTES;
     for (let q = 0; q < chunks; q++, at += chunkBytes) {
-      slots.forEach((slot, s) => {
-        const { values, indices, shift } = slotBytes(bits, s);
-        const isA = slot.view === "A", window = slot.window + 4 * q;
-        for (let e = at + 4 * lane; e < at + 4 * lane + 4; e++) {
+      for (const { values, indices, shift, ...slot } of slots) {
+        const isA = slot.view === "A", window = slot.window + 4 * q, row = at + slot.entries * lane;
+        for (let e = row; e < row + slot.entries; e++) {
           const code = bits === 8 ? view.getInt8(e + values) : (view.getUint8(e + values) & 15) - 8;
           const index = view.getUint8(e + indices) >> shift & 15;
           const column = isA ? 16 * window + index : window + index * width;
           visit(0, from + column, code, scale, isA ? window : width + window);
         }
-      });
+      }
     }
   }
 }

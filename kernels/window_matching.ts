@@ -4,11 +4,20 @@
  * taking entries greedily by descending score, moving placed ones along augmenting paths, is optimal.
  */
 
-import { CHUNK, chunkCount, type Shape2, WINDOW, windowSlots } from "./layout.ts";
+import {
+  CHUNK,
+  chunkCount,
+  finestSlots,
+  MAX_HALF_WINDOWS,
+  type Shape2,
+  WINDOW,
+  type WindowCount,
+  windowSlots,
+} from "./layout.ts";
 
 /** Windows of a layer, as in its `WeightFormat`. */
-export interface WindowOptions {
-  /** Slots a chunk, 1..15. */
+export interface WindowOptions extends WindowCount {
+  /** Slots a chunk, 1..15; with halves 1..{@linkcode MAX_HALF_WINDOWS}. */
   readonly windows: number;
   readonly blockChunks: number;
 }
@@ -34,7 +43,7 @@ export class WindowMatcher {
   private readonly queue: Int32Array;
   private stamp = 0;
 
-  constructor(windows: number, readonly chunks: number) {
+  constructor(count: WindowCount, readonly chunks: number) {
     this.width = 4 * chunks;
     const nodes = 2 * this.width;
     this.count = new Int32Array(nodes);
@@ -45,8 +54,9 @@ export class WindowMatcher {
     this.fromWindow = new Int32Array(nodes);
     this.fromPlace = new Int32Array(nodes);
     this.queue = new Int32Array(nodes);
-    for (const { view, window } of windowSlots(windows)) {
-      for (let q = 0; q < chunks; q++) this.capacity[(view === "B" ? this.width : 0) + window + 4 * q] += 4;
+    for (const { view, window, entries } of windowSlots(count)) {
+      const first = (view === "B" ? this.width : 0) + window;
+      for (let q = 0; q < chunks; q++) this.capacity[first + 4 * q] += entries;
     }
   }
 
@@ -123,11 +133,11 @@ export class WindowMatcher {
 }
 
 /** A matcher for each length of block that occurs in a layer. */
-export function matcherCache(windows: number): (chunks: number) => WindowMatcher {
+export function matcherCache(count: WindowCount): (chunks: number) => WindowMatcher {
   const matchers = new Map<number, WindowMatcher>();
   return (chunks) => {
     let matcher = matchers.get(chunks);
-    if (!matcher) matchers.set(chunks, matcher = new WindowMatcher(windows, chunks));
+    if (!matcher) matchers.set(chunks, matcher = new WindowMatcher(count, chunks));
     return matcher;
   };
 }
@@ -172,11 +182,11 @@ function orderKeys(bits: Uint32Array, from: number, columns: number, keys: Float
  * @returns mask `[dOut, dIn]`: 1 = kept
  */
 export function assignWindows(scores: Float32Array, shape: Shape2, options: WindowOptions): Uint8Array {
-  const { windows, blockChunks } = checkedOptions(scores.length, shape, options);
+  const { windows, blockChunks, halves } = checkedOptions(scores.length, shape, options);
   const [dOut, dIn] = shape;
   const mask = new Uint8Array(dOut * dIn);
   const bits = new Uint32Array(scores.buffer, scores.byteOffset, scores.length);
-  const matcherOf = matcherCache(windows);
+  const matcherOf = matcherCache({ windows, halves });
   const keys = new Float64Array(blockChunks * CHUNK);
   const blocks = blocksOf(dIn, blockChunks);
   for (let row = 0; row < dOut; row++) {
@@ -200,12 +210,15 @@ export function assignWindows(scores: Float32Array, shape: Shape2, options: Wind
 
 /** @throws {RangeError} when lengths, shape or options are impossible */
 export function checkedOptions(length: number, shape: Shape2, options: WindowOptions): WindowOptions {
-  const { windows, blockChunks } = options;
+  const { windows, blockChunks, halves } = options;
   if (length !== shape[0] * shape[1]) {
     throw new RangeError(`Cannot read ${length} entries as [${shape}]: must be ${shape[0] * shape[1]}`);
   }
   if (!(Number.isInteger(windows) && windows >= 1 && windows <= 15)) {
     throw new RangeError(`Cannot use ${windows} windows: must be 1 to 15`);
+  }
+  if (halves && windows > MAX_HALF_WINDOWS) {
+    throw new RangeError(`Cannot use ${windows} windows of halves: must be 1 to ${MAX_HALF_WINDOWS}`);
   }
   if (!(Number.isInteger(blockChunks) && blockChunks >= 1 && blockChunks * CHUNK <= KEY)) {
     throw new RangeError(`Cannot use blocks of ${blockChunks} chunks: must be 1 to ${KEY / CHUNK}`);
@@ -214,7 +227,8 @@ export function checkedOptions(length: number, shape: Shape2, options: WindowOpt
 }
 
 /**
- * Smallest number of windows a chunk that holds every row of a mask as it is; 16 = none does, the layer must be dense.
+ * Smallest number of windows a chunk whose {@linkcode finestSlots} hold every row of a mask as it is; 16 = none does, the
+ * layer must be dense.
  *
  * @param mask `[dOut, dIn]`, non-zero = kept (a mask or the weights themselves)
  */
@@ -222,17 +236,18 @@ export function windowsNeeded(mask: Uint8Array | Float32Array, shape: Shape2, bl
   checkedOptions(mask.length, shape, { windows: 1, blockChunks });
   const [dOut, dIn] = shape;
   const blocks = blocksOf(dIn, blockChunks);
-  let windows = 1;
-  let matcherOf = matcherCache(windows);
-  for (let row = 0; row < dOut; row++) {
-    for (const block of blocks) {
-      // Capacities grow with the number of windows, so a count that fitted all rows so far never has to shrink.
-      while (!placeAll(matcherOf(block.chunks), mask, row * dIn + block.from, block.columns)) {
-        if (++windows === WINDOW) return WINDOW;
-        matcherOf = matcherCache(windows);
+  const fits = (windows: number): boolean => {
+    const matcherOf = matcherCache(finestSlots(windows));
+    for (let row = 0; row < dOut; row++) {
+      for (const { from, columns, chunks } of blocks) {
+        if (!placeAll(matcherOf(chunks), mask, row * dIn + from, columns)) return false;
       }
     }
-  }
+    return true;
+  };
+  // All rows again for each count: what six windows with halves hold, seven without may not.
+  let windows = 1;
+  while (windows < WINDOW && !fits(windows)) windows++;
   return windows;
 }
 

@@ -31,6 +31,11 @@ const PASS_TOKENS = 4;
 /** Up to 8 vectors of 4-bit codes fit an i16 lane: 8 x 2 x 8 x 255 = 32640. 8-bit codes (63) fit once: 32130. */
 const I16_VECTORS = 8;
 
+/** Byte order that puts the lower (higher) four i16 lanes of one vector beside those of another: i16x8 unpack. */
+const WIDEN = [0, 8].map((first) =>
+  [0, 1, 2, 3].flatMap((lane) => [0, 16].flatMap((v) => [0, 1].map((byte) => v + first + 2 * lane + byte))).join(", ")
+);
+
 /** @param argument the format's name for `formatArgument` */
 const signature = (argument: string): string =>
   `w: usize, xa: usize, xb: usize, xs: usize, y: usize, yStride: i32, groups: i32, chunks: i32, ${argument}: i32, accumulate: i32, consts: usize`;
@@ -106,6 +111,31 @@ class Pass {
     if (!this.narrow || this.pending === 0) return "";
     this.pending = 0;
     return this.each(({ id }) => `      h${id} = i32x4.add(h${id}, i32x4.dot_i16x8_s(n${id}, ones));`);
+  }
+
+  /** Locals of products with 8 rows: 4-bit codes keep a sum for each token (m0 ..), 8-bit ones add pairs at once. */
+  beginHalves(): string {
+    if (this.bits === 4) return `      let ${this.tokens.map((t) => `m${t} = zero`).join(", ")};`;
+    return `      let m = zero, k = zero${this.groups.length === 1 ? ", v1 = zero, i1 = zero" : ""};`;
+  }
+
+  /**
+   * Adds sums over 8 rows, of `vectors` vectors, to the groups' own. With whole slots to come and lanes of 16 bits, each
+   * takes the place of a pair's sum there: no widening of its own.
+   */
+  addRows(vectors: number, wholeFollow: boolean): string {
+    const narrow = this.narrow && wholeFollow;
+    if (narrow) this.pending = vectors;
+    return this.each(({ u, t, id }) => {
+      if (narrow) return `      n${id} = i8x16.shuffle(m${t}, zero, ${WIDEN[u]});`;
+      return `      h${id} = i32x4.add(h${id}, i32x4.extend_${u === 0 ? "low" : "high"}_i16x8_s(m${t}));`;
+    });
+  }
+
+  /** Adds the sums over 8 rows m and k, which must not meet in 16 bits, of one token: row by row next to each other. */
+  addPairs(t: number): string {
+    const sum = (u: number) => `i32x4.dot_i16x8_s(i8x16.shuffle(m, k, ${WIDEN[u]}), ones)`;
+    return this.groups.map((u) => `      h${u}_${t} = i32x4.add(h${u}_${t}, ${sum(u)});`).join("\n");
   }
 
   /** Start of a pass over the activations. */
@@ -203,38 +233,78 @@ function densePass(bits: 4 | 8, pass: Pass): string {
   ]);
 }
 
-/** Decodes slot `k` of group `u`, taken in order, into locals v (codes) and i (indices). */
-function decodeSlot({ windows, bits }: WindowsFormat, groups: number, u: number, k: number): string {
+/** Decodes slot `k` of group `u`, taken in order from byte `from` of the chunk on, into locals v (codes) and i (indices). */
+function decodeSlot(bits: 4 | 8, at: { groups: number; from: number; count: number }, u: number, k: number): string {
+  const { groups, from, count } = at;
   const [v, i, b] = [`v${u}`, `i${u}`, `b${u}`];
-  if (bits === 4) {
-    return `${b} = v128.load(p, ${16 * (k * groups + u)}); ${v} = i8x16.relaxed_swizzle(codebook, v128.and(${b}, nibble)); ` +
-      `${i} = v128.and(i16x8.shr_u(${b}, 4), nibble);`;
-  }
-  const pair = (k >> 1) * 48 * groups + u * ((k | 1) < windows ? 48 : 32);
+  if (bits === 4) return decode4(`v128.load(p, ${from + 16 * (k * groups + u)})`, u);
+  const pair = from + (k >> 1) * 48 * groups + u * ((k | 1) < count ? 48 : 32);
   const values = `${v} = v128.load(p, ${pair + 16 + 16 * (k & 1)});`;
   // The even slot of a pair loads the indices of both.
   if (k % 2) return `${i} = v128.and(i16x8.shr_u(${b}, 4), nibble); ${values}`;
   return `${b} = v128.load(p, ${pair}); ${i} = v128.and(${b}, nibble); ${values}`;
 }
 
+const decode4 = (load: string, u: number): string =>
+  `b${u} = ${load}; v${u} = i8x16.relaxed_swizzle(codebook, v128.and(b${u}, nibble)); i${u} = v128.and(i16x8.shr_u(b${u}, 4), nibble);`;
+
+/** The activations of a slot's window for token `t`. */
+type LoadWindow = (t: number) => string;
+
+/** The halves of a chunk: a vector holds both groups' (of a single group half a vector), its products are the sums of 8 rows. */
+function halvesOfChunk(bits: 4 | 8, pass: Pass, halves: readonly LoadWindow[], whole: boolean): string {
+  const groups = pass.groups.length, size = 8 * groups;
+  const load = (vector: number) => `v128.load${groups === 1 ? "64_zero" : ""}(p, ${vector * size})`;
+  const dot = (from: string, u: number) =>
+    `i16x8.relaxed_dot_i8x16_i7x16_s(v${u}, i8x16.relaxed_swizzle(${from}, i${u}))`;
+  if (bits === 4) {
+    return lines([
+      ...halves.flatMap((window, k) => [
+        `      ${decode4(load(k), 0)}`,
+        ...pass.tokens.map((t) =>
+          `      m${t} = ${k ? `i16x8.add(m${t}, ` : ""}${dot(window(t), 0)}${k ? ")" : ""};`
+        ),
+      ]),
+      pass.addRows(halves.length, whole),
+    ]);
+  }
+  return lines(range(halves.length / 2).flatMap((pair) => [
+    `      b0 = ${load(3 * pair)}; i0 = v128.and(b0, nibble); i1 = v128.and(i16x8.shr_u(b0, 4), nibble);`,
+    `      v0 = ${load(3 * pair + 1)}; v1 = ${load(3 * pair + 2)};`,
+    ...pass.tokens.map((t) =>
+      `      m = ${dot(halves[2 * pair](t), 0)}; k = ${dot(halves[2 * pair + 1](t), 1)};\n` + pass.addPairs(t)
+    ),
+  ]));
+}
+
 function windowsPass(format: WindowsFormat, pass: Pass): string {
-  const { windows, bits } = format;
+  const { bits } = format;
   const { batch } = pass;
-  const slot = ({ view, window }: WindowSlot, k: number): string => {
+  const load = ({ view, window }: WindowSlot): LoadWindow => (t) =>
+    `v128.load(${view === "A" ? "x" : "z"}, ${(window * batch + t) * 16})`;
+  const slots = windowSlots(format);
+  const halves = slots.filter(({ entries }) => entries === 2).map(load);
+  const whole = slots.filter(({ entries }) => entries === 4).map(load);
+  const groups = pass.groups.length, from = halves.length * (bits === 4 ? 8 : 12) * groups;
+  const slot = (window: LoadWindow, k: number): string => {
     const decoded = pass.groups.map((u) => ({ u, codes: `v${u}`, activations: `i8x16.relaxed_swizzle(a, i${u})` }));
-    const load = (t: number) => `v128.load(${view === "A" ? "x" : "z"}, ${(window * batch + t) * 16})`;
-    return lines([pass.eachGroup((u) => decodeSlot(format, pass.groups.length, u, k)), pass.products(load, decoded)]);
+    return lines([
+      pass.eachGroup((u) => decodeSlot(bits, { groups, from, count: whole.length }, u, k)),
+      pass.products(window, decoded),
+    ]);
   };
   return lines([
     pass.begin((u) => `v${u} = zero, i${u} = zero`),
+    halves.length === 0 ? "" : pass.beginHalves(),
     "    for (let left = chunks; left > 0;) {",
     "      const n = min(left, blockChunks);",
     "      left -= n;",
     pass.header(),
     "      for (let c = n; c > 0; c--) {",
-    ...windowSlots(windows).map(slot),
+    halves.length === 0 ? "" : halvesOfChunk(bits, pass, halves, whole.length > 0),
+    ...whole.map(slot),
     pass.widen(),
-    pass.advance(windowsChunkBytes(windows, bits)),
+    pass.advance(windowsChunkBytes(format)),
     `      x += ${CHUNK * batch}; z += ${CHUNK * batch};`,
     "      }",
     pass.scaled(),
@@ -279,9 +349,9 @@ const tokenRuns = (batch: TileSize): number[][] => {
 
 function quantized(format: Exclude<LinearFormat, { kind: "f32" }>, batch: TileSize, accumulate: Accumulate): string {
   if (format.kind === "windows") {
-    const { windows, bits } = format;
+    const { bits } = format;
     const blocks = "(chunks + blockChunks - 1) / blockChunks";
-    const groupBytes = `${blocks} * ${HEADER_BYTES} + chunks * ${windowsChunkBytes(windows, bits)}`;
+    const groupBytes = `${blocks} * ${HEADER_BYTES} + chunks * ${windowsChunkBytes(format)}`;
     return kernel(batch, { argument: "blockChunks", groupBytes }, (groups) =>
       tokenRuns(batch).map((tokens) => windowsPass(format, new Pass(batch, tokens, groups, bits, accumulate))));
   }

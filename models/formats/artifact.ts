@@ -7,14 +7,14 @@ import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../../errors.ts";
-import { formatName } from "../../kernels/layout.ts";
+import { formatName, MAX_HALF_WINDOWS } from "../../kernels/layout.ts";
 import type { TokenizerFiles } from "../checkpoint.ts";
 import { alignUp, entryBytes } from "../pack_dense.ts";
 import type { PackedFile, PackedModel } from "../packed.ts";
 import { checkTokenizerJson } from "../tokenizer_check.ts";
 import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
-import { NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
+import { asStored, NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
 import { isVerified, rememberVerified } from "./verified.ts";
 
 export const HEADER_FILE = "oatmill.json";
@@ -199,7 +199,7 @@ const blockSizesSchema = z.object({
 
 // Only what the loader relies on is checked field by field; the rest is reported as it stands.
 const headerSchema = z.looseObject({
-  format: z.union([z.literal(1), z.literal(2)]),
+  format: z.union([z.literal(1), z.literal(2), z.literal(3)]),
   name: z.string(),
   spec: z.looseObject({
     vocabSize: z.int().positive(),
@@ -220,7 +220,11 @@ const headerSchema = z.looseObject({
         windows: z.int().min(1).max(15),
         bits: z.union([z.literal(4), z.literal(8)]),
         blockChunks: z.int().min(1).max(4),
-      }),
+        halves: z.literal(true).optional(),
+      }).refine(
+        ({ windows, halves }) => !halves || windows <= MAX_HALF_WINDOWS,
+        `halves with more than ${MAX_HALF_WINDOWS} windows`,
+      ),
     ]),
     shape: z.array(z.int().nonnegative()).min(1).max(2),
     offset: z.int().nonnegative(),
@@ -280,7 +284,7 @@ export async function openArtifact(dir: string): Promise<Artifact> {
     tensors: header.tensors,
     tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
     load: upgradedLoad(header, (destination) => loadWeights(dir, header, destination)),
-    file: header.format === NEWEST_FORMAT ? await verifiedFile(dir, header) : null,
+    file: asStored(header) ? await verifiedFile(dir, header) : null,
   };
 }
 

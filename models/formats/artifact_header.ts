@@ -44,7 +44,7 @@ export interface LayerReport {
 
 export interface ArtifactHeader {
   /** artifact_upgrade.ts tells how they differ; new artifacts have the last. */
-  readonly format: 1 | 2;
+  readonly format: 1 | 2 | 3;
   readonly oatmill: string;
   readonly created: string;
   readonly name: string;

@@ -22,7 +22,7 @@ async function load(dir: string): Promise<Map<string, Uint8Array>> {
 const invalid = (pattern: RegExp) => (e: unknown) =>
   e instanceof OatmillError && e.code === "invalid_artifact" && pattern.test(e.message);
 
-Deno.test("an artifact of format 1 loads as what it would be in format 2", async () => {
+Deno.test("an artifact of format 1 loads as what it would be in the newest", async () => {
   const parent = await Deno.makeTempDir();
   const dir = join(parent, "a");
   await writeArtifact(dir);
@@ -93,6 +93,11 @@ Deno.test("a damaged artifact is refused with the reason", async () => {
   const tokenizer = join(dir, "tokenizer.json");
   await Deno.writeTextFile(tokenizer, await Deno.readTextFile(tokenizer) + " ");
   await assert.rejects(openArtifact(dir), invalid(/tokenizer\.json.*damaged/));
+
+  const windows = { kind: "windows", windows: 7, bits: 8, blockChunks: 2, halves: true };
+  const halved = { ...header, tensors: [{ ...header.tensors[0], format: windows }] };
+  await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(halved));
+  await assert.rejects(openArtifact(dir), invalid(/tensors\.0\.format.*halves with more than 6 windows/));
 
   header.tensors[3].offset = 0;
   await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(header));

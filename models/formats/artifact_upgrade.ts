@@ -4,16 +4,20 @@ import { toPanels } from "../../kernels/panels.ts";
 import type { PackedModel } from "../packed.ts";
 import type { ArtifactHeader } from "./artifact_header.ts";
 
-export const NEWEST_FORMAT = 2;
+export const NEWEST_FORMAT = 3;
 
 type Load = PackedModel["load"];
 
 /**
- * `load` of an artifact in its header's format, as of the newest one. Format 1 stored groups one after the other, format 2
- * stores panels (kernels/layout.ts): the same bytes in another order.
+ * Do the weights lie as kernels read them? Format 1 stored groups one after the other, format 2 stores panels
+ * (kernels/layout.ts): the same bytes in another order. Format 3 may hold windows with halves, which readers of format 2
+ * would take for whole slots.
  */
-export function upgradedLoad({ format }: Pick<ArtifactHeader, "format">, load: Load): Load {
-  if (format === NEWEST_FORMAT) return load;
+export const asStored = ({ format }: Pick<ArtifactHeader, "format">): boolean => format > 1;
+
+/** `load` of an artifact in its header's format, as of the newest one. */
+export function upgradedLoad(header: Pick<ArtifactHeader, "format">, load: Load): Load {
+  if (asStored(header)) return load;
   return async (destination) => {
     const filled: (() => void)[] = [];
     await load((entry) => {
