@@ -2,10 +2,11 @@
 import { OatmillError } from "../errors.ts";
 import { isSparseOnly, MAX_RATE, patternGroups, type Recipe } from "../models/recipe.ts";
 import { LINEAR_NAMES, linearShapes, type ModelSpec } from "../models/spec.ts";
+import { checkStructuredRate } from "./structured/targets.ts";
 
 /**
  * Rate of the layers that are compressed, so that all block weights together have the recipe's: ρ / f, where f is their
- * share of the weights.
+ * share of the weights. Method `structured` counts its rate on all of them from the start.
  *
  * @returns ρ in [0, 0.95]
  * @throws {OatmillError} invalid_recipe when the model has no layer of a name, or the others cannot lose so much
@@ -22,6 +23,10 @@ export function sparseRate(spec: ModelSpec, { method, rate, dense, pattern }: Re
     );
   }
   if (method === "none" || rate === 0) return rate;
+  if (method === "structured") {
+    checkStructuredRate(spec, { rate, dense });
+    return rate;
+  }
   const groups = patternGroups(pattern);
   if (groups && isSparseOnly({ method })) return rate; // N:M says the rate of each layer: dense ones are on top of it
   const size = (some: readonly (typeof names)[number][]) =>

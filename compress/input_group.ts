@@ -3,7 +3,7 @@ import type { Shape2 } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { compressLayer, type LayerContext, type LayerInput, type LayerResult } from "./layer.ts";
 import type { Linalg } from "./linalg/runtime.ts";
-import { METHODS } from "./methods/mod.ts";
+import { layerMethod } from "./methods/mod.ts";
 import { inputScale } from "./quantize.ts";
 import { unitMoments } from "./refine.ts";
 
@@ -43,6 +43,7 @@ async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext
   const { recipe, blockChunks, replace } = job;
   const d = job.d ? new Float32Array(job.d) : new Float32Array(job.layers[0].shape[1]).fill(1);
   const H = job.H && new Float32Array(job.H);
+  const method = job.layers.every(({ plan }) => plan.budget === null) ? null : layerMethod(recipe);
   return {
     recipe,
     blockChunks,
@@ -50,9 +51,7 @@ async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext
     d,
     inputs: job.d && { d, H },
     scale: recipe.values === "f32" || !job.d ? null : inputScale(d),
-    method: recipe.method === "none" || job.layers.every(({ plan }) => plan.budget === null)
-      ? null
-      : await METHODS[recipe.method].prepare({ d, H }, { recipe, linalg }),
+    method: method ? await method.prepare({ d, H }, { recipe, linalg }) : null,
     moments: H && recipe.refine ? unitMoments(d, H) : null,
     linalg,
   };

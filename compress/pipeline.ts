@@ -45,13 +45,14 @@ import { inputGroupBytes, type InputGroupJob } from "./input_group.ts";
 import type { LayerResult } from "./layer.ts";
 import { type LayerPlan, planAtRate } from "./layer_plan.ts";
 import { LinalgPool } from "./linalg/pool.ts";
-import { METHODS } from "./methods/mod.ts";
+import { layerMethod } from "./methods/mod.ts";
 import { otherBytes } from "./other_bytes.ts";
 import { ProgressReporter } from "./progress.ts";
 import { inputScale } from "./quantize.ts";
 import { sampleSequences } from "./sampling.ts";
 import { type BlockStatistics, shared, toShared } from "./statistics.ts";
 import { StatisticsStore } from "./statistics_store.ts";
+import { BlockPruning } from "./structured/block_pruning.ts";
 import { chooseBlockChunks, denseValues, factorKind } from "./stored_parts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
 import { WorkSpace } from "./work_space.ts";
@@ -157,6 +158,8 @@ class Compression {
   readonly #layers: LayerReport[] = [];
   readonly #blockChunks: number;
   readonly #insight: InsightCollector;
+  /** With method `structured`, once the blocks' rates are known. */
+  #pruning: BlockPruning | null = null;
 
   constructor(readonly context: Context) {
     this.#insight = new InsightCollector(context.pool);
@@ -191,7 +194,7 @@ class Compression {
         oatmill: VERSION,
         created: new Date().toISOString(),
         name: options.name ?? basename(options.out),
-        spec: checkpoint.spec,
+        spec: this.#pruning?.spec ?? checkpoint.spec,
         recipe: recipe.budget ? { ...recipe, rate: meanRate(this.#layers) } : recipe,
         source: {
           file: basename(checkpoint.path),
@@ -323,6 +326,9 @@ class Compression {
       return await this.#measure(texts, residuals);
     }
     const shapes = linearShapes(spec), rates = await this.#rates(residuals.calibration);
+    if (recipe.method === "structured" && recipe.rate > 0) {
+      this.#pruning = new BlockPruning(spec, { ...recipe, rates, pool: this.context.pool });
+    }
     const options = { recipe, blockChunks: this.#blockChunks };
     const of = (block: number): BlockPlan =>
       Object.fromEntries(
@@ -448,13 +454,19 @@ class Compression {
     );
     if (!known) progress.report("calibrate", index + 1, checkpoint.spec.blocks);
     await progress.time("compress", () => this.#insight.addBlock(weights, statistics));
+    const stored = this.#pruning && statistics
+      ? await progress.time("compress", () => this.#pruning!.prune(weights, statistics))
+      : { weights, statistics };
     const results = await progress.time(
       "compress",
-      () => this.#layersOf(index, weights, { statistics, plan }),
+      () => this.#layersOf(index, stored.weights, { statistics: stored.statistics, plan }),
     );
-    await progress.time("write", () => this.#writeBlock(index, weights, { statistics, results }));
+    await progress.time(
+      "write",
+      () => this.#writeBlock(index, stored.weights, { statistics: stored.statistics, results }),
+    );
     if (sequential && statistics) {
-      const { calibration } = residuals; // S + L stand in `weights` now
+      const { calibration } = residuals; // what is stored stands in `weights` now
       await progress.time(
         "calibrate",
         () => runBlockOver(calibration, weights, { checkpoint, pool, ...PLAIN }),
@@ -521,7 +533,7 @@ class Compression {
     for (const name of linearNames(checkpoint.spec)) {
       const { tensors, report, insight } = results.get(name)!;
       for (const t of tensors) await writer.add(`${prefix}.${name}.${t.part}`, t.format, t.shape, t.bytes);
-      this.#layers.push(report);
+      this.#layers.push(this.#pruning?.report(index, name, report) ?? report);
       this.#insight.addLayer(insight);
     }
   }
@@ -593,7 +605,7 @@ function inputGroups(
 
 /** Whether X'X is wanted: by the refit, or by the method itself. */
 const needsMoments = (recipe: Recipe): boolean =>
-  recipe.method !== "none" && (recipe.refine || METHODS[recipe.method].needs(recipe) === "moments");
+  recipe.method !== "none" && (recipe.refine || layerMethod(recipe)?.needs(recipe) === "moments");
 
 /** Share of the layers' parameters that were removed. */
 function meanRate(layers: readonly LayerReport[]): number {

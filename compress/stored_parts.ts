@@ -7,7 +7,7 @@ import type { StoredPart } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
 import { budgetBytes, DENSE_WINDOWS, type LayerBudget, layerBudget } from "./budget.ts";
-import { METHODS } from "./methods/mod.ts";
+import { layerMethod } from "./methods/mod.ts";
 
 /** Activation block in chunks: the largest of 4, 3, 2 that divides the model's widths, so that no block is cut short. */
 export function chooseBlockChunks(spec: ModelSpec): number {
@@ -34,15 +34,16 @@ export function tooLarge(
       LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
 }
 
-/** The budget of a layer, or null when it stays dense: with method `none`, with nothing to remove, or when too large. */
+/** The budget of a layer, or null when it stays dense: with methods that leave layers dense, with nothing to remove, or when too large. */
 export function sparseBudget(
   shape: Shape2,
   rate: number,
   { recipe, blockChunks }: { readonly recipe: PartsRecipe; readonly blockChunks: number },
 ): LayerBudget | null {
-  if (recipe.method === "none" || rate === 0) return null;
+  const method = layerMethod(recipe);
+  if (!method || rate === 0) return null;
   const budget = layerBudget(shape, rate, {
-    rankRatio: METHODS[recipe.method].rankRatio(recipe),
+    rankRatio: method.rankRatio(recipe),
     pattern: recipe.pattern,
   });
   const { windows, rank } = budget;
@@ -63,9 +64,9 @@ export function sparseFormat(
   return { kind: "windows", ...finestSlots(Math.max(1, windows)), bits, blockChunks };
 }
 
-/** A compressed model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
+/** A sparse model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
 export const denseValues = ({ values, method }: Pick<Recipe, "method" | "values">): Recipe["values"] =>
-  values === "int4" && method !== "none" ? "int8" : values;
+  values === "int4" && layerMethod({ method }) ? "int8" : values;
 
 const DENSE_KINDS = { f32: "f32", int8: "q8", int4: "q4" } as const;
 export const denseKind = (values: Recipe["values"]): "f32" | "q8" | "q4" => DENSE_KINDS[values];

@@ -12,6 +12,15 @@ import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
 import { type LayerInsightJob, runLayerInsight } from "./insight/layer_insight.ts";
 import type { LayerResult } from "./layer.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
+import {
+  choicesOfHeads,
+  keepInputs,
+  type KeepInputsJob,
+  type KeptInputs,
+  type LossesJob,
+  lossesOfChannels,
+} from "./structured/layer_jobs.ts";
+import type { ChannelLosses, HeadChoice } from "./structured/losses.ts";
 
 /** Packs the embedding or the head. */
 interface TableJob {
@@ -37,6 +46,9 @@ interface Jobs {
   probe: { job: ProbeJob; result: LayerProbe[] };
   divergence: { job: DivergenceJob; result: number[] };
   outliers: { job: OutliersJob; result: number };
+  channelLosses: { job: LossesJob & { readonly kind: "channelLosses" }; result: ChannelLosses };
+  headChoices: { job: LossesJob & { readonly kind: "headChoices" }; result: HeadChoice[] };
+  keepInputs: { job: KeepInputsJob; result: KeptInputs };
 }
 export type JobKind = keyof Jobs;
 export type JobOf<K extends JobKind> = Jobs[K]["job"];
@@ -72,6 +84,12 @@ async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
       return await runDivergence(job, linalg);
     case "outliers":
       return outlierRatio(job.layers, job.m);
+    case "channelLosses":
+      return lossesOfChannels(job);
+    case "headChoices":
+      return choicesOfHeads(job);
+    case "keepInputs":
+      return await keepInputs(job, linalg);
   }
 }
 

@@ -5,7 +5,16 @@
 import { z } from "@hono/zod-openapi";
 import { LINEAR_NAMES } from "./spec.ts";
 
-export const METHODS = ["none", "magnitude", "wanda", "sparsegpt", "svd", "oats", "oatmill"] as const;
+export const METHODS = [
+  "none",
+  "magnitude",
+  "wanda",
+  "sparsegpt",
+  "svd",
+  "oats",
+  "oatmill",
+  "structured",
+] as const;
 export const PATTERNS = ["unstructured", "windows", "2:4", "4:8", "8:16"] as const;
 export const SVD_WEIGHTINGS = ["none", "scales", "moments"] as const;
 export const VALUES = ["f32", "int8", "int4"] as const;
@@ -110,7 +119,9 @@ function impliedRate({ n, m }: Groups, { method, rate, rank_ratio }: Unchecked):
 }
 
 const fieldsSchema = z.strictObject({
-  method: z.enum(METHODS).default(DEFAULT_METHOD).describe("How weights become S + L"),
+  method: z.enum(METHODS).default(DEFAULT_METHOD).describe(
+    "How weights become S + L; structured: whole heads and FFN channels are removed, what is left stays dense",
+  ),
   rate: z.number().min(0).max(MAX_RATE).default(0.3).describe(
     "Share of the block weights' parameters removed (ρ); with a budget: what came out. N:M patterns say it themselves: 1 - N/M without a low-rank part",
   ),
@@ -182,10 +193,36 @@ function checkPattern(
   }
 }
 
+/** Fields that say how S and L are chosen: `structured` has neither. */
+const SPARSE_FIELDS = [
+  "rank_ratio",
+  "pattern",
+  "iterations",
+  "decomposition",
+  "svd_weighting",
+  "reselect",
+] as const;
+
+/** A value that would be ignored is a mistake; the default may stand, since stored recipes have every field. */
+function checkStructured(recipe: z.infer<typeof fieldsSchema>, context: z.RefinementCtx): void {
+  if (recipe.method !== "structured") return;
+  const refuse = (path: string, message: string) =>
+    context.addIssue({ code: "custom", path: [path], message });
+  for (const field of SPARSE_FIELDS) {
+    if (recipe[field] !== fieldsSchema.shape[field].parse(undefined)) {
+      refuse(field, "Means nothing with method structured, which removes whole heads and channels");
+    }
+  }
+  if (recipe.budget) refuse("budget", "Method structured removes a rate, it has no budget");
+  else if (recipe.allocation.kind === "measured") {
+    refuse("allocation", "Losses are measured for S + L: with method structured use uniform or owl");
+  }
+}
+
 /** Unknown fields are refused; defaults are filled in. */
 export const recipeSchema = z.preprocess(
   withDefaults,
-  fieldsSchema.superRefine(checkBudget).superRefine(checkPattern),
+  fieldsSchema.superRefine(checkStructured).superRefine(checkBudget).superRefine(checkPattern),
 );
 export type Recipe = z.output<typeof fieldsSchema>;
 export type RecipeInput = z.input<typeof fieldsSchema>;

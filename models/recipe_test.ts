@@ -57,3 +57,23 @@ Deno.test("recipeSchema refuses a rate that an N:M pattern contradicts, and N:M 
   assert.deepEqual(issue({ method: "svd", pattern: "8:16" })!.path, ["pattern"]);
   assert.equal(issue({ method: "oats", pattern: "4:8", rate: 0.4 }), undefined);
 });
+
+Deno.test("recipeSchema refuses what method structured would ignore, and takes a stored recipe again", () => {
+  const stored = recipeSchema.parse({ method: "structured", rate: 0.2, dense: ["o"], refine: false });
+  assert.deepEqual(recipeSchema.parse(stored), stored);
+  const ignored = [
+    { pattern: "unstructured" },
+    { pattern: "2:4" },
+    { rank_ratio: 0.1 },
+    { iterations: 3 },
+    { decomposition: "exact" },
+    { svd_weighting: "none" },
+    { reselect: 1 },
+    { allocation: "measured" },
+    { budget: { bytes: 1e6 } },
+  ];
+  for (const field of ignored) {
+    const { error } = recipeSchema.safeParse({ method: "structured", ...field });
+    assert.deepEqual(error?.issues[0].path, Object.keys(field));
+  }
+});

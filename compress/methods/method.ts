@@ -51,7 +51,7 @@ export interface PreparedMethod {
 }
 
 export interface CompressionMethod {
-  readonly name: Exclude<Recipe["method"], "none">;
+  readonly name: Exclude<Recipe["method"], "none" | "structured">;
   /** κ: the share of the kept parameters that its L takes. */
   rankRatio(recipe: Pick<Recipe, "rank_ratio">): number;
   needs(recipe: Recipe): Needs;

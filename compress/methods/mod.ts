@@ -1,3 +1,4 @@
+import type { Recipe } from "../../models/recipe.ts";
 import type { CompressionMethod } from "./method.ts";
 import { magnitude } from "./magnitude.ts";
 import { oats } from "./oats.ts";
@@ -6,7 +7,7 @@ import { sparsegpt } from "./sparsegpt.ts";
 import { svd } from "./svd.ts";
 import { wanda } from "./wanda.ts";
 
-/** Every method by its recipe name; `none` compresses nothing and has no entry. */
+/** Every method that compresses layers one by one, by its recipe name: not `none`, nor `structured`, which prunes blocks. */
 export const METHODS: Readonly<Record<CompressionMethod["name"], CompressionMethod>> = {
   magnitude,
   wanda,
@@ -15,3 +16,7 @@ export const METHODS: Readonly<Record<CompressionMethod["name"], CompressionMeth
   oats,
   oatmill,
 };
+
+/** The recipe's method for single layers; null when they stay as they are. */
+export const layerMethod = ({ method }: Pick<Recipe, "method">): CompressionMethod | null =>
+  method === "none" || method === "structured" ? null : METHODS[method];

@@ -1,0 +1,169 @@
+/**
+ * Structured pruning (`method: "structured"`): whole attention heads and FFN channels leave a block, whose matrices really
+ * shrink, so that dense kernels serve what is left. A block's loss in `o` and `down` says what goes (losses.ts); what is
+ * left is corrected by least squares (correct.ts).
+ */
+import type { Recipe } from "../../models/recipe.ts";
+import type { LayerReport } from "../../models/formats/artifact_header.ts";
+import { type BlockSizes, type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import type { BlockWeights } from "../forward/dense_forward.ts";
+import type { SharedTensor } from "../forward/block_job.ts";
+import type { LinalgPool } from "../linalg/pool.ts";
+import { type BlockStatistics, type InputStatistics, shared } from "../statistics.ts";
+import { chooseKept, type Kept } from "./choose.ts";
+import { blockParameters, withSizes } from "./sizes.ts";
+import { cappedRates, largestRate } from "./targets.ts";
+
+/** A block as it is stored: smaller, with the statistics of the inputs that are left. */
+export interface PrunedBlock {
+  readonly weights: BlockWeights;
+  readonly statistics: BlockStatistics;
+}
+
+/** Prunes a model's blocks, in order: what one could not remove exactly, the next ones do. */
+export class BlockPruning {
+  readonly #spec: ModelSpec;
+  readonly #dense: Recipe["dense"];
+  readonly #pool: LinalgPool;
+  readonly #rates: readonly number[];
+  readonly #sizes: BlockSizes[] = [];
+  /** By block: the share of their output that `o` and `down` lost. */
+  readonly #errors: Partial<Record<LinearName, number>>[] = [];
+  /** Weights that are still to be removed from the blocks so far. */
+  #due = 0;
+
+  /** @param options.rates of each block: share of its linear layers' weights */
+  constructor(
+    spec: ModelSpec,
+    { dense, rates, pool }: {
+      readonly dense: Recipe["dense"];
+      readonly rates: readonly number[];
+      readonly pool: LinalgPool;
+    },
+  ) {
+    this.#spec = spec;
+    this.#dense = dense;
+    this.#pool = pool;
+    this.#rates = cappedRates(rates, largestRate(spec, { dense }));
+  }
+
+  /** The model's spec with the sizes of the pruned blocks. */
+  get spec(): ModelSpec {
+    return { ...this.#spec, blockSizes: this.#sizes };
+  }
+
+  /**
+   * The next block. `o` and `down` of `weights` then have zeros for removed inputs and the corrected rest: they compute what
+   * the smaller block does.
+   */
+  async prune(weights: BlockWeights, statistics: BlockStatistics): Promise<PrunedBlock> {
+    const spec = this.#spec, all = blockParameters(spec);
+    this.#due += this.#rates[this.#sizes.length] * all;
+    const kept = await this.#choose(weights, statistics);
+    this.#due -= all - blockParameters(withSizes(spec, kept.sizes));
+    this.#sizes.push(kept.sizes);
+    const { headDim } = spec.attention;
+    const rows = {
+      heads: wide(kept.heads, headDim),
+      kvHeads: wide(kept.kvHeads, headDim),
+      channels: kept.channels,
+    };
+    const [o, down] = await Promise.all([
+      this.#keepInputs(weights.o, statistics.o, rows.heads),
+      this.#keepInputs(weights.down, statistics.down, rows.channels),
+    ]);
+    this.#errors.push({ o: o.error, down: down.error });
+    return {
+      weights: shrunken(weights, rows, { o: o.tensor, down: down.tensor }),
+      statistics: {
+        ...statistics,
+        o: chosenInputs(statistics.o, rows.heads),
+        down: chosenInputs(statistics.down, rows.channels),
+      },
+    };
+  }
+
+  /** A stored layer's report, with what pruning took from it. */
+  report(block: number, name: LinearName, report: LayerReport): LayerReport {
+    const [dOut, dIn] = linearShapes(this.#spec)[name]!, [rows, cols] = report.shape;
+    return {
+      ...report,
+      rate: 1 - rows * cols / (dOut * dIn),
+      error: report.error + (this.#errors[block][name] ?? 0),
+    };
+  }
+
+  async #choose(weights: BlockWeights, statistics: BlockStatistics): Promise<Kept> {
+    const spec = this.#spec, goal = { target: this.#due, dense: this.#dense };
+    const [channels, heads] = await Promise.all([
+      this.#pool.run<"channelLosses">({
+        kind: "channelLosses",
+        ...layerOf(weights.down, statistics.down),
+        spec,
+        goal,
+      }),
+      this.#pool.run<"headChoices">({ kind: "headChoices", ...layerOf(weights.o, statistics.o), spec, goal }),
+    ]);
+    return chooseKept(spec, { heads, channels }, goal);
+  }
+
+  /** Also puts what is left, among zeros, in the place of `weight`. */
+  async #keepInputs(weight: SharedTensor, statistics: InputStatistics, kept: readonly number[]) {
+    const layer = layerOf(weight, statistics), [dOut, dIn] = layer.shape;
+    if (kept.length === dIn) return { tensor: weight, error: 0 };
+    const { W, error } = await this.#pool.run<"keepInputs">({ kind: "keepInputs", ...layer, kept });
+    const data = shared(W.length);
+    data.set(W);
+    weight.data.fill(0);
+    for (let i = 0, at = 0; i < dOut; i++) {
+      for (const j of kept) weight.data[i * dIn + j] = W[at++];
+    }
+    return { tensor: { data, shape: [dOut, kept.length] }, error };
+  }
+}
+
+const layerOf = ({ data, shape }: SharedTensor, { d, H }: InputStatistics) => ({
+  W: data,
+  shape: [shape[0], shape[1]] as const,
+  d,
+  H,
+});
+
+/** Indices of all rows of these heads. */
+const wide = (heads: readonly number[], headDim: number): number[] =>
+  heads.flatMap((head) => Array.from({ length: headDim }, (_, i) => head * headDim + i));
+
+type KeptRows = Readonly<Record<"heads" | "kvHeads" | "channels", readonly number[]>>;
+/** What each layer's outputs are; those of `o` and `down` all stay. */
+const OUTPUTS: Readonly<Partial<Record<LinearName, keyof KeptRows>>> = {
+  q: "heads",
+  k: "kvHeads",
+  v: "kvHeads",
+  gate: "channels",
+  up: "channels",
+};
+
+/** The rows that stay, of weights and biases. */
+function shrunken(weights: BlockWeights, rows: KeptRows, replaced: BlockWeights): BlockWeights {
+  return Object.fromEntries(
+    Object.entries(weights).map(([name, weight]) => {
+      const outputs = OUTPUTS[name.replace(/\.bias$/, "") as LinearName];
+      return [name, replaced[name] ?? (outputs ? chosenRows(weight, rows[outputs]) : weight)];
+    }),
+  );
+}
+
+function chosenRows({ data, shape }: SharedTensor, rows: readonly number[]): SharedTensor {
+  const cols = shape[1] ?? 1, out = shared(rows.length * cols);
+  rows.forEach((row, i) => out.set(data.subarray(row * cols, (row + 1) * cols), i * cols));
+  return { data: out, shape: [rows.length, ...shape.slice(1)] };
+}
+
+function chosenInputs({ d, H }: InputStatistics, inputs: readonly number[]): InputStatistics {
+  const n = inputs.length, scales = shared(n), moments = H && shared(n * n);
+  inputs.forEach((i, a) => {
+    scales[a] = d[i];
+    if (H && moments) inputs.forEach((j, b) => moments[a * n + b] = H[i * d.length + j]);
+  });
+  return { d: scales, H: moments };
+}
