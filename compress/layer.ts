@@ -1,6 +1,6 @@
 /** Worker side: everything that happens to one linear layer, from its weights and statistics to packed tensors. */
-import type { Shape2 } from "../kernels/layout.ts";
-import { windowsNeeded } from "../kernels/packers.ts";
+import type { Shape2, WindowCount } from "../kernels/layout.ts";
+import { slotsNeeded } from "../kernels/packers.ts";
 import type { LayerReport } from "../models/formats/artifact_header.ts";
 import type { LayerInsight } from "../models/formats/insight_file.ts";
 import type { Recipe } from "../models/recipe.ts";
@@ -22,7 +22,7 @@ import {
 import { refine, type UnitMoments } from "./refine.ts";
 import { reselect } from "./reselect.ts";
 import { entryChoice } from "./select.ts";
-import { denseKind, denseValues, factorKind, sparseFormat, tooLarge } from "./stored_parts.ts";
+import { budgetSlots, denseKind, denseValues, factorKind, sparseFormat, tooLarge } from "./stored_parts.ts";
 
 /** One layer of an input group. */
 export interface LayerInput {
@@ -80,7 +80,7 @@ async function sparseLowRank(
   W: Matrix,
   { plan: { budget, values }, shape }: LayerInput,
   { recipe, blockChunks, method, moments, linalg }: LayerContext,
-): Promise<(SparseLowRank & { readonly windows: number | null }) | null> {
+): Promise<(SparseLowRank & { readonly slots: WindowCount | null }) | null> {
   if (!budget || !method) return null;
   const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
   const first = await method.compress({ W }, { budget, choice });
@@ -88,21 +88,23 @@ async function sparseLowRank(
     ? await reselect(W, first, { choice, kept: budget.kept, rounds: recipe.reselect, moments, linalg })
     : first;
   const { mask, U } = start;
-  const windows = values === "f32" ? null : budget.windows ?? windowsNeeded(mask, shape, blockChunks);
-  if (windows !== null && tooLarge(shape, { windows, rank: U.cols }, { values, blockChunks })) return null;
+  const slots = values === "f32"
+    ? null
+    : budgetSlots(budget.windows) ?? slotsNeeded(mask, shape, blockChunks);
+  if (slots && tooLarge(shape, { ...slots, rank: U.cols }, { values, blockChunks })) return null;
   const { S, V } = start;
   const parts = moments
     ? await refine(W, start, { mask, moments, nearly: recipe.reselect > 0, linalg })
     : { S, U, V };
-  return { ...parts, windows };
+  return { ...parts, slots };
 }
 
 function packParts(
-  { S, U, V, windows }: SparseLowRank & { readonly windows: number | null },
+  { S, U, V, slots }: SparseLowRank & { readonly slots: WindowCount | null },
   plan: LayerPlan,
   { blockChunks, scale }: LayerContext,
 ): PackedTensor[] {
-  const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(plan, windows, blockChunks))];
+  const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(plan, slots, blockChunks))];
   if (U.cols === 0) return tensors;
   const kind = factorKind(plan);
   const factors = balanceFactors(U, toPackedColumns(V, scale));

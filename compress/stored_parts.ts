@@ -2,7 +2,14 @@
  * Which packed tensors a compressed layer consists of, and their formats and shapes: decided by counts alone, before any
  * weight is looked at.
  */
-import { CHUNK, finestSlots, packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
+import {
+  CHUNK,
+  finestSlots,
+  packedBytes,
+  type Shape2,
+  type WeightFormat,
+  type WindowCount,
+} from "../kernels/layout.ts";
 import type { StoredPart } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
@@ -52,16 +59,20 @@ export function sparseBudget(
     : budget;
 }
 
-/** @param windows of each chunk; null only with f32 values */
+/** The slots of S for a budget's windows; an S without entries has one, empty. */
+export const budgetSlots = (windows: number | null): WindowCount | null =>
+  windows === null ? null : finestSlots(Math.max(1, windows));
+
+/** @param slots of each chunk; null only with f32 values */
 export function sparseFormat(
   { values }: Pick<Recipe, "values">,
-  windows: number | null,
+  slots: WindowCount | null,
   blockChunks: number,
 ): WeightFormat {
-  if (values === "f32" || windows === null) return { kind: "f32" };
+  if (values === "f32" || slots === null) return { kind: "f32" };
   const bits = values === "int4" ? 4 : 8;
-  if (windows >= DENSE_WINDOWS) return { kind: bits === 4 ? "q4" : "q8" };
-  return { kind: "windows", ...finestSlots(Math.max(1, windows)), bits, blockChunks };
+  if (slots.windows >= DENSE_WINDOWS) return { kind: bits === 4 ? "q4" : "q8" };
+  return { kind: "windows", ...slots, bits, blockChunks };
 }
 
 /** A sparse model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
@@ -95,7 +106,7 @@ export function storedParts(
   if (!budget) return [{ part: "w", format: { kind: denseKind(denseValues(recipe)) }, shape }];
   const [dOut, dIn] = shape;
   const rank = Math.min(budget.rank, dOut, dIn);
-  const format = sparseFormat(recipe, budget.windows, blockChunks);
+  const format = sparseFormat(recipe, budgetSlots(budget.windows), blockChunks);
   const parts: StoredPart[] = [{ part: "s", format, shape }];
   if (rank === 0) return parts;
   const factor: WeightFormat = { kind: factorKind(recipe) };

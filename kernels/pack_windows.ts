@@ -92,7 +92,7 @@ function writeCodes(
  * Packs the non-zero entries of S exactly where they are; scale per row and block.
  *
  * @param S `[dOut, dIn]`, 0 where dropped
- * @throws {RangeError} when a row's entries do not fit the windows (`windowsNeeded()` tells how many it takes)
+ * @throws {RangeError} when a row's entries do not fit the windows (`slotsNeeded()` tells which it takes)
  */
 export function packWindows(S: Float32Array, shape: Shape2, options: PackWindowsOptions): Uint8Array {
   checkedOptions(S.length, shape, options);

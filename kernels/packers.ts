@@ -5,4 +5,4 @@ export { packCoded, runColumnsOf } from "./pack_coded.ts";
 export { packF32, type PackOptions, packQ4, packQ8 } from "./pack_dense.ts";
 export { packWindows, type PackWindowsOptions } from "./pack_windows.ts";
 export { unpack } from "./unpack.ts";
-export { assignWindows, type WindowOptions, windowsNeeded } from "./window_matching.ts";
+export { assignWindows, slotsNeeded, type WindowOptions } from "./window_matching.ts";

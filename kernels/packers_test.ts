@@ -14,7 +14,7 @@ import {
   type WindowCount,
   windowSlots,
 } from "./layout.ts";
-import { assignWindows, packF32, packQ4, packQ8, packWindows, unpack, windowsNeeded } from "./packers.ts";
+import { assignWindows, packF32, packQ4, packQ8, packWindows, slotsNeeded, unpack } from "./packers.ts";
 import { fromPanels, groupSteps, toPanels } from "./panels.ts";
 import { blocksOf } from "./window_matching.ts";
 
@@ -229,9 +229,7 @@ Deno.test("assignWindows() keeps masks that packWindows() places, within capacit
     const mask = assignWindows(W.map(Math.abs), shape, format);
     const S = masked(W, mask);
     mask.forEach((kept, i) => assert.ok(!kept || W[i] !== 0));
-    if (format.halves || format.windows > MAX_HALF_WINDOWS) {
-      assert.ok(windowsNeeded(mask, shape, format.blockChunks) <= format.windows);
-    }
+    assert.ok(slotsNeeded(mask, shape, format.blockChunks).windows <= format.windows);
     for (let row = 0; row < shape[0]; row++) {
       for (const { from, columns, chunks } of blocksOf(shape[1], format.blockChunks)) {
         const at = row * shape[1] + from;
@@ -317,7 +315,7 @@ Deno.test("assignWindows() keeps more with halves than with whole slots, up to s
   assert.deepEqual(finestSlots(MAX_HALF_WINDOWS + 1), { windows: MAX_HALF_WINDOWS + 1 });
 });
 
-Deno.test("windowsNeeded() is the smallest count packWindows() takes, 16 for a dense row", () => {
+Deno.test("slotsNeeded() are the fewest slots packWindows() takes, 16 for a dense row", () => {
   fc.assert(
     fc.property(
       shapes,
@@ -326,22 +324,28 @@ Deno.test("windowsNeeded() is the smallest count packWindows() takes, 16 for a d
       fc.double({ min: 0, max: 1 }),
       (shape, seed, blockChunks, share) => {
         const S = numbers(shape[0] * shape[1], seed).map((v) => Math.abs(v) < share ? v : 0);
-        const windows = windowsNeeded(S, shape, blockChunks);
-        const fits = (count: number) => {
+        const needed = slotsNeeded(S, shape, blockChunks);
+        const fits = (slots: WindowCount) => {
           try {
-            return packWindows(S, shape, { ...finestSlots(count), bits: 4, blockChunks }).length > 0;
+            return packWindows(S, shape, { ...slots, bits: 4, blockChunks }).length > 0;
           } catch (error) {
             assert.ok(error instanceof RangeError);
             return false;
           }
         };
-        assert.ok(windows === WINDOW || fits(windows));
-        for (let fewer = 1; fewer < windows; fewer++) assert.ok(!fits(fewer));
+        assert.ok(needed.windows === WINDOW || fits(needed));
+        for (let windows = 1; windows < needed.windows; windows++) {
+          assert.ok(!fits({ windows }) && !fits(finestSlots(windows)));
+        }
       },
     ),
   );
-  assert.equal(windowsNeeded(new Float32Array(64).fill(1), [1, 64], 1), WINDOW);
-  assert.equal(windowsNeeded(new Float32Array(64), [1, 64], 1), 1);
+  assert.deepEqual(slotsNeeded(new Float32Array(64).fill(1), [1, 64], 1), { windows: WINDOW });
+  assert.deepEqual(slotsNeeded(new Float32Array(64), [1, 64], 1), { windows: 1 });
+  const first4Of16 = Float32Array.from({ length: 128 }, (_, c) => +(c % 16 < 4));
+  assert.deepEqual(slotsNeeded(first4Of16, [1, 128], 2), { windows: 4 });
+  const first2Of16 = first4Of16.map((_, c) => +(c % 16 < 2));
+  assert.deepEqual(slotsNeeded(first2Of16, [1, 128], 2), { windows: 2, halves: true });
 });
 
 Deno.test("packWindows() refuses entries that do not fit and blocks whose code sums would overflow", () => {

@@ -227,28 +227,32 @@ export function checkedOptions(length: number, shape: Shape2, options: WindowOpt
 }
 
 /**
- * Smallest number of windows a chunk whose {@linkcode finestSlots} hold every row of a mask as it is; 16 = none does, the
- * layer must be dense.
+ * The fewest slots that hold every row of a mask as it is, with halves or without (N of every 16 columns, N a multiple of
+ * 4, are whole slots of view A alone); 16 windows = none do, the layer must be dense.
  *
  * @param mask `[dOut, dIn]`, non-zero = kept (a mask or the weights themselves)
  */
-export function windowsNeeded(mask: Uint8Array | Float32Array, shape: Shape2, blockChunks: number): number {
+export function slotsNeeded(
+  mask: Uint8Array | Float32Array,
+  shape: Shape2,
+  blockChunks: number,
+): WindowCount {
   checkedOptions(mask.length, shape, { windows: 1, blockChunks });
-  const [dOut, dIn] = shape;
-  const blocks = blocksOf(dIn, blockChunks);
-  const fits = (windows: number): boolean => {
-    const matcherOf = matcherCache(finestSlots(windows));
-    for (let row = 0; row < dOut; row++) {
+  const blocks = blocksOf(shape[1], blockChunks);
+  const fits = (slots: WindowCount): boolean => {
+    const matcherOf = matcherCache(slots);
+    for (let row = 0; row < shape[0]; row++) {
       for (const { from, columns, chunks } of blocks) {
-        if (!placeAll(matcherOf(chunks), mask, row * dIn + from, columns)) return false;
+        if (!placeAll(matcherOf(chunks), mask, row * shape[1] + from, columns)) return false;
       }
     }
     return true;
   };
-  // All rows again for each count: what six windows with halves hold, seven without may not.
-  let windows = 1;
-  while (windows < WINDOW && !fits(windows)) windows++;
-  return windows;
+  for (let windows = 1; windows < WINDOW; windows++) {
+    const halved = finestSlots(windows);
+    for (const slots of halved.halves ? [{ windows }, halved] : [halved]) if (fits(slots)) return slots;
+  }
+  return { windows: WINDOW };
 }
 
 /** Places every non-zero entry of a row's block; false when they do not all fit. */

@@ -3,7 +3,7 @@ import type { FormatTimes } from "../../kernels/format_times.ts";
 import { formatName, type Shape2 } from "../../kernels/layout.ts";
 import type { WORKLOADS } from "../../models/recipe.ts";
 import type { LayerPlan } from "../layer_plan.ts";
-import { denseKind, factorKind, sparseFormat } from "../stored_parts.ts";
+import { budgetSlots, denseKind, factorKind, sparseFormat } from "../stored_parts.ts";
 
 export type Workload = (typeof WORKLOADS)[number];
 
@@ -39,7 +39,10 @@ function workMs(
 ): number {
   const ms = (weights: number, format: string) => weights * times[format][work] / 1e6 / threads;
   if (!budget) return ms(dOut * dIn, denseKind(values));
-  const sparse = ms(dOut * dIn, formatName(sparseFormat({ values }, budget.windows, blockChunks)));
+  const sparse = ms(
+    dOut * dIn,
+    formatName(sparseFormat({ values }, budgetSlots(budget.windows), blockChunks)),
+  );
   if (budget.rank === 0) return sparse;
   return sparse + ms(budget.rank * (dOut + dIn), factorKind({ values })) +
     (work === "decode" ? FACTORS * COLD_START_MS : 0);

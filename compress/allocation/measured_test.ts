@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { LINEAR_NAMES, linearShapes } from "../../models/spec.ts";
 import type { FormatTimes } from "../../kernels/format_times.ts";
+import { finestSlots, formatName } from "../../kernels/layout.ts";
 import { recipeSchema } from "../../models/recipe.ts";
 import { openCheckpoint } from "../../models/open.ts";
 import { packedBytes } from "../../kernels/layout.ts";
@@ -122,7 +123,15 @@ Deno.test("measuredPlans() meets a budget of milliseconds, and chooses by the wo
       [dense, { decode: dense === "q8" ? 1 : 0.5, batched: 1 }],
       ...Array.from(
         { length: 15 },
-        (_, i) => [`w${i + 1}${dense}`, { decode: dense === "q8" ? 1.1 : 0.9, batched: (i + 1) / 16 }],
+        (_, i) => {
+          const name = formatName({
+            kind: "windows",
+            ...finestSlots(i + 1),
+            bits: dense === "q8" ? 8 : 4,
+            blockChunks: 1,
+          });
+          return [name, { decode: dense === "q8" ? 1.1 : 0.9, batched: (i + 1) / 16 }];
+        },
       ),
     ]),
   );
