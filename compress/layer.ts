@@ -21,7 +21,7 @@ import {
 } from "./quantize.ts";
 import { refine, type UnitMoments } from "./refine.ts";
 import { reselect } from "./reselect.ts";
-import { entryChoice } from "./select.ts";
+import { entryChoice, rowChoice } from "./select.ts";
 import { budgetSlots, denseKind, denseValues, factorKind, sparseFormat, tooLarge } from "./stored_parts.ts";
 
 /** One layer of an input group. */
@@ -83,8 +83,13 @@ async function sparseLowRank(
 ): Promise<(SparseLowRank & { readonly slots: WindowCount | null }) | null> {
   if (!budget || !method) return null;
   const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
-  const first = await method.compress({ W }, { budget, choice });
-  const start = moments && recipe.reselect > 0
+  // The pattern's own choice can wait for the last rounds of reselect(): matching windows takes 0.1 s per million weights.
+  const again = moments !== null && recipe.reselect > 0;
+  const first = await method.compress({ W }, {
+    budget,
+    choice: again ? rowChoice(budget.kept, shape[1]) : choice,
+  });
+  const start = again
     ? await reselect(W, first, { choice, kept: budget.kept, rounds: recipe.reselect, moments, linalg })
     : first;
   const { mask, U } = start;

@@ -72,7 +72,7 @@ function windowChoice(windows: number, blockChunks: number): EntryChoice {
 }
 
 /** The best of every row; in a sweep the best of all rows in the range, its share of them, as SparseGPT does. */
-function rowChoice(kept: number, dIn: number): EntryChoice {
+export function rowChoice(kept: number, dIn: number): EntryChoice {
   if (kept >= dIn) return everywhere(1);
   return {
     rowWise: true,

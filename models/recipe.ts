@@ -84,7 +84,7 @@ const calibrationSchema = z.strictObject({
 const METHOD_DEFAULTS: Readonly<
   Partial<Record<(typeof METHODS)[number], Readonly<Record<string, unknown>>>>
 > = {
-  oatmill: { rank_ratio: 0.125, iterations: 12, reselect: 5, allocation: { kind: "measured" } },
+  oatmill: { rank_ratio: 0.125, iterations: 16, reselect: 4, allocation: { kind: "measured" } },
 };
 const DEFAULT_METHOD = "oatmill";
 
@@ -148,7 +148,7 @@ const fieldsSchema = z.strictObject({
   ),
   refine: z.boolean().default(true).describe("Refit L and the kept values of S on calibration data"),
   reselect: z.int().min(0).max(50).default(0).describe(
-    "Rounds in which S's entries are chosen anew with X'X (needs refine); 5 with method oatmill",
+    "Rounds in which S's entries are chosen anew with X'X (needs refine); 4 with method oatmill",
   ),
   calibration: calibrationSchema.prefault({}),
   evaluate: z.strictObject({

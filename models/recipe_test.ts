@@ -4,7 +4,7 @@ import { recipeSchema } from "./recipe.ts";
 Deno.test("recipeSchema fills every default", () => {
   const recipe = recipeSchema.parse({});
   assert.equal(recipe.method, "oatmill");
-  assert.deepEqual([recipe.rank_ratio, recipe.reselect], [0.125, 5]);
+  assert.deepEqual([recipe.rank_ratio, recipe.reselect], [0.125, 4]);
   const oats = recipeSchema.parse({ method: "oats" });
   assert.equal(oats.allocation.kind, "uniform");
   assert.equal(recipeSchema.parse({ allocation: {} }).allocation.kind, "measured");

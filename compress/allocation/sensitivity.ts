@@ -25,6 +25,8 @@ export const PARTS = {
 export type PartName = keyof typeof PARTS;
 const PART_NAMES = Object.keys(PARTS) as PartName[];
 
+/** Tokens of the sequence: twice as many cost SmolLM2 15 s more and rank its layers the same. */
+const MAX_TOKENS = 256;
 /** Hidden states of all replacements together: the sequence is cut where they would be more. */
 const MAX_VALUES = 1 << 26;
 /** Tokens over which divergences are taken, those that occur most: the rest have a few percent of the probability. */
@@ -58,7 +60,8 @@ export class Sensitivity {
     const { spec } = context.checkpoint;
     const slots = context.names.length + 1 + PART_NAMES.length * spec.blocks;
     this.#width = spec.hiddenSize;
-    this.#length = Math.max(2, Math.min(calibration.length, Math.floor(MAX_VALUES / (slots * this.#width))));
+    const most = Math.min(MAX_TOKENS, Math.floor(MAX_VALUES / (slots * this.#width)));
+    this.#length = Math.max(2, Math.min(calibration.length, most));
     this.#states = shared(slots * this.#length * this.#width);
     const first = firstSequences(calibration, 1, this.#width).values as Float32Array;
     for (let slot = 0; slot <= context.names.length; slot++) {
