@@ -15,6 +15,8 @@ Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest
     9,
   ]);
   assert.equal(merged.refine, true);
+  const rounded = recipeSchema.parse(mergeRecipe(file, { out: "x", refine: true, rounding: "feedback" }));
+  assert.equal(rounded.rounding, "feedback");
   const dense = (o: { dense?: ("q" | "o")[] }) =>
     recipeSchema.parse(mergeRecipe({ dense: ["v"] }, { out: "x", refine: true, ...o })).dense;
   assert.deepEqual([dense({}), dense({ dense: ["q", "o"] }), dense({ dense: [] })], [["v"], ["q", "o"], []]);

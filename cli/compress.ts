@@ -24,6 +24,7 @@ export interface CompressCommandOptions {
   readonly allocation?: (typeof ALLOCATIONS)[number];
   readonly pattern?: RecipeInput["pattern"];
   readonly values?: RecipeInput["values"];
+  readonly rounding?: RecipeInput["rounding"];
   readonly iterations?: number;
   readonly decomposition?: RecipeInput["decomposition"];
   readonly reselect?: number;
@@ -63,6 +64,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
       dense: o.dense,
       pattern: o.pattern,
       values: o.values,
+      rounding: o.rounding,
       iterations: o.iterations,
       decomposition: o.decomposition,
       reselect: o.reselect,

@@ -10,7 +10,16 @@ import { RIVALS } from "../bench/rivals.ts";
 import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
 import { KV_FORMATS } from "../kernels/kv_layout.ts";
 import type { Shape2 } from "../kernels/layout.ts";
-import { ALLOCATIONS, METHODS, PATTERNS, SVD_WEIGHTINGS, VALUES, WORKLOADS } from "../models/recipe.ts";
+import {
+  ALLOCATIONS,
+  DENSE_VALUES,
+  METHODS,
+  PATTERNS,
+  ROUNDINGS,
+  SVD_WEIGHTINGS,
+  VALUES,
+  WORKLOADS,
+} from "../models/recipe.ts";
 import { LINEAR_NAMES } from "../models/spec.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import type { EvalOptions } from "./eval.ts";
@@ -93,7 +102,8 @@ const noAutotune = () =>
     "the same kernels everywhere, instead of those that are faster on this machine",
   );
 const values = () =>
-  new Option("--values <kind>", "how the weights of a model that is no artifact are held").choices(VALUES)
+  new Option("--values <kind>", "how the weights of a model that is no artifact are held")
+    .choices(DENSE_VALUES)
     .default("f32");
 
 export function createProgram(): Command {
@@ -190,6 +200,7 @@ function addCompress(program: Command): void {
     )
     .addOption(new Option("--pattern <kind>", "where kept weights may stand").choices(PATTERNS))
     .addOption(new Option("--values <kind>", "how weights are stored").choices(VALUES))
+    .addOption(new Option("--rounding <kind>", "how weights become codes").choices(ROUNDINGS))
     .addOption(new Option("--iterations <n>", "steps of OATS and of fast SVD").argParser(integer(1)))
     .addOption(new Option("--decomposition <kind>", "low-rank step").choices(["fast", "exact"]))
     .addOption(
@@ -317,7 +328,7 @@ function addBench(program: Command): void {
         "--values <kind>",
         "how weights are held (default: f32 for a checkpoint, int8 for --synthetic)",
       )
-        .choices(VALUES),
+        .choices(DENSE_VALUES),
     )
     .addOption(kv())
     .addOption(

@@ -4,7 +4,8 @@ import type { Recipe } from "../models/recipe.ts";
 import { compressLayer, type LayerContext, type LayerInput, type LayerResult } from "./layer.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import { layerMethod } from "./methods/mod.ts";
-import { inputScale } from "./quantize.ts";
+import { inputScale, toPackedMoments } from "./quantize.ts";
+import { roundingMoments } from "./quantizers/rounding.ts";
 import { unitMoments } from "./refine.ts";
 
 export interface InputGroupJob {
@@ -12,7 +13,7 @@ export interface InputGroupJob {
   readonly layers: readonly LayerInput[];
   /** `[dIn]`; null with method `none`. */
   readonly d: Float32Array<SharedArrayBuffer> | null;
-  /** `[dIn, dIn]`, when the method or the refit needs it. */
+  /** `[dIn, dIn]`, when the method, the refit or the rounding needs it. */
   readonly H: Float32Array<SharedArrayBuffer> | null;
   readonly recipe: Recipe;
   readonly blockChunks: number;
@@ -44,15 +45,19 @@ async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext
   const d = job.d ? new Float32Array(job.d) : new Float32Array(job.layers[0].shape[1]).fill(1);
   const H = job.H && new Float32Array(job.H);
   const method = job.layers.every(({ plan }) => plan.budget === null) ? null : layerMethod(recipe);
+  const scale = recipe.values === "f32" || !job.d ? null : inputScale(d, recipe);
   return {
     recipe,
     blockChunks,
     replace,
     d,
     inputs: job.d && { d, H },
-    scale: recipe.values === "f32" || !job.d ? null : inputScale(d),
+    scale,
     method: method ? await method.prepare({ d, H }, { recipe, linalg }) : null,
     moments: H && recipe.refine ? unitMoments(d, H) : null,
+    roundingMoments: H && scale && recipe.rounding === "feedback"
+      ? await roundingMoments(toPackedMoments(H, scale), linalg)
+      : null,
     linalg,
   };
 }

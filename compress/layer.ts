@@ -6,23 +6,26 @@ import type { LayerInsight } from "../models/formats/insight_file.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { layerInsight } from "./insight/layer_insight.ts";
 import type { LayerPlan } from "./layer_plan.ts";
-import { type Matrix, matrix } from "./linalg/matrix.ts";
+import { type Matrix, matrix, subtract } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import type { PreparedMethod, SparseLowRank } from "./methods/method.ts";
 import {
   balanceFactors,
   fromPackedColumns,
   layerError,
-  packDenseMatrix,
   type PackedTensor,
-  packSparse,
+  packExact,
+  packRounded,
   reconstruct,
   toPackedColumns,
+  unpackMatrix,
 } from "./quantize.ts";
+import { GRIDS } from "./quantizers/grid.ts";
+import { type RoundingMoments, roundingMoments } from "./quantizers/rounding.ts";
 import { refine, type UnitMoments } from "./refine.ts";
 import { reselect } from "./reselect.ts";
 import { entryChoice, rowChoice } from "./select.ts";
-import { budgetSlots, denseKind, denseValues, factorKind, sparseFormat, tooLarge } from "./stored_parts.ts";
+import { budgetSlots, denseFormat, denseValues, sparseFormat, tooLarge } from "./stored_parts.ts";
 
 /** One layer of an input group. */
 export interface LayerInput {
@@ -54,6 +57,8 @@ export interface LayerContext {
   readonly method: PreparedMethod | null;
   /** For the refit; null without one. */
   readonly moments: UnitMoments | null;
+  /** For rounding with feedback, in packed columns; null rounds to nearest. */
+  readonly roundingMoments: RoundingMoments | null;
   readonly linalg: Linalg;
 }
 
@@ -65,7 +70,9 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
     const L = await linalg.multiply(parts.U, parts.V);
     for (let i = 0; i < L.data.length; i++) layer.W[i] = parts.S.data[i] + L.data[i];
   }
-  const tensors = parts ? packParts(parts, layer.plan, context) : packDenseLayer(W, layer.plan, context);
+  const tensors = parts
+    ? await packParts(W, parts, layer.plan, context)
+    : [await packDenseLayer(W, layer.plan, context)];
   const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
   const { inputs } = context;
   const insight = await layerInsight(
@@ -104,21 +111,54 @@ async function sparseLowRank(
   return { ...parts, slots };
 }
 
-function packParts(
+/** V first, then U on what V passes on, then S: each makes up for the rounding of those before it. */
+async function packParts(
+  W: Matrix,
   { S, U, V, slots }: SparseLowRank & { readonly slots: WindowCount | null },
   plan: LayerPlan,
-  { blockChunks, scale }: LayerContext,
-): PackedTensor[] {
-  const tensors = [packSparse(toPackedColumns(S, scale), sparseFormat(plan, slots, blockChunks))];
-  if (U.cols === 0) return tensors;
-  const kind = factorKind(plan);
-  const factors = balanceFactors(U, toPackedColumns(V, scale));
-  return [...tensors, packDenseMatrix(factors.V, "v", kind), packDenseMatrix(factors.U, "u", kind)];
+  context: LayerContext,
+): Promise<PackedTensor[]> {
+  const { blockChunks, scale, linalg } = context, { values } = plan;
+  const format = sparseFormat(plan, slots, blockChunks);
+  if (format.kind === "f32" || values === "f32") {
+    const factors = balanceFactors(U, V);
+    const parts = [packExact("s", S)];
+    return U.cols === 0 ? parts : [...parts, packExact("v", factors.V), packExact("u", factors.U)];
+  }
+  const packedS = toPackedColumns(S, scale), mask = Uint8Array.from(packedS.data, (x) => +(x !== 0));
+  const options = { grid: GRIDS[values], moments: context.roundingMoments, linalg, mask };
+  let target = toPackedColumns(W, scale);
+  if (U.cols === 0) return [await packRounded("s", packedS, format, { ...options, target })];
+  const factors = await packFactors(balanceFactors(U, toPackedColumns(V, scale)), context);
+  target = subtract(target, await linalg.multiply(unpackMatrix(factors.u), unpackMatrix(factors.v)));
+  return [await packRounded("s", packedS, format, { ...options, target }), factors.v, factors.u];
 }
 
-function packDenseLayer(W: Matrix, plan: LayerPlan, { recipe, scale }: LayerContext): PackedTensor[] {
+/** Both factors of L at int8. Columns of U are all but orthogonal after the refit, so rows of V can be rounded one by one. */
+async function packFactors(
+  { U, V }: Pick<SparseLowRank, "U" | "V">,
+  { roundingMoments: moments, linalg }: LayerContext,
+): Promise<{ readonly u: PackedTensor; readonly v: PackedTensor }> {
+  const options = { grid: GRIDS.int8, linalg }, format = { kind: "q8" } as const;
+  const v = await packRounded("v", V, format, { ...options, moments });
+  const passed = moments && await passedOn(unpackMatrix(v), moments, linalg);
+  return { v, u: await packRounded("u", U, format, { ...options, moments: passed }) };
+}
+
+/** Moments of V x. */
+async function passedOn(V: Matrix, { H }: RoundingMoments, linalg: Linalg): Promise<RoundingMoments> {
+  return await roundingMoments(
+    await linalg.multiply(await linalg.multiply(V, H), V, { transB: true }),
+    linalg,
+  );
+}
+
+async function packDenseLayer(W: Matrix, plan: LayerPlan, context: LayerContext): Promise<PackedTensor> {
+  const { recipe, scale, linalg, roundingMoments: moments } = context;
   const values = plan.budget ? denseValues(recipe) : plan.values; // a budget whose windows came out too large
-  return [packDenseMatrix(toPackedColumns(W, scale), "w", denseKind(values))];
+  const format = denseFormat(values);
+  if (values === "f32" || format.kind === "f32") return packExact("w", W);
+  return await packRounded("w", toPackedColumns(W, scale), format, { grid: GRIDS[values], moments, linalg });
 }
 
 function report(

@@ -2,7 +2,8 @@
 import { packedBytes, type Shape2 } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { budgetBytes, DENSE_WINDOWS, type LayerBudget } from "./budget.ts";
-import { denseKind, denseValues, sparseBudget } from "./stored_parts.ts";
+import { codeBits } from "./quantizers/grid.ts";
+import { denseFormat, denseValues, sparseBudget } from "./stored_parts.ts";
 
 export interface LayerPlan {
   /** Of S and L; null: the layer stays dense. */
@@ -32,8 +33,8 @@ export function planBytes(
   { budget, values }: LayerPlan,
   blockChunks: number,
 ): number {
-  if (!budget) return packedBytes({ kind: denseKind(values) }, shape);
+  if (!budget) return packedBytes(denseFormat(values), shape);
   const windows = budget.windows ?? Math.ceil(DENSE_WINDOWS * budget.kept / shape[1]);
   if (values === "f32") return 4 * planParameters(shape, { budget, values });
-  return budgetBytes(shape, { rank: budget.rank, windows }, { bits: values === "int4" ? 4 : 8, blockChunks });
+  return budgetBytes(shape, { rank: budget.rank, windows }, { bits: codeBits(values), blockChunks });
 }

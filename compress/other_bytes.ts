@@ -3,7 +3,7 @@ import { packedBytes } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
 import { inputWidths } from "./forward/block_graph.ts";
-import { denseKind, denseValues, factorKind } from "./stored_parts.ts";
+import { denseFormat, denseValues, factorKind } from "./stored_parts.ts";
 
 /** Bytes of a value in a vector (norm weights, biases, input scales). */
 const VECTOR_BYTES = 4;
@@ -15,7 +15,7 @@ export function otherBytes(spec: ModelSpec, recipe: Recipe): number {
   const scales = recipe.values === "f32" ? 0 : Object.values(inputWidths(spec)).reduce((a, b) => a + b, 0);
   const biases = spec.biases.reduce((sum, name) => sum + shapes[name]![0], 0);
   const dense = recipe.dense.reduce(
-    (sum, name) => sum + packedBytes({ kind: denseKind(denseValues(recipe)) }, shapes[name]!),
+    (sum, name) => sum + packedBytes(denseFormat(denseValues(recipe)), shapes[name]!),
     0,
   );
   return table * (spec.tiedEmbeddings ? 1 : 2) + VECTOR_BYTES * norm +

@@ -137,7 +137,7 @@ interface Context {
 
 /** The text a compression works on. */
 interface Texts {
-  /** Empty with method `none`. */
+  /** Empty when nothing asks for statistics. */
   readonly calibration: readonly Int32Array[];
   readonly heldOut: readonly Int32Array[];
   readonly heldOutName: string;
@@ -224,7 +224,7 @@ class Compression {
     const { calibration: wanted, evaluate } = recipe;
     const length = Math.min(wanted.length, checkpoint.spec.contextLength);
     const heldBack = evaluate.text === null ? Math.max(1, Math.floor(evaluate.tokens / length)) : 0;
-    const needed = recipe.method === "none" ? 0 : wanted.sequences;
+    const needed = needsCalibration(recipe) ? wanted.sequences : 0;
     const request = { sequences: needed + heldBack, length, seed: wanted.seed };
     const found = request.sequences === 0
       ? []
@@ -419,7 +419,7 @@ class Compression {
           })),
           d: statistics[group.input].d,
           H: statistics[group.input].H!,
-          rounding: recipe.budget !== null,
+          rounding: recipe.budget && recipe.rounding,
           rate: Math.min(PROBE_RATES.most, Math.max(PROBE_RATES.least, recipe.rate)),
         };
         const found = await pool.run<"probe">(job, inputGroupBytes(job));
@@ -548,7 +548,7 @@ class Compression {
     }
     if (statistics && recipe.values !== "f32") {
       for (const input of INPUT_NAMES) {
-        await this.#addVector(scaleName(index, input), inputScale(statistics[input].d));
+        await this.#addVector(scaleName(index, input), inputScale(statistics[input].d, recipe));
       }
     }
     for (const name of linearNames(checkpoint.spec)) {
@@ -624,9 +624,16 @@ function inputGroups(
     .sort((a, b) => work(b.names) - work(a.names));
 }
 
-/** Whether X'X is wanted: by the refit, or by the method itself. */
+/** Whether calibration is wanted at all: dense weights that are rounded to nearest need none. */
+const needsCalibration = (recipe: Recipe): boolean => recipe.method !== "none" || roundsWithFeedback(recipe);
+
+/** Whether X'X is wanted: by the rounding, the refit, or by the method itself. */
 const needsMoments = (recipe: Recipe): boolean =>
-  recipe.method !== "none" && (recipe.refine || layerMethod(recipe)?.needs(recipe) === "moments");
+  roundsWithFeedback(recipe) ||
+  (recipe.method !== "none" && (recipe.refine || layerMethod(recipe)?.needs(recipe) === "moments"));
+
+const roundsWithFeedback = ({ values, rounding }: Recipe): boolean =>
+  values !== "f32" && rounding === "feedback";
 
 /** Share of the layers' parameters that were removed. */
 function meanRate(layers: readonly LayerReport[]): number {

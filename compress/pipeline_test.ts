@@ -49,6 +49,7 @@ for (
       allocation: "uniform",
       calibration: { statistics: "sequential" },
     },
+    "none, int3, feedback": { method: "none", rate: 0, values: "int3", rounding: "feedback" },
     "wanda, int4": { method: "wanda", rate: 0.375, values: "int4", allocation: "uniform", refine: false },
   })
 ) {
@@ -75,7 +76,8 @@ for (
       for (const { name, inputError, scaled, windows } of insight!.layers) {
         assert.equal(inputError === null, !result.header.recipe.refine, name);
         assert.ok(scaled!.effectiveRank > 1 && scaled!.largest > 0, name);
-        assert.equal(windows === null, result.header.recipe.values === "f32", name);
+        const { values, method } = result.header.recipe;
+        assert.equal(windows === null, values === "f32" || method === "none", name);
       }
       assert.ok(result.seconds > 0 && result.peakRssBytes > 0 && result.phases.compress! > 0);
       for (const phase of ["sample", "calibrate", "compress", "evaluate"]) {

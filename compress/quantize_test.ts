@@ -6,20 +6,20 @@ import {
   fromPackedColumns,
   inputScale,
   layerError,
-  packDenseMatrix,
-  packSparse,
+  packRounded,
   reconstruct,
   toPackedColumns,
 } from "./quantize.ts";
+import { GRIDS } from "./quantizers/grid.ts";
 import { seededRandom } from "./random.ts";
 
 /** 7-bit codes of normal values: steps of ~4 / 63 standard deviations, squared and divided by 12. */
 const INT8_ERROR = 1e-3;
 
 Deno.test("inputScale() is d^-½ around 1; dead columns keep 1", () => {
-  const scale = inputScale(Float32Array.of(4, 0, 0.25, 1));
+  const scale = inputScale(Float32Array.of(4, 0, 0.25, 1), { rounding: "nearest" });
   assert.deepEqual([...scale], [0.5, 1, 2, 1]);
-  assert.deepEqual([...inputScale(new Float32Array(2))], [1, 1]);
+  assert.deepEqual([...inputScale(new Float32Array(2), { rounding: "feedback" })], [1, 1]);
 });
 
 Deno.test("balanceFactors() keeps the product and evens the sizes", async () => {
@@ -44,14 +44,15 @@ Deno.test("reconstruct() of packed parts in the scaled domain is S + L up to rou
     S.data[i] = 3 * random.normal();
     W.data[i] += S.data[i];
   }
-  const scale = inputScale(d);
+  const scale = inputScale(d, { rounding: "nearest" });
+  const options = { grid: GRIDS.int8, moments: null, linalg };
   const windows = { kind: "windows", windows: 8, bits: 8, blockChunks: 2 } as const;
   for (const format of [windows, { kind: "q8" }] as const) {
     const balanced = balanceFactors(U, toPackedColumns(V, scale));
     const tensors = [
-      packSparse(toPackedColumns(S, scale), format),
-      packDenseMatrix(balanced.U, "u", "q8"),
-      packDenseMatrix(balanced.V, "v", "q8"),
+      await packRounded("s", toPackedColumns(S, scale), format, options),
+      await packRounded("u", balanced.U, { kind: "q8" }, options),
+      await packRounded("v", balanced.V, { kind: "q8" }, options),
     ];
     const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
     const error = layerError(W, R, d);

@@ -15,6 +15,7 @@ import type { Recipe } from "../models/recipe.ts";
 import { linearShapes, type ModelSpec } from "../models/spec.ts";
 import { budgetBytes, DENSE_WINDOWS, type LayerBudget, layerBudget } from "./budget.ts";
 import { layerMethod } from "./methods/mod.ts";
+import { codeBits } from "./quantizers/grid.ts";
 
 /** Activation block in chunks: the largest of 4, 3, 2 that divides the model's widths, so that no block is cut short. */
 export function chooseBlockChunks(spec: ModelSpec): number {
@@ -29,16 +30,18 @@ export function chooseBlockChunks(spec: ModelSpec): number {
  */
 const LARGEST_SHARE_OF_DENSE = 1.25;
 
+type DenseFormat = Extract<WeightFormat, { kind: "f32" | "q8" | "q4" }>;
+
 /** Whether S and L of this many windows and this rank are packed at all (not asked with f32 values: exact comparisons). */
 export function tooLarge(
   shape: Shape2,
   { windows, rank }: { readonly windows: number; readonly rank: number },
   { values, blockChunks }: { readonly values: Recipe["values"]; readonly blockChunks: number },
 ): boolean {
-  const bits = values === "int4" ? 4 : 8;
-  return values !== "f32" &&
-    budgetBytes(shape, { rank, windows }, { bits, blockChunks }) >
-      LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
+  if (values === "f32") return false;
+  const bits = codeBits(values);
+  return budgetBytes(shape, { rank, windows }, { bits, blockChunks }) >
+    LARGEST_SHARE_OF_DENSE * packedBytes({ kind: "q8" }, shape);
 }
 
 /** The budget of a layer, or null when it stays dense: with methods that leave layers dense, with nothing to remove, or when too large. */
@@ -70,17 +73,18 @@ export function sparseFormat(
   blockChunks: number,
 ): WeightFormat {
   if (values === "f32" || slots === null) return { kind: "f32" };
-  const bits = values === "int4" ? 4 : 8;
+  const bits = codeBits(values);
   if (slots.windows >= DENSE_WINDOWS) return { kind: bits === 4 ? "q4" : "q8" };
   return { kind: "windows", ...slots, bits, blockChunks };
 }
 
-/** A sparse model's dense layers stay at int8 even when S has 4 bits: dense int4 would lose more than S + L. */
+/** A sparse model's dense layers stay at int8 even when S has fewer bits: they would lose more than S + L. */
 export const denseValues = ({ values, method }: Pick<Recipe, "method" | "values">): Recipe["values"] =>
-  values === "int4" && layerMethod({ method }) ? "int8" : values;
+  values !== "f32" && layerMethod({ method }) ? "int8" : values;
 
-const DENSE_KINDS = { f32: "f32", int8: "q8", int4: "q4" } as const;
-export const denseKind = (values: Recipe["values"]): "f32" | "q8" | "q4" => DENSE_KINDS[values];
+/** The smallest dense format that holds the values' codes. */
+export const denseFormat = (values: Recipe["values"]): DenseFormat =>
+  values === "f32" ? { kind: "f32" } : { kind: codeBits(values) === 4 ? "q4" : "q8" };
 
 /** U, V, the embedding and the head: int8 also where S has 4 bits. */
 export const factorKind = ({ values }: Pick<Recipe, "values">): "f32" | "q8" =>
@@ -103,7 +107,7 @@ export function storedParts(
   },
 ): StoredPart[] {
   const budget = sparseBudget(shape, rate, { recipe, blockChunks });
-  if (!budget) return [{ part: "w", format: { kind: denseKind(denseValues(recipe)) }, shape }];
+  if (!budget) return [{ part: "w", format: denseFormat(denseValues(recipe)), shape }];
   const [dOut, dIn] = shape;
   const rank = Math.min(budget.rank, dOut, dIn);
   const format = sparseFormat(recipe, budgetSlots(budget.windows), blockChunks);

@@ -23,6 +23,10 @@ Deno.test("storedParts() says before compression what it will store", async () =
     { rate: 0, values: "int4" },
     { method: "wanda", rate: 0.5 },
     { method: "none", values: "int4" },
+    { method: "none", values: "int5" },
+    { method: "none", values: "int2" },
+    { rate: 0.5, values: "int5" },
+    { rate: 0.9, values: "int3" },
   ];
   const seen = new Set<string>();
   for (const fields of recipes) {

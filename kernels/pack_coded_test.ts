@@ -9,7 +9,7 @@ import {
   runCount,
   unpack,
 } from "./packers.ts";
-import { Q4_MAX, Q4_MIN, Q8_MAX, type WeightFormat } from "./layout.ts";
+import { MAX_HALF_WINDOWS, Q4_MAX, Q4_MIN, Q8_MAX, type WeightFormat } from "./layout.ts";
 import { runColumnsOf } from "./pack_coded.ts";
 
 type CodedFormat = Exclude<WeightFormat, { kind: "f32" }>;
@@ -21,6 +21,13 @@ const formats = fc.oneof(
     windows: fc.integer({ min: 1, max: 15 }),
     bits: fc.constantFrom<4 | 8>(4, 8),
     blockChunks: fc.integer({ min: 1, max: 4 }),
+  }),
+  fc.record({
+    kind: fc.constant("windows" as const),
+    windows: fc.integer({ min: 1, max: MAX_HALF_WINDOWS }),
+    bits: fc.constantFrom<4 | 8>(4, 8),
+    blockChunks: fc.integer({ min: 1, max: 4 }),
+    halves: fc.constant(true as const),
   }),
 );
 

@@ -7,9 +7,10 @@ import { packF32, packQ4, packQ8 } from "../kernels/packers.ts";
 import type { Checkpoint, WeightRole } from "./checkpoint.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
+import type { DENSE_VALUES } from "./recipe.ts";
 import { blockSpec, linearShapes } from "./spec.ts";
 
-export type DenseValues = "f32" | "int8" | "int4";
+export type DenseValues = (typeof DENSE_VALUES)[number];
 
 const ALIGN = 64;
 /** 64-byte aligned, so that vector loads never cross a line at a tensor's start. */

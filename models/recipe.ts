@@ -17,7 +17,11 @@ export const METHODS = [
 ] as const;
 export const PATTERNS = ["unstructured", "windows", "2:4", "4:8", "8:16"] as const;
 export const SVD_WEIGHTINGS = ["none", "scales", "moments"] as const;
-export const VALUES = ["f32", "int8", "int4"] as const;
+/** int8 has 7 bits (kernels/layout.ts); int5 is stored in the bytes of int8, int3 and int2 in those of int4. */
+export const VALUES = ["f32", "int8", "int5", "int4", "int3", "int2"] as const;
+/** What a model that is no artifact can be held in. */
+export const DENSE_VALUES = ["f32", "int8", "int4"] as const;
+export const ROUNDINGS = ["nearest", "feedback"] as const;
 export const ALLOCATIONS = ["uniform", "owl", "measured"] as const;
 /** More cannot be asked for: what is left describes no model. */
 export const MAX_RATE = 0.95;
@@ -137,6 +141,9 @@ const fieldsSchema = z.strictObject({
   ),
   allocation: z.preprocess((v) => typeof v === "string" ? { kind: v } : v, allocationSchema).prefault({}),
   values: z.enum(VALUES).default("int8"),
+  rounding: z.enum(ROUNDINGS).default("nearest").describe(
+    "nearest: every weight alone; feedback: codes and scales that make up for one another on calibration data",
+  ),
   iterations: z.int().min(1).max(200).default(20).describe(
     "Alternating steps of OATS, steps of subspace iteration of fast svd; 12 with method oatmill",
   ),

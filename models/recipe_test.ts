@@ -31,6 +31,8 @@ Deno.test("recipeSchema refuses misspelt fields and values out of range", () => 
       },
       { dense: ["head"] },
       { dense: "q" },
+      { values: "int6" },
+      { rounding: "up" },
       { evaluate: { tokens: 1 } },
     ]
   ) {

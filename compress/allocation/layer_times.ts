@@ -3,7 +3,7 @@ import type { FormatTimes } from "../../kernels/format_times.ts";
 import { formatName, type Shape2 } from "../../kernels/layout.ts";
 import type { WORKLOADS } from "../../models/recipe.ts";
 import type { LayerPlan } from "../layer_plan.ts";
-import { budgetSlots, denseKind, factorKind, sparseFormat } from "../stored_parts.ts";
+import { budgetSlots, denseFormat, factorKind, sparseFormat } from "../stored_parts.ts";
 
 export type Workload = (typeof WORKLOADS)[number];
 
@@ -38,7 +38,7 @@ function workMs(
   { times, threads, blockChunks, work }: LayerTimesOptions & { readonly work: "decode" | "batched" },
 ): number {
   const ms = (weights: number, format: string) => weights * times[format][work] / 1e6 / threads;
-  if (!budget) return ms(dOut * dIn, denseKind(values));
+  if (!budget) return ms(dOut * dIn, formatName(denseFormat(values)));
   const sparse = ms(
     dOut * dIn,
     formatName(sparseFormat({ values }, budgetSlots(budget.windows), blockChunks)),

@@ -7,10 +7,10 @@ import { type Matrix, matrix } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { layerBudget } from "../budget.ts";
 import { oats } from "../methods/oats.ts";
-import { recipeSchema } from "../../models/recipe.ts";
-import { fromPackedColumns, inputScale, packDenseMatrix, reconstruct, toPackedColumns } from "../quantize.ts";
+import { type Recipe, recipeSchema } from "../../models/recipe.ts";
 import { unitMoments } from "../refine.ts";
 import { entryChoice } from "../select.ts";
+import { energyOn, type RoundingErrors, roundingProbe } from "./rounding_errors.ts";
 import type { Shape2 } from "../../kernels/layout.ts";
 
 /** Few alternations: the probe stands for an error of the right size and kind, not for the best S + L. */
@@ -37,8 +37,8 @@ export interface ProbeJob {
   readonly H: Float32Array<SharedArrayBuffer>;
   /** ρ of the quick S + L. */
   readonly rate: number;
-  /** Whether to look at the dense layer in 8 and 4 bits as well. */
-  readonly rounding: boolean;
+  /** How to round the dense layer to 8 and 4 bits; null: not asked for. */
+  readonly rounding: Recipe["rounding"] | null;
 }
 
 /** Errors are trace(E H E') / trace(W H W'). */
@@ -49,7 +49,7 @@ export interface LayerProbe {
   readonly kept: number;
   readonly lowRank: number;
   /** Of the dense layer in 8 and 4 bits; null when not asked for. */
-  readonly rounding: { readonly int8: number; readonly int4: number } | null;
+  readonly rounding: RoundingErrors | null;
   /**
    * Energy of what S would drop if it kept the share i / {@linkcode CURVE_POINTS} of every row, in parts of what the quick
    * one drops.
@@ -61,7 +61,8 @@ export async function probeLayers(job: ProbeJob, linalg: Linalg): Promise<LayerP
   const d = new Float32Array(job.d), H = new Float32Array(job.H);
   const recipe = recipeSchema.parse({ method: "oats", iterations: ITERATIONS });
   const method = await oats.prepare({ d, H: null }, { recipe, linalg });
-  const moments = unitMoments(d, H), scale = inputScale(d);
+  const moments = unitMoments(d, H);
+  const rounded = job.rounding && await roundingProbe({ d, H }, { rounding: job.rounding, linalg });
   const found: LayerProbe[] = [];
   for (const { W: values, shape, out } of job.layers) {
     const W = matrix(shape[0], shape[1], new Float32Array(values));
@@ -75,30 +76,15 @@ export async function probeLayers(job: ProbeJob, linalg: Linalg): Promise<LayerP
     const all = await energyOn(scaleColumns(W, d), moments.H, linalg);
     const errorOf = async (R: Matrix) =>
       all === 0 ? 0 : await energyOn(scaleColumns(subtract(W, R), d), moments.H, linalg) / all;
-    const quantised = async (kind: "q8" | "q4") =>
-      errorOf(
-        fromPackedColumns(
-          await reconstruct([packDenseMatrix(toPackedColumns(W, scale), "w", kind)], linalg),
-          scale,
-        ),
-      );
     found.push({
       error: await errorOf(matrix(W.rows, W.cols, new Float32Array(out))),
       kept: budget.kept / shape[1],
       lowRank: U.cols * (shape[0] + shape[1]) / (shape[0] * shape[1]),
-      rounding: job.rounding ? { int8: await quantised("q8"), int4: await quantised("q4") } : null,
+      rounding: rounded && await rounded(W),
       curve: droppedCurve(scaleColumns(subtract(W, L), d), budget.kept),
     });
   }
   return found;
-}
-
-/** trace(E H E') */
-async function energyOn(E: Matrix, H: Matrix, linalg: Linalg): Promise<number> {
-  const EH = await linalg.multiply(E, H);
-  let sum = 0;
-  for (let at = 0; at < E.data.length; at++) sum += E.data[at] * EH.data[at];
-  return sum;
 }
 
 /**

@@ -3,7 +3,8 @@ import { outlierRatio } from "../allocation/owl.ts";
 import { OUTLIER_MULTIPLES, SCALE_BINS } from "../../models/formats/insight_file.ts";
 import { matrix } from "../linalg/matrix.ts";
 import { LinalgRuntime } from "../linalg/runtime.ts";
-import { layerError, packSparse } from "../quantize.ts";
+import { layerError, packRounded } from "../quantize.ts";
+import { GRIDS } from "../quantizers/grid.ts";
 import { seededRandom } from "../random.ts";
 import { inputInsight } from "./inputs.ts";
 import { layerInsight, type MeasuredLayer } from "./layer_insight.ts";
@@ -53,9 +54,16 @@ Deno.test("what cannot be known is null; dead inputs and dead weights are no tro
 Deno.test("windows are counted where S has them", async () => {
   const S = matrix(1, 64), format = { kind: "windows", windows: 4, bits: 8, blockChunks: 1 } as const;
   S.data[3] = 1;
-  const { windows } = await layerInsight({ ...nothing, tensors: [packSparse(S, format)] }, linalg);
+  const options = { grid: GRIDS.int8, moments: null, linalg };
+  const { windows } = await layerInsight({
+    ...nothing,
+    tensors: [await packRounded("s", S, format, options)],
+  }, linalg);
   assert.deepEqual([windows!.places, windows!.filled], [16, 1]);
-  const dense = await layerInsight({ ...nothing, tensors: [packSparse(S, { kind: "q8" })] }, linalg);
+  const dense = await layerInsight({
+    ...nothing,
+    tensors: [await packRounded("s", S, { kind: "q8" }, options)],
+  }, linalg);
   assert.equal(dense.windows, null);
 });
 

@@ -6,7 +6,7 @@ import { GREEDY } from "../../engine/types.ts";
 import { openArtifact } from "../../models/formats/artifact.ts";
 import { openCheckpoint } from "../../models/open.ts";
 import { packDense } from "../../models/pack_dense.ts";
-import type { RecipeInput } from "../../models/recipe.ts";
+import { DENSE_VALUES, type RecipeInput } from "../../models/recipe.ts";
 import { blockSpecs, linearShapes, type ModelSpec } from "../../models/spec.ts";
 import { compress } from "../pipeline.ts";
 
@@ -62,7 +62,7 @@ for (
         assert.ok(Math.abs(lost / all - (1 - weightsOf(spec) / all)) < 1e-6, "reports add up to what went");
         assert.ok(header.layers.every((l) => l.kept === 1 && l.error >= 0 && l.error < 0.6));
         if (over.dense) assert.ok(spec.blockSizes!.every(({ heads }) => heads === 8));
-        const values = header.recipe.values;
+        const values = DENSE_VALUES.find((some) => some === header.recipe.values)!;
         const bytes = packDense(dense, { values }).tensors.reduce((n, t) => n + t.bytes, 0);
         assert.ok(artifact.header.bytes < 0.86 * bytes, `${artifact.header.bytes} of ${bytes}`);
         const { perplexity } = artifact.header;
