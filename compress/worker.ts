@@ -1,6 +1,7 @@
 /** The worker of linalg/pool.ts: what each kind of job does. Runs in a Web Worker only. */
 /// <reference lib="deno.worker" />
 import { packF32, packQ8 } from "../kernels/packers.ts";
+import { collectGarbage } from "../engine/collect_garbage.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import type { LayerInsight } from "../models/formats/insight_file.ts";
 import { type LayerProbe, type ProbeJob, probeLayers } from "./allocation/probe_job.ts";
@@ -55,6 +56,8 @@ export type JobOf<K extends JobKind> = Jobs[K]["job"];
 export type ResultOf<K extends JobKind> = Jobs[K]["result"];
 
 export interface JobRequest {
+  /** Whether much is to be given back behind it: an idle thread would collect nothing. */
+  readonly large: boolean;
   /** For matrix products. */
   readonly threads: number;
   readonly job: JobOf<JobKind>;
@@ -101,4 +104,5 @@ self.onmessage = async ({ data }: MessageEvent<JobRequest>) => {
     response = { error };
   }
   self.postMessage(response);
+  if (data.large) collectGarbage();
 };

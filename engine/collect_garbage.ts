@@ -9,12 +9,16 @@ import { runInNewContext } from "node:vm";
 
 let collect: (() => void) | null = null;
 
-/** Main thread. A full collection: some tens of milliseconds. */
+/** A full collection of the calling thread's heap: some tens of milliseconds. */
 export function collectGarbage(): void {
-  if (collect === null) {
-    setFlagsFromString("--expose-gc"); // for contexts made from now on
-    collect = runInNewContext("gc") as () => void;
-    setFlagsFromString("--no-expose-gc");
-  }
-  collect();
+  collect ??= exposed();
+  collect?.();
+}
+
+/** V8's own function; null when another thread takes the flag back at the same moment, which is tried again next time. */
+function exposed(): (() => void) | null {
+  setFlagsFromString("--expose-gc"); // for contexts made from now on, of all threads
+  const found = runInNewContext("globalThis.gc") as (() => void) | undefined;
+  setFlagsFromString("--no-expose-gc");
+  return found ?? null;
 }

@@ -56,8 +56,8 @@ export function blockJobBytes(
 ): number {
   const { hiddenSize, mlp, attention } = spec;
   const weights = Object.values(linearShapes(spec)).reduce((sum, [dOut, dIn]) => sum + dOut * dIn, 0);
-  // What stands between two operators at the widest places; scores of a query block.
-  const width = 6 * hiddenSize + 4 * mlp.intermediateSize + 2 * QUERY_BLOCK * attention.heads;
+  // What stands between two operators at the widest places, x' among it; scores of a query block.
+  const width = 6 * hiddenSize + 5 * mlp.intermediateSize + 2 * QUERY_BLOCK * attention.heads;
   // The sums, and the outputs of one chunk: panels of a triangle.
   const squares = Object.values(inputWidths(spec)).reduce((sum, n) => sum + 1.5 * n * n, 0);
   const moments = collect && momentSequences > 0 ? squares : 0;

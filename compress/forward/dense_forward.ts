@@ -2,6 +2,7 @@
  * The dense model over whole sequences, one block at a time, on the linear-algebra workers: where calibration
  * statistics and the dense perplexity come from. One block's weights are in memory, the residual stream where it has room.
  */
+import { collectGarbage } from "../../engine/collect_garbage.ts";
 import type { LinalgPool } from "../linalg/pool.ts";
 import type { Checkpoint, WeightRole } from "../../models/checkpoint.ts";
 import { type BlockStatistics, blockStatistics, shared, toShared } from "../statistics.ts";
@@ -19,6 +20,9 @@ export interface Residual {
   readonly length: number;
 }
 
+/** The copy that was read is given back at once: the next one would come on top. */
+const LARGE_TENSOR_BYTES = 2 ** 26;
+
 /** Reads block `index` into shared memory. */
 export async function readBlock(checkpoint: Checkpoint, index: number): Promise<BlockWeights> {
   const role = (name: string) => `block.${index}.${name}` as WeightRole;
@@ -26,6 +30,7 @@ export async function readBlock(checkpoint: Checkpoint, index: number): Promise<
   for (const [name, shape] of Object.entries(blockWeights(checkpoint.spec, (n) => checkpoint.has(role(n))))) {
     const { data } = await checkpoint.read(role(name));
     weights[name] = { data: toShared(data), shape };
+    if (data.byteLength >= LARGE_TENSOR_BYTES) collectGarbage();
   }
   return weights;
 }

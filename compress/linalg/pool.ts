@@ -15,6 +15,9 @@ interface Pending {
 /** Memory for jobs when nothing is said: half of the 8 GiB in which a 7B model shall compress. */
 const JOB_BYTES = 4 * 2 ** 30;
 
+/** A collection behind such a job takes a thousandth of its time. */
+const LARGE_JOB_BYTES = 2 ** 28;
+
 export class LinalgPool {
   readonly #workers: { readonly worker: Worker; current: Pending | null }[] = [];
   readonly #queue: Pending[] = [];
@@ -69,7 +72,8 @@ export class LinalgPool {
       if (!next) return;
       slot.current = next;
       const threads = Math.floor(this.threads / this.concurrent(next.bytes));
-      slot.worker.postMessage({ job: next.job, threads } satisfies JobRequest);
+      const large = next.bytes >= LARGE_JOB_BYTES;
+      slot.worker.postMessage({ job: next.job, threads, large } satisfies JobRequest);
     }
   }
 
