@@ -45,7 +45,7 @@ export async function scoreWindows(
 
 function lanesFor(windows: readonly TextWindow[]): number {
   const rows = windows.reduce((n, w) => n + leastRows(w), 0) / windows.length;
-  return Math.min(MOST_IN_FLIGHT, 1 + Math.ceil(ROWS_IN_FLIGHT / rows));
+  return Math.min(MOST_IN_FLIGHT, Math.max(2, Math.round(1 + ROWS_IN_FLIGHT / rows)));
 }
 
 /** Rows that no cache saves. */

@@ -35,7 +35,7 @@ Deno.test("scoreWindows() keeps two steps of the engine full, and does not flood
     await scoreWindows(slow, Array(100).fill({ ids: Array(length).fill(0), from }));
     return peak;
   };
-  assert.deepEqual([await most(2049), await most(513), await most(65), await most(2)], [2, 2, 9, 32]);
+  assert.deepEqual([await most(2049), await most(512), await most(65), await most(2)], [2, 2, 9, 32]);
   assert.equal(await most(65, 40), 17, "32 of the 64 rows may be cached");
 });
 
