@@ -7,7 +7,7 @@ import type { OpenModelOptions } from "../engine/open_model.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import { OatmillError } from "../errors.ts";
 import { isArtifact } from "../models/formats/artifact.ts";
-import { SOURCE_NOTE } from "./compress.ts";
+import { SOURCE_NOTE } from "./source_note.ts";
 import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 

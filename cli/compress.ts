@@ -6,9 +6,7 @@ import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { ALLOCATIONS, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearName } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
-
-/** Beside an artifact made here: where its source lies, for `bench engine --peer`. Never handed out or read by a server. */
-export const SOURCE_NOTE = "source.txt";
+import { SOURCE_NOTE } from "./source_note.ts";
 
 export interface CompressCommandOptions {
   readonly out: string;

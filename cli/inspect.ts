@@ -1,72 +1,109 @@
-/** `inspect`: what a model is, without loading its weights; with --speed, which of its layers are fast here. */
+/**
+ * `inspect`: what a model is, without loading its weights; with --speed, which of its layers are fast here; with
+ * --insight, what its weights and inputs are like.
+ */
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { blockSpecs, linearShapes, type ModelSpec } from "../models/spec.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
 import { artifactSpeed, specSpeed, speedLines, type SpeedOptions } from "./inspect_speed.ts";
-import { megabytes, printResult, table } from "./output.ts";
+import {
+  artifactInsight,
+  checkpointInsight,
+  insightLines,
+  type InsightOptions,
+  layerTable,
+} from "./inspect_insight.ts";
+import { megabytes, printResult } from "./output.ts";
+import type { ReportInput } from "./report/report.ts";
 
-export interface InspectOptions extends SpeedOptions {
+export interface InspectOptions extends SpeedOptions, InsightOptions {
   readonly json?: boolean;
   readonly speed?: boolean;
+  /** HTML file to write. */
+  readonly report?: string;
   /** The shape of a real model instead of a model. */
   readonly synthetic?: SyntheticShape;
 }
 
 export async function inspect(path: string | undefined, options: InspectOptions): Promise<void> {
   if (path === undefined) return await inspectShape(options.synthetic!, options);
-  if (await isArtifact(path)) {
-    const { header } = await openArtifact(path);
-    const speed = options.speed ? await artifactSpeed(header, options) : null;
-    const { tensors, ...rest } = header;
-    const lines = () => [
-      ...specLines(header.name, header.spec),
-      `recipe       ${JSON.stringify(header.recipe)}`,
-      `size         ${megabytes(header.bytes)} in ${tensors.length} tensors (dense float16: ${
-        megabytes(header.denseBytes)
-      })`,
-      ...header.perplexity
-        ? [
-          `perplexity   ${header.perplexity.dense.toFixed(3)} dense, ${
-            header.perplexity.compressed.toFixed(3)
-          } compressed`,
-        ]
-        : [],
-      "",
-      ...table([
-        ["layer", "rate", "rank", "kept", "bits", "error"],
-        ...header.layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.error]),
-      ]),
-      ...speed ? ["", ...speedLines(speed)] : [],
-    ];
-    const result = { kind: "artifact", ...rest, tensors: tensors.length, ...speed && { speed } };
-    return printResult(result, { json: options.json, lines });
-  }
+  return await isArtifact(path)
+    ? await inspectArtifact(path, options)
+    : await inspectCheckpoint(path, options);
+}
+
+async function inspectArtifact(path: string, options: InspectOptions): Promise<void> {
+  const artifact = await openArtifact(path), { header } = artifact;
+  const speed = options.speed ? await artifactSpeed(header, options) : null;
+  const insight = await artifactInsight(artifact, options);
+  await writeReport({ name: header.name, spec: header.spec, header, insight }, options);
+  const lines = () => [
+    ...specLines(header.name, header.spec),
+    `recipe       ${JSON.stringify(header.recipe)}`,
+    `size         ${megabytes(header.bytes)} in ${header.tensors.length} tensors (dense float16: ${
+      megabytes(header.denseBytes)
+    })`,
+    ...header.perplexity
+      ? [
+        `perplexity   ${header.perplexity.dense.toFixed(3)} dense, ${
+          header.perplexity.compressed.toFixed(3)
+        } compressed`,
+      ]
+      : [],
+    "",
+    ...layerTable(header, insight),
+    ...insight ? ["", ...insightLines(insight)] : [],
+    ...speed ? ["", ...speedLines(speed)] : [],
+  ];
+  const { tensors, ...rest } = header;
+  const result = {
+    kind: "artifact",
+    ...rest,
+    tensors: tensors.length,
+    ...insight && { insight },
+    ...speed && { speed },
+  };
+  printResult(result, { json: options.json, lines });
+}
+
+async function inspectCheckpoint(path: string, options: InspectOptions): Promise<void> {
   const checkpoint = await openCheckpoint(path);
-  try {
-    const { spec, format, tensorBytes, tokenizerFiles } = checkpoint;
-    const speed = options.speed ? await specSpeed(spec, options) : null;
-    const result = {
-      kind: format,
-      path,
-      spec,
-      tensor_bytes: tensorBytes,
-      parameters: parameterCount(spec),
-      tokenizer: tokenizerFiles !== null,
-      chat_template: tokenizerFiles?.chatTemplate !== null && tokenizerFiles !== null,
-      ...speed && { speed },
-    };
-    const lines = () => [
-      ...specLines(path, spec),
-      `stored as    ${format}, ${megabytes(tensorBytes)}`,
-      `tokenizer    ${result.tokenizer ? "yes" : "no"}, chat template ${result.chat_template ? "yes" : "no"}`,
-      ...speed ? ["", ...speedLines(speed)] : [],
-    ];
-    printResult(result, { json: options.json, lines });
-  } finally {
-    checkpoint.close();
-  }
+  checkpoint.close();
+  const { spec, format, tensorBytes, tokenizerFiles } = checkpoint;
+  const speed = options.speed ? await specSpeed(spec, options) : null;
+  const insight = await checkpointInsight(path, options);
+  await writeReport({ name: path, spec, header: null, insight }, options);
+  const result = {
+    kind: format,
+    path,
+    spec,
+    tensor_bytes: tensorBytes,
+    parameters: parameterCount(spec),
+    tokenizer: tokenizerFiles !== null,
+    chat_template: tokenizerFiles?.chatTemplate !== null && tokenizerFiles !== null,
+    ...insight && { insight },
+    ...speed && { speed },
+  };
+  const lines = () => [
+    ...specLines(path, spec),
+    `stored as    ${format}, ${megabytes(tensorBytes)}`,
+    `tokenizer    ${result.tokenizer ? "yes" : "no"}, chat template ${result.chat_template ? "yes" : "no"}`,
+    ...insight ? ["", ...layerTable(null, insight), "", ...insightLines(insight)] : [],
+    ...speed ? ["", ...speedLines(speed)] : [],
+  ];
+  printResult(result, { json: options.json, lines });
+}
+
+/** Plots load a library of 10 MB: only where a report is wanted. */
+async function writeReport(
+  input: Omit<ReportInput, "parameters">,
+  { report }: Pick<InspectOptions, "report">,
+): Promise<void> {
+  if (report === undefined) return;
+  const { reportHtml } = await import("./report/report.ts");
+  await Deno.writeTextFile(report, await reportHtml({ ...input, parameters: parameterCount(input.spec) }));
 }
 
 async function inspectShape(shape: SyntheticShape, options: InspectOptions): Promise<void> {

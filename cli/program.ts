@@ -462,6 +462,9 @@ function addBench(program: Command): void {
     .action(async (options) => await (await import("./bench_kernels.ts")).benchKernelsCommand(options));
 }
 
+/** Options of `inspect` that say how to measure. */
+const INSIGHT_ONLY = ["source", "calibration", "sequences", "length", "seed"] as const;
+
 function addSmall(program: Command): void {
   program.command("chat")
     .description("Talk with a model in the terminal (a model without a chat template continues your text)")
@@ -484,10 +487,27 @@ function addSmall(program: Command): void {
     )
     .addOption(new Option("--rank-ratio <share>", "the same, with this low-rank part").argParser(share))
     .addOption(new Option("--values <kind>", "the same, with these values").choices(["int8", "int4"]))
+    .option("--insight", "measure outliers, spectra, errors and window occupancy of every layer")
+    .option(
+      "--source <model>",
+      "with --insight, an artifact: its dense model (default: where it was made from)",
+    )
+    .addOption(
+      new Option(
+        "--calibration <file>",
+        'with --insight: text, .jsonl or .json file, a folder of them, or "self"',
+      ),
+    )
+    .addOption(new Option("--sequences <n>", "with --insight: sequences (default: 16)").argParser(integer(1)))
+    .addOption(
+      new Option("--length <n>", "with --insight: tokens of each (default: 512)").argParser(integer(16)),
+    )
+    .addOption(new Option("--seed <n>", "with --insight: seed of the sequences").argParser(integer(0)))
+    .option("--report <file>", "write all of it with plots as one HTML file")
     .addOption(
       new Option("--synthetic <shape>", "the shape of a real model instead of a model").choices(
         SYNTHETIC_SHAPES,
-      ),
+      ).conflicts(["insight", "report"]),
     )
     .addOption(threads())
     .addOption(noAutotune())
@@ -496,6 +516,8 @@ function addSmall(program: Command): void {
       if ((model === undefined) === (options.synthetic === undefined)) {
         command.error("error: give either a model or --synthetic");
       }
+      const idle = options.insight ? undefined : INSIGHT_ONLY.find((name) => options[name] !== undefined);
+      if (idle) command.error(`error: --${idle} is for --insight`);
       await (await import("./inspect.ts")).inspect(model, options);
     });
   program.command("logits")

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import type { Command } from "commander";
+import { insightSchema } from "../models/formats/insight_file.ts";
+import { writeArtifact } from "../models/testing/artifact.ts";
 import { permissionsOf, ROOT } from "../tests/server_process.ts";
 import { createProgram } from "./program.ts";
 
@@ -82,6 +85,9 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["bench", "engine", "--synthetic", "tiny", "--against", "onnxruntime"], 1, /only encoders/],
     [["inspect", "nowhere"], 1, /nowhere/],
     [["inspect"], 2, /either a model or --synthetic/],
+    [["inspect", "models/default", "--sequences", "4"], 2, /--sequences is for --insight/],
+    [["inspect", "--synthetic", "tiny", "--insight"], 2, /cannot be used with .*--insight/],
+    [["inspect", "models/default", "--insight", "--calibration", "nowhere.txt"], 1, /nowhere\.txt/],
     [["eval", "models/default", "--text", "nowhere.txt"], 1, /nowhere\.txt/],
     [["eval", "models/default"], 2, /--text, --tasks or --images/],
     [["eval", "models/default", "--tasks", "../piqa", "--data", "cli"], 2, /names with commas/],
@@ -187,6 +193,28 @@ Deno.test("eval --json measures tasks, the harness's word perplexity and the div
     assert.match(refused.stderr, /Cannot classify the 1 images .*cannot be opened yet/);
   } finally {
     await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("inspect --insight measures an artifact beside its dense model, stores it, and reports", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const artifact = join(dir, "a"), text = join(dir, "t.txt"), report = join(dir, "r.html");
+    await writeArtifact(artifact);
+    await Deno.writeTextFile(text, "Once upon a time there was a little dog. ".repeat(20));
+    const before = JSON.parse((await oatmill("inspect", artifact, "--json")).stdout);
+    assert.equal(before.insight, undefined, "artifacts had none before");
+    const { code, stderr, stdout } = await oatmill(
+      ...["inspect", artifact, "--insight", "--source", "models/default", "--calibration", text],
+      ...["--sequences", "2", "--length", "32", "--threads", "2", "--report", report],
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /block\.5\.down/);
+    assert.match(await Deno.readTextFile(report), /<h2>Singular values<\/h2>/);
+    const { insight } = JSON.parse((await oatmill("inspect", artifact, "--json")).stdout);
+    assert.deepEqual(insightSchema.parse(insight).calibration, { text: "t.txt", sequences: 2, length: 32 });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
   }
 });
 

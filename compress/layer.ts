@@ -2,11 +2,10 @@
 import type { Shape2, WindowCount } from "../kernels/layout.ts";
 import { slotsNeeded } from "../kernels/packers.ts";
 import type { LayerReport } from "../models/formats/artifact_header.ts";
-import type { LayerInsight } from "../models/formats/insight_file.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { layerInsight } from "./insight/layer_insight.ts";
+import { layerInsight, type LayerMeasures } from "./insight/layer_insight.ts";
 import type { LayerPlan } from "./layer_plan.ts";
-import { type Matrix, matrix, subtract } from "./linalg/matrix.ts";
+import { type Matrix, matrix, scale, subtract, unitPower } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import type { PreparedMethod, SparseLowRank } from "./methods/method.ts";
 import {
@@ -39,7 +38,7 @@ export interface LayerInput {
 export interface LayerResult {
   readonly tensors: readonly PackedTensor[];
   readonly report: LayerReport;
-  readonly insight: LayerInsight;
+  readonly insight: LayerMeasures;
 }
 
 /** What the layers of one input share. */
@@ -82,8 +81,18 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
   return { tensors, report: report(layer, tensors, parts, layerError(W, R, d)), insight };
 }
 
-/** S, U and V, or null when the layer stays dense. */
+/** S, U and V, or null when the layer stays dense. Works on W in a unit of its own, so that no product overflows. */
 async function sparseLowRank(
+  W: Matrix,
+  layer: LayerInput,
+  context: LayerContext,
+): Promise<(SparseLowRank & { readonly slots: WindowCount | null }) | null> {
+  const power = unitPower(W.data);
+  const parts = await decompose(scale(W, power), layer, context);
+  return parts && { ...parts, S: scale(parts.S, 1 / power), V: scale(parts.V, 1 / power) };
+}
+
+async function decompose(
   W: Matrix,
   { plan: { budget, values }, shape }: LayerInput,
   { recipe, blockChunks, method, moments, linalg }: LayerContext,

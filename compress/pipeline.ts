@@ -39,6 +39,7 @@ import {
   type Residual,
   runBlockOver,
 } from "./forward/dense_forward.ts";
+import { checkStatistics, checkWeights } from "./finite.ts";
 import { sparseRate } from "./dense_layers.ts";
 import { InsightCollector } from "./insight/collector.ts";
 import { inputGroupBytes, type InputGroupJob } from "./input_group.ts";
@@ -90,6 +91,7 @@ export async function compress(options: CompressOptions): Promise<CompressResult
     if (checkpoint.tokenizerFiles) checkTokenizerJson(checkpoint.tokenizerFiles.tokenizer);
     const writer = await ArtifactWriter.create(options.out, { maxTensors: maxTensors(checkpoint.spec) });
     try {
+      await progress.time("read", () => checkWeights(checkpoint, () => progress.checkCancelled()));
       using space = WorkSpace.beside(options.out, options.workMemoryBytes);
       const run = new Compression({ options, recipe, progress, checkpoint, pool, writer, space });
       const header = await run.run();
@@ -358,7 +360,7 @@ class Compression {
       const weights = await progress.time("read", () => readBlock(checkpoint, i));
       const found = await progress.time(
         "calibrate",
-        () => this.#statistics(weights, own, { moments: true, write: true }),
+        () => this.#statistics(weights, own, { block: i, moments: true, write: true }),
       );
       progress.report("calibrate", i + 1, spec.blocks);
       if (!sequential) statistics.put(i, found!);
@@ -433,17 +435,18 @@ class Compression {
   async #statistics(
     weights: BlockWeights,
     { calibration, heldOut }: Residuals,
-    { moments, write }: { readonly moments: boolean; readonly write: boolean },
+    { block, moments, write }: { readonly block: number; readonly moments: boolean; readonly write: boolean },
   ): Promise<BlockStatistics | null> {
     const context = { checkpoint: this.context.checkpoint, pool: this.context.pool };
     await runBlockOver(heldOut, weights, { ...context, ...PLAIN });
-    return await runBlockOver(calibration, weights, {
+    const statistics = await runBlockOver(calibration, weights, {
       ...context,
       collect: true,
       momentSequences: moments ? this.#momentSequences(calibration) : 0,
       write,
       sink: moments,
     });
+    return checkStatistics(statistics, block);
   }
 
   /** Compresses and writes all blocks in order; with statistics at hand the next one begins while workers end the last. */
@@ -472,7 +475,7 @@ class Compression {
     const weights = await progress.time("read", () => readBlock(checkpoint, index));
     const statistics = known ?? await progress.time(
       "calibrate",
-      () => this.#statistics(weights, residuals, { moments: needsMoments(recipe), write }),
+      () => this.#statistics(weights, residuals, { block: index, moments: needsMoments(recipe), write }),
     );
     if (!known) progress.report("calibrate", index + 1, checkpoint.spec.blocks);
     await progress.time("compress", () => this.#insight.addBlock(weights, statistics));

@@ -213,3 +213,47 @@ Deno.test("compress() refuses bad recipes, bad sources and existing folders", ()
     await assert.rejects(compress({ source: SOURCE, out, recipe: {} }), hasCode("conflict"));
     assert.deepEqual(left(dir), ["out"]);
   }));
+
+/** A copy of the bundled model (bf16) with every value of one tensor replaced. */
+async function damagedModel(dir: string, tensor: string, bits: number): Promise<string> {
+  const source = join(dir, "source");
+  await Deno.mkdir(source);
+  for (const { name } of Deno.readDirSync(SOURCE)) {
+    await Deno.copyFile(join(SOURCE, name), join(source, name));
+  }
+  const path = join(source, "model.safetensors"), bytes = await Deno.readFile(path);
+  const view = new DataView(bytes.buffer), length = Number(view.getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  const [from, to] = header[tensor].data_offsets;
+  for (let at = 8 + length + from; at < 8 + length + to; at += 2) view.setUint16(at, bits, true);
+  await Deno.writeFile(path, bytes);
+  return source;
+}
+
+for (
+  const [what, tensor, bits, error, started] of [
+    ["weights before any work", "model.layers.5.mlp.down_proj.weight", 0x7fc0, {
+      code: "non_finite_weights",
+      message: /model\.layers\.5\.mlp\.down_proj\.weight/,
+    }, false],
+    ["activations by block and input", "model.layers.1.post_attention_layernorm.weight", 0x7149, { // 1e30
+      code: "non_finite_activations",
+      message: /block 1: column 0 of input "mlp" \(of gate, up\)/,
+    }, true],
+  ] as const
+) {
+  Deno.test(`compress() refuses non-finite ${what}`, () =>
+    inFolder(async (dir) => {
+      const text = join(dir, "text.txt"), phases = new Set<string>();
+      await Deno.writeTextFile(text, "Once upon a time there was a little girl. ".repeat(200));
+      const work = compress({
+        source: await damagedModel(dir, tensor, bits),
+        out: join(dir, "out"),
+        recipe: recipe({ method: "wanda", calibration: { text, sequences: 2 } }),
+        onProgress: (p) => void phases.add(p.phase),
+      });
+      await assert.rejects(work, error);
+      assert.equal(phases.has("sample"), started);
+      assert.deepEqual(left(dir).sort(), ["source", "text.txt"]);
+    }));
+}

@@ -4,7 +4,7 @@
  */
 import type { InputName } from "../models/spec.ts";
 import { INPUT_NAMES } from "./forward/block_graph.ts";
-import { type BlockStatistics, type InputStatistics, mirror, shared } from "./statistics.ts";
+import { type BlockStatistics, type InputStatistics, mirror, shared, toShared } from "./statistics.ts";
 import { openValues, type Place, type StoredValues, type WorkSpace } from "./work_space.ts";
 
 interface Entry {
@@ -12,6 +12,8 @@ interface Entry {
   readonly hasMoments: boolean;
   /** d and then H's triangle, row by row: `[dIn + dIn (dIn + 1) / 2]`; `[dIn]` without H. */
   readonly place: Place;
+  /** As it was put: no more than the hidden size. */
+  readonly rms: InputStatistics["rms"];
 }
 
 export class StatisticsStore {
@@ -34,22 +36,22 @@ export class StatisticsStore {
   getInput(block: number, input: InputName): InputStatistics {
     const entry = this.#entries.get(`${block}.${input}`);
     if (!entry) throw new RangeError(`No statistics of block ${block}, input ${input}`);
-    const { dIn, hasMoments, place } = entry;
+    const { dIn, hasMoments, place, rms } = entry;
     const d = shared(dIn), H = hasMoments ? shared(dIn * dIn) : null;
     using source = openValues(place);
     source.read(0, d);
     if (H) readTriangle(source, H, dIn);
-    return { d, H };
+    return { d, ...rms && { rms }, H };
   }
 
-  #putInput(key: string, { d, H }: InputStatistics): void {
+  #putInput(key: string, { d, rms, H }: InputStatistics): void {
     if (this.#entries.has(key)) throw new RangeError(`Statistics of "${key}" are there already`);
     const dIn = d.length;
     const place = this.space.place(`statistics.${key}`, dIn + (H ? dIn * (dIn + 1) / 2 : 0));
     using target = openValues(place);
     target.write(0, d);
     if (H) writeTriangle(target, H, dIn);
-    this.#entries.set(key, { dIn, hasMoments: H !== null, place });
+    this.#entries.set(key, { dIn, hasMoments: H !== null, place, rms: rms && toShared(rms) });
   }
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { OatmillError } from "../errors.ts";
 import { INPUT_NAMES } from "./forward/block_graph.ts";
-import { type BlockStatistics, shared } from "./statistics.ts";
+import { type BlockStatistics, shared, toShared } from "./statistics.ts";
 import { StatisticsStore } from "./statistics_store.ts";
 import { seededRandom } from "./random.ts";
 import { openValues, WorkSpace } from "./work_space.ts";
@@ -16,7 +16,7 @@ function statistics(dIn: number, seed: number, moments: boolean): BlockStatistic
       d[i] = random.normal();
       if (H) { for (let j = i; j < dIn; j++) H[i * dIn + j] = H[j * dIn + i] = random.normal(); }
     }
-    return { d, H };
+    return { d, ...moments && { rms: toShared(d.map((x) => x / 2)) }, H };
   };
   return Object.fromEntries(INPUT_NAMES.map((name) => [name, one()])) as unknown as BlockStatistics;
 }

@@ -3,14 +3,13 @@
 import { packF32, packQ8 } from "../kernels/packers.ts";
 import { collectGarbage } from "../engine/collect_garbage.ts";
 import type { Shape2 } from "../kernels/layout.ts";
-import type { LayerInsight } from "../models/formats/insight_file.ts";
 import { type LayerProbe, type ProbeJob, probeLayers } from "./allocation/probe_job.ts";
 import { outlierRatio, type ScoredLayer } from "./allocation/owl.ts";
 import { type BlockJob, type BlockSums, runBlock } from "./forward/block_job.ts";
 import { type DivergenceJob, runDivergence } from "./forward/divergence_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
 import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
-import { type LayerInsightJob, runLayerInsight } from "./insight/layer_insight.ts";
+import { type LayerInsightJob, type LayerMeasures, runLayerInsight } from "./insight/layer_insight.ts";
 import type { LayerResult } from "./layer.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 import {
@@ -42,7 +41,7 @@ interface Jobs {
   block: { job: BlockJob; result: BlockSums };
   head: { job: HeadJob; result: Float64Array<ArrayBuffer> };
   inputGroup: { job: InputGroupJob; result: LayerResult[] };
-  layerInsight: { job: LayerInsightJob; result: LayerInsight };
+  layerInsight: { job: LayerInsightJob; result: LayerMeasures };
   table: { job: TableJob; result: Uint8Array };
   probe: { job: ProbeJob; result: LayerProbe[] };
   divergence: { job: DivergenceJob; result: number[] };

@@ -6,42 +6,51 @@ import {
   newInsight,
   OUTLIER_MULTIPLES,
 } from "../../models/formats/insight_file.ts";
-import { LINEAR_INPUT, type LinearName } from "../../models/spec.ts";
+import { type InputName, LINEAR_INPUT, LINEAR_NAMES } from "../../models/spec.ts";
+import type { ScoredLayer } from "../allocation/owl.ts";
 import { INPUT_NAMES } from "../forward/block_graph.ts";
 import type { BlockWeights } from "../forward/dense_forward.ts";
 import type { LinalgPool } from "../linalg/pool.ts";
 import type { BlockStatistics } from "../statistics.ts";
 import { inputInsight } from "./inputs.ts";
+import type { LayerMeasures } from "./layer_insight.ts";
 
 export class InsightCollector {
   readonly #blocks: { outliers: number[] | null }[] = [];
   readonly #inputs: InputInsight[] = [];
   readonly #layers: LayerInsight[] = [];
+  /** Of the layers, by name. */
+  readonly #outliers = new Map<string, number[]>();
 
-  constructor(readonly pool: LinalgPool) {}
+  constructor(readonly pool: Pick<LinalgPool, "run">) {}
 
   /** The next block's dense weights and inputs, before its layers; they may change once this is done. */
   async addBlock(weights: BlockWeights | null, statistics: BlockStatistics | null): Promise<void> {
     const index = this.#blocks.length;
-    if (!statistics) {
-      this.#blocks.push({ outliers: null });
-      return;
-    }
-    for (const name of INPUT_NAMES) {
-      this.#inputs.push(inputInsight(`block.${index}.${name}`, statistics[name].d));
-    }
-    const layers = weights && Object.keys(weights).filter((name) => name in LINEAR_INPUT).map((name) => ({
-      W: weights[name].data,
-      d: statistics[LINEAR_INPUT[name as LinearName]].d,
-    }));
-    const outliers = layers && await Promise.all(
-      OUTLIER_MULTIPLES.map((m) => this.pool.run<"outliers">({ kind: "outliers", layers, m })),
+    this.#blocks.push({ outliers: null });
+    if (!statistics) return;
+    const rms = (input: InputName) => statistics[input].rms ?? statistics[input].d;
+    for (const name of INPUT_NAMES) this.#inputs.push(inputInsight(`block.${index}.${name}`, rms(name)));
+    if (!weights) return;
+    const scored = LINEAR_NAMES.flatMap((name) =>
+      weights[name] ? [{ name, W: weights[name].data, d: rms(LINEAR_INPUT[name]) }] : []
     );
-    this.#blocks.push({ outliers });
+    await Promise.all(scored.map(async (layer) => {
+      this.#outliers.set(`block.${index}.${layer.name}`, await this.#ratios([layer]));
+    }));
+    this.#blocks[index].outliers = await this.#ratios(scored);
   }
 
-  addLayer(layer: LayerInsight): void {
-    this.#layers.push(layer);
+  #ratios(layers: readonly ScoredLayer[]): Promise<number[]> {
+    const plain = layers.map(({ W, d }) => ({ W, d }));
+    return Promise.all(
+      OUTLIER_MULTIPLES.map((m) => this.pool.run<"outliers">({ kind: "outliers", layers: plain, m })),
+    );
+  }
+
+  /** A layer of the last block. */
+  addLayer(layer: LayerMeasures): void {
+    this.#layers.push({ ...layer, outliers: this.#outliers.get(layer.name) ?? null });
   }
 
   /** @param calibration what the statistics come from */

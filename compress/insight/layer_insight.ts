@@ -1,13 +1,14 @@
 /** Worker side: what is to be known of one linear layer. Each part only where what it needs is there. */
 import type { LayerInsight } from "../../models/formats/insight_file.ts";
-import { outlierRatio } from "../allocation/owl.ts";
-import { OUTLIER_MULTIPLES } from "../../models/formats/insight_file.ts";
 import type { Shape2 } from "../../kernels/layout.ts";
 import { type Matrix, matrix, scaleColumns, subtract } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { fromPackedColumns, type PackedTensor, reconstruct } from "../quantize.ts";
 import { windowOccupancy } from "./occupancy.ts";
 import { spectrumOf } from "./spectrum.ts";
+
+/** What one layer tells; collector.ts knows its outliers. */
+export type LayerMeasures = Omit<LayerInsight, "outliers">;
 
 export interface MeasuredLayer {
   readonly name: string;
@@ -25,13 +26,12 @@ export interface MeasuredLayer {
   readonly plain: boolean;
 }
 
-export async function layerInsight(layer: MeasuredLayer, linalg: Linalg): Promise<LayerInsight> {
+export async function layerInsight(layer: MeasuredLayer, linalg: Linalg): Promise<LayerMeasures> {
   const { name, W, R, tensors, d, H, plain } = layer;
   const rank = tensors.find((t) => t.part === "v")?.shape[0] ?? 0;
   const sparse = tensors.find((t) => t.part === "s");
   return {
     name,
-    outliers: W && d ? OUTLIER_MULTIPLES.map((m) => outlierRatio([{ W: W.data, d }], m)) : null,
     inputError: W && R && H ? await inputError(W, R, { H, linalg }) : null,
     scaled: W && d ? await spectrumOf(scaleColumns(W, d), rank, linalg) : null,
     plain: W && plain ? await spectrumOf(W, rank, linalg) : null,
@@ -72,14 +72,16 @@ export interface LayerInsightJob {
   readonly scale: Float32Array | null;
 }
 
-export async function runLayerInsight(job: LayerInsightJob, linalg: Linalg): Promise<LayerInsight> {
+export async function runLayerInsight(job: LayerInsightJob, linalg: Linalg): Promise<LayerMeasures> {
   const { name, shape, tensors, scale } = job;
   const plain = (values: Float32Array | null) => values && new Float32Array(values); // ONNX Runtime reads no shared memory
   const data = plain(job.W);
+  const [main] = tensors;
+  const same = main?.shape[0] === shape[0] && main?.shape[1] === shape[1]; // whole heads or channels may be gone
   return await layerInsight({
     name,
     W: data && matrix(shape[0], shape[1], data),
-    R: data && tensors.length > 0 ? fromPackedColumns(await reconstruct(tensors, linalg), scale) : null,
+    R: data && same ? fromPackedColumns(await reconstruct(tensors, linalg), scale) : null,
     tensors,
     d: plain(job.d),
     H: plain(job.H),

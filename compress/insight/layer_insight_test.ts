@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { outlierRatio } from "../allocation/owl.ts";
-import { OUTLIER_MULTIPLES, SCALE_BINS } from "../../models/formats/insight_file.ts";
+import { SCALE_BINS } from "../../models/formats/insight_file.ts";
 import { matrix } from "../linalg/matrix.ts";
 import { LinalgRuntime } from "../linalg/runtime.ts";
 import { layerError, packRounded } from "../quantize.ts";
@@ -17,19 +16,6 @@ function random(rows: number, cols: number, seed: number) {
   return matrix(rows, cols, Float32Array.from({ length: rows * cols }, normal));
 }
 
-Deno.test("outliers by hand: scores 1, 1, 1, 1, 16 have the mean 4, so one of five is above 3 times it", async () => {
-  const W = matrix(1, 5, Float32Array.of(1, -1, 0.5, 0.25, -2)), d = Float32Array.of(1, 1, 2, 4, 8);
-  assert.deepEqual((await layerInsight({ ...nothing, W, d }, linalg)).outliers, [0.2, 0, 0, 0]);
-});
-
-Deno.test("a layer's outliers are OWL's ratios at the four multiples", async () => {
-  const W = random(40, 30, 1), { normal } = seededRandom(2);
-  const d = Float32Array.from({ length: 30 }, () => Math.exp(2 * normal()));
-  const { outliers } = await layerInsight({ ...nothing, W, d }, linalg);
-  assert.deepEqual(outliers, OUTLIER_MULTIPLES.map((m) => outlierRatio([{ W: W.data, d }], m)));
-  assert.ok(outliers![0] > outliers![3] && outliers![3] > 0);
-});
-
 Deno.test("the error on inputs is the layer's error when inputs do not correlate, and not otherwise", async () => {
   const W = random(12, 8, 3), R = random(12, 8, 4), d = Float32Array.from({ length: 8 }, (_, i) => i / 4);
   const H = new Float32Array(64);
@@ -43,11 +29,11 @@ Deno.test("the error on inputs is the layer's error when inputs do not correlate
 });
 
 Deno.test("what cannot be known is null; dead inputs and dead weights are no trouble", async () => {
-  const empty = { outliers: null, inputError: null, scaled: null, plain: null, windows: null };
+  const empty = { inputError: null, scaled: null, plain: null, windows: null };
   assert.deepEqual(await layerInsight(nothing, linalg), { name: "q", ...empty });
   const W = matrix(4, 6), H = new Float32Array(36), d = new Float32Array(6);
   const dead = await layerInsight({ ...nothing, W, R: W, d, H, plain: true }, linalg);
-  assert.deepEqual([dead.outliers, dead.inputError], [[0, 0, 0, 0], 0]);
+  assert.equal(dead.inputError, 0);
   assert.equal(dead.scaled!.effectiveRank, 0);
 });
 

@@ -46,6 +46,13 @@ export function subtract(A: Matrix, B: Matrix): Matrix {
   return { rows: A.rows, cols: A.cols, data: out };
 }
 
+/** A times a number. */
+export function scale(A: Matrix, by: number): Matrix {
+  const out = new Float32Array(A.data.length), a = A.data;
+  for (let i = 0; i < out.length; i++) out[i] = a[i] * by;
+  return { rows: A.rows, cols: A.cols, data: out };
+}
+
 /** A diag(d) */
 export function scaleColumns(A: Matrix, d: ArrayLike<number>): Matrix {
   const { rows, cols, data } = A, out = new Float32Array(data.length);
@@ -71,4 +78,20 @@ export function energy(A: Matrix): number {
   let sum = 0;
   for (const v of A.data) sum += v * v;
   return sum;
+}
+
+/**
+ * The power of two that brings the largest magnitude to [1, 2): products of sums of squares then stay within f32 whatever
+ * unit the values had, and no value loses a bit. 1 when all are 0.
+ */
+export function unitPower(values: Float32Array): number {
+  let most = 0;
+  for (const x of values) most = Math.max(most, Math.abs(x));
+  return most > 0 ? 2 ** -Math.floor(Math.log2(most)) : 1;
+}
+
+/** Values whose largest magnitude lies in [1, 2), see {@linkcode unitPower}. */
+export function unitSized(values: Float32Array): Float32Array<ArrayBuffer> {
+  const power = unitPower(values);
+  return Float32Array.from(values, (x) => x * power);
 }

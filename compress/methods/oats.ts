@@ -4,7 +4,7 @@
  * W ~ (S + L) diag(1 / d).
  */
 import { type Factors, subspaceStep, truncatedSvd } from "../linalg/low_rank.ts";
-import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "../linalg/matrix.ts";
+import { type Matrix, matrix, reciprocals, scaleColumns, subtract, unitSized } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { RowThreshold } from "../row_threshold.ts";
@@ -27,8 +27,9 @@ export const oats: CompressionMethod = {
   name: "oats",
   rankRatio: (recipe) => recipe.rank_ratio,
   needs: () => "scales",
-  prepare: ({ d }, { recipe, linalg }) =>
-    Promise.resolve({
+  prepare(inputs, { recipe, linalg }) {
+    const d = unitSized(inputs.d);
+    return Promise.resolve({
       async compress({ W }, { budget, choice }) {
         const A = scaleColumns(W, d); // [dOut, dIn]
         const rank = Math.min(budget.rank, A.rows, A.cols);
@@ -38,7 +39,8 @@ export const oats: CompressionMethod = {
         const U = factors.U, V = scaleColumns(factors.V, reciprocals(d));
         return { S: maskedEntries(subtract(W, await linalg.multiply(U, V)), mask, d), U, V, mask };
       },
-    }),
+    });
+  },
 };
 
 /** L for S chosen row-wise: the paper's alternation, or one of its two ends. */

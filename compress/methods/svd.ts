@@ -7,7 +7,7 @@ import type { Recipe } from "../../models/recipe.ts";
 import { orthonormalise } from "../linalg/factor.ts";
 import { type Factors, subspaceStep, truncatedSvd } from "../linalg/low_rank.ts";
 import { choleskyFactor, dampedFactor } from "../linalg/positive_definite.ts";
-import { type Matrix, matrix, scaleColumns } from "../linalg/matrix.ts";
+import { type Matrix, matrix, scaleColumns, unitSized } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { DAMPING, unitMoments } from "../refine.ts";
@@ -48,15 +48,16 @@ async function weighting(
     case "none":
       return (W) => Promise.resolve(W);
     case "scales":
-      return (W) => Promise.resolve(scaleColumns(W, d));
+      return (W) => Promise.resolve(scaleColumns(W, unitSized(d)));
     case "moments": {
       if (!H) throw new RangeError("SVD weighted by moments needs the inputs' moments");
+      const moments = unitMoments(d, H);
       const root = await dampedFactor(
-        unitMoments(d, H).H,
+        moments.H,
         DAMPING,
         (damped) => choleskyFactor(damped, linalg),
       );
-      return (W) => linalg.multiply(scaleColumns(W, d), root);
+      return (W) => linalg.multiply(scaleColumns(W, moments.d), root);
     }
   }
 }

@@ -56,7 +56,7 @@ const windowsSchema = z.strictObject({
 const layerSchema = z.strictObject({
   /** `block.I.NAME` */
   name: z.string(),
-  /** Share of this layer's scores above M times their mean; null without inputs. */
+  /** Share of this layer's scores |W| d above M times their mean; null without inputs. */
   outliers: outliers.nullable(),
   /** tr(E H E') / tr(W H W') with E = W - S - L as stored: what the layer's outputs lose. Null where H is unknown. */
   inputError: z.number().nonnegative().nullable(),

@@ -1,0 +1,192 @@
+/**
+ * Insight of a model that is not being compressed: a dense model's, or an artifact's beside the model it was made from. One
+ * block's weights and packed tensors are in memory at a time, and the hidden states of the calibration sequences.
+ */
+import { basename } from "node:path";
+import { OatmillError } from "../../errors.ts";
+import type { Checkpoint } from "../../models/checkpoint.ts";
+import type { Artifact } from "../../models/formats/artifact.ts";
+import { openTensors, type TensorReader } from "../../models/formats/artifact_tensors.ts";
+import type { StoredPart } from "../../models/formats/artifact_header.ts";
+import type { Insight } from "../../models/formats/insight_file.ts";
+import { openCheckpoint } from "../../models/open.ts";
+import { packDense } from "../../models/pack_dense.ts";
+import { LINEAR_INPUT, LINEAR_NAMES } from "../../models/spec.ts";
+import { loadTokenizer } from "../../models/tokenizer.ts";
+import { textSequences } from "../calibration.ts";
+import { sampleSequences } from "../sampling.ts";
+import {
+  type BlockWeights,
+  embed,
+  readBlock,
+  type Residual,
+  runBlockOver,
+} from "../forward/dense_forward.ts";
+import { LinalgPool } from "../linalg/pool.ts";
+import type { PackedTensor } from "../quantize.ts";
+import { type BlockStatistics, shared } from "../statistics.ts";
+import { InsightCollector } from "./collector.ts";
+
+export interface MeasureOptions {
+  /** Model folder or .gguf file: the dense model. Null: only what an artifact's packed tensors tell. */
+  readonly source: string | null;
+  readonly artifact: Artifact | null;
+  /** As in a recipe. */
+  readonly calibration: {
+    readonly text: string;
+    readonly sequences: number;
+    readonly length: number;
+    readonly seed: number;
+  };
+  readonly threads?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (p: {
+    readonly phase: "sample" | "measure";
+    readonly done: number;
+    readonly total: number;
+  }) => void;
+}
+
+/**
+ * @throws {OatmillError} invalid_request when the artifact was made from another model, cancelled, and what reading
+ * the models and the calibration text throws
+ */
+export async function measureInsight(options: MeasureOptions): Promise<Insight> {
+  const { source, artifact, threads } = options;
+  const checkpoint = source === null ? null : await openCheckpoint(source);
+  try {
+    if (checkpoint && artifact) checkSame(checkpoint, artifact);
+    const sequences = checkpoint ? await calibrationSequences(checkpoint, options) : [];
+    await using tensors = artifact && await openTensors(artifact);
+    using pool = new LinalgPool(threads);
+    return await new Measurement({ options, checkpoint, tensors, pool }).run(sequences);
+  } finally {
+    checkpoint?.close();
+  }
+}
+
+function checkSame({ spec, path }: Checkpoint, artifact: Artifact): void {
+  const { blocks, hiddenSize, vocabSize } = artifact.spec;
+  if (spec.blocks === blocks && spec.hiddenSize === hiddenSize && spec.vocabSize === vocabSize) return;
+  throw new OatmillError(
+    "invalid_request",
+    `Cannot compare "${artifact.path}" with "${path}": the artifact has ${blocks} blocks of ${hiddenSize} and a vocabulary of ${vocabSize}, the model ${spec.blocks}, ${spec.hiddenSize} and ${spec.vocabSize}`,
+  );
+}
+
+async function calibrationSequences(
+  checkpoint: Checkpoint,
+  { calibration, threads, signal, onProgress }: MeasureOptions,
+): Promise<Int32Array[]> {
+  const { spec, tokenizerFiles, path } = checkpoint;
+  const request = { ...calibration, length: Math.min(calibration.length, spec.contextLength) };
+  if (calibration.text === "self") {
+    const onStep = (done: number, total: number) => onProgress?.({ phase: "sample", done, total });
+    return await sampleSequences(packDense(checkpoint, { values: "int8" }), request, {
+      threads,
+      signal,
+      onStep,
+    });
+  }
+  const tokenizer = () => {
+    if (tokenizerFiles) return loadTokenizer(tokenizerFiles);
+    throw new OatmillError(
+      "invalid_tokenizer",
+      `Cannot read calibration text: "${path}" has no tokenizer, use calibration text "self"`,
+    );
+  };
+  return await textSequences(calibration.text, { tokenizer, vocabSize: spec.vocabSize }, request);
+}
+
+interface Context {
+  readonly options: MeasureOptions;
+  readonly checkpoint: Checkpoint | null;
+  readonly tensors: TensorReader | null;
+  readonly pool: LinalgPool;
+}
+
+class Measurement {
+  readonly #collector: InsightCollector;
+
+  constructor(readonly context: Context) {
+    this.#collector = new InsightCollector(context.pool);
+  }
+
+  async run(sequences: readonly Int32Array[]): Promise<Insight> {
+    const { checkpoint, options } = this.context;
+    const residual = checkpoint && await embedAll(checkpoint, sequences);
+    const { blocks } = (checkpoint ?? options.artifact!).spec;
+    for (let i = 0; i < blocks; i++) {
+      if (options.signal?.aborted) throw new OatmillError("cancelled", "The measurement was cancelled");
+      await this.#block(i, residual);
+      options.onProgress?.({ phase: "measure", done: i + 1, total: blocks });
+    }
+    return this.#collector.result(
+      residual && {
+        text: basename(options.calibration.text),
+        sequences: residual.sequences,
+        length: residual.length,
+      },
+    );
+  }
+
+  async #block(index: number, residual: Residual | null): Promise<void> {
+    const { checkpoint, pool, tensors } = this.context;
+    const weights = checkpoint && await readBlock(checkpoint, index);
+    const statistics = weights && residual && await runBlockOver(residual, weights, {
+      checkpoint: checkpoint!,
+      pool,
+      collect: true,
+      momentSequences: tensors ? residual.sequences : 0, // without packed weights there is no error to measure
+      write: true,
+      sink: false,
+    });
+    await this.#collector.addBlock(weights, statistics);
+    const layers = await Promise.all(
+      LINEAR_NAMES.map((name) => this.#layer(index, name, { weights, statistics })),
+    );
+    for (const layer of layers) if (layer) this.#collector.addLayer(layer);
+  }
+
+  async #layer(
+    index: number,
+    name: (typeof LINEAR_NAMES)[number],
+    { weights, statistics }: {
+      readonly weights: BlockWeights | null;
+      readonly statistics: BlockStatistics | null;
+    },
+  ) {
+    const { tensors, pool } = this.context;
+    const parts = tensors ? packedParts(tensors, `block.${index}.${name}`) : [];
+    const weight = weights?.[name], shape = weight?.shape ?? parts[0]?.shape;
+    if (!shape) return null; // a model without gates
+    const input = LINEAR_INPUT[name], scale = tensors?.read(`block.${index}.${input}.scale`);
+    return await pool.run<"layerInsight">({
+      kind: "layerInsight",
+      name: `block.${index}.${name}`,
+      shape: [shape[0], shape[1]],
+      W: weight?.data ?? null,
+      d: statistics?.[input].d ?? null,
+      H: statistics?.[input].H ?? null,
+      tensors: parts,
+      scale: scale ? new Float32Array(scale.bytes.buffer) : null,
+    });
+  }
+}
+
+async function embedAll(checkpoint: Checkpoint, sequences: readonly Int32Array[]): Promise<Residual> {
+  const { data } = await checkpoint.read("embedding");
+  return embed(data, sequences, { width: checkpoint.spec.hiddenSize, place: shared });
+}
+
+/** The tensors of one layer, S or the dense weights first. */
+function packedParts(tensors: TensorReader, layer: string): PackedTensor[] {
+  const parts: PackedTensor[] = [];
+  for (const part of ["w", "s", "v", "u"] as const satisfies StoredPart["part"][]) {
+    const found = tensors.read(`${layer}.${part}`);
+    if (!found || found.entry.format.kind === "vector") continue;
+    const { format, shape } = found.entry;
+    parts.push({ part, format, shape: [shape[0], shape[1]], bytes: found.bytes });
+  }
+  return parts;
+}
