@@ -20,20 +20,33 @@ export function fromBf16(bits: number): number {
 /** x + ROUND - ROUND is x rounded to the nearest integer (ties to even) for |x| < 2^51; faster than Math.round. */
 const ROUND = 1.5 * 2 ** 52;
 
+/** The codes that a row may use. */
+export interface CodeGrid {
+  readonly min: number;
+  readonly max: number;
+}
+
+export const Q8_GRID: CodeGrid = { min: -Q8_MAX, max: Q8_MAX };
+export const Q4_GRID: CodeGrid = { min: Q4_MIN, max: Q4_MAX };
+
 /**
  * Scales tried, as multiples of absmax / largest code (the limit of clipping is the smallest). Squared error of normal
  * weights in runs of 64 against absmax alone: 4 bits -8.5 % (with 14 multiples -9.8 %), 8 bits nothing (14: -5 %).
  */
-const MULTIPLES = { 8: [1], 4: [1, 1.06, 0.94, 0.88, 0.82, 0.76] } as const;
+const MULTIPLES: readonly { readonly codes: number; readonly tried: readonly number[] }[] = [
+  { codes: 64, tried: [1] },
+  { codes: 16, tried: [1, 1.06, 0.94, 0.88, 0.82, 0.76] },
+  { codes: 0, tried: [1, 1.06, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64] }, // fewer codes bear more clipping
+];
 
 /** Squared error of `values` on the grid of `scale`, weighted by `importance`; stops once above `limit`. */
 function squaredError(
   values: Float32Array,
   importance: Float32Array | null,
   count: number,
-  grid: { scale: number; min: number; max: number; limit: number },
+  { min, max }: CodeGrid,
+  { scale, limit }: { readonly scale: number; readonly limit: number },
 ): number {
-  const { scale, min, max, limit } = grid;
   const inverse = 1 / scale;
   let sum = 0;
   for (let i = 0; i < count && sum < limit; i++) {
@@ -52,27 +65,27 @@ function squaredError(
  * @param values `[count]` (may be longer)
  * @param importance `[count]` weights of the squared errors, or null
  * @param codes `[count]` output
- * @returns bits of the bf16 scale; 0 when every code is 0. With 4 bits it may be negative, so that the largest
- * magnitude may take the code -8.
+ * @returns bits of the bf16 scale; 0 when every code is 0. Where one code has no counterpart (-8) it may be negative, so that
+ * the largest magnitude may take that code.
  */
 export function quantizeRow(
   values: Float32Array,
   importance: Float32Array | null,
   count: number,
-  bits: 4 | 8,
+  grid: CodeGrid,
   codes: Int8Array,
 ): number {
   let top = 0; // the value of largest magnitude, signed
   for (let i = 0; i < count; i++) if (Math.abs(values[i]) > Math.abs(top)) top = values[i];
-  const [min, max] = bits === 8 ? [-Q8_MAX, Q8_MAX] : [Q4_MIN, Q4_MAX];
-  const unit = bits === 8 ? Math.abs(top) / Q8_MAX : top / Q4_MIN;
+  const { min, max } = grid;
+  const unit = -min > max ? top / min : Math.abs(top) / max;
   let best = 0;
   let limit = Infinity;
-  for (const multiple of MULTIPLES[bits]) {
+  for (const multiple of multiplesOf(grid)) {
     const candidate = toBf16(unit * multiple);
     const scale = fromBf16(candidate);
     if (scale === 0) continue;
-    const error = squaredError(values, importance, count, { scale, min, max, limit });
+    const error = squaredError(values, importance, count, grid, { scale, limit });
     if (error < limit) [best, limit] = [candidate, error];
   }
   const inverse = best === 0 ? 0 : 1 / fromBf16(best);
@@ -82,3 +95,6 @@ export function quantizeRow(
   }
   return limit < Infinity ? best : 0;
 }
+
+const multiplesOf = ({ min, max }: CodeGrid): readonly number[] =>
+  MULTIPLES.find(({ codes }) => max - min + 1 >= codes)!.tried;

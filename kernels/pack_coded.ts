@@ -1,7 +1,7 @@
 /** Packs codes and scales that someone else chose: what is stored is exactly what was optimised. */
-import { toBf16 } from "./_quantize_row.ts";
+import { Q4_GRID, Q8_GRID, toBf16 } from "./_quantize_row.ts";
 import { type CodedMatrix, roundScale, runCount } from "./coded_matrix.ts";
-import { CHUNK, Q4_MAX, Q4_MIN, Q8_MAX, type Shape2, type WeightFormat } from "./layout.ts";
+import { CHUNK, type Shape2, type WeightFormat } from "./layout.ts";
 import { packDenseRuns, type PackOptions } from "./pack_dense.ts";
 import { packWindowRuns } from "./pack_windows.ts";
 
@@ -39,7 +39,7 @@ function check(format: CodedFormat, { rows, cols, codes, scales, runColumns }: C
     throw new RangeError(`Cannot pack ${codes.length} codes, ${scales.length} scales as [${rows}, ${cols}]`);
   }
   const wide = format.kind === "q8" || (format.kind === "windows" && format.bits === 8);
-  const [min, max] = wide ? [-Q8_MAX, Q8_MAX] : [Q4_MIN, Q4_MAX];
+  const { min, max } = wide ? Q8_GRID : Q4_GRID;
   const code = codes.find((c) => c < min || c > max);
   if (code !== undefined) throw new RangeError(`Cannot pack code ${code}: must lie in ${min}..${max}`);
   const scale = scales.find((s) => roundScale(s) !== s);

@@ -1,6 +1,6 @@
 /** Packers of the dense formats of layout.ts: `f32`, `q8`, `q4`. */
 
-import { quantizeRow } from "./_quantize_row.ts";
+import { type CodeGrid, Q4_GRID, Q8_GRID, quantizeRow } from "./_quantize_row.ts";
 import { toPanels } from "./panels.ts";
 import {
   CHUNK,
@@ -75,13 +75,13 @@ export function packF32(W: Float32Array, shape: Shape2, options: PackOptions = {
 export type RunCoder = (row: number, from: number, count: number, codes: Int8Array) => number;
 
 /** Rounds to nearest, 64 columns of a row at a time. */
-function nearestRuns(bits: 4 | 8, W: Float32Array, [, dIn]: Shape2, options: PackOptions): RunCoder {
+function nearestRuns(grid: CodeGrid, W: Float32Array, [, dIn]: Shape2, options: PackOptions): RunCoder {
   const values = new Float32Array(CHUNK);
   const importance = options.columnImportance ?? null;
   return (row, from, count, codes) => {
     values.set(W.subarray(row * dIn + from, row * dIn + from + count));
     const weights = importance ? importance.subarray(from, from + count) : null;
-    return quantizeRow(values, weights, count, bits, codes);
+    return quantizeRow(values, weights, count, grid, codes);
   };
 }
 
@@ -136,11 +136,11 @@ function fillNibbles(out: Uint8Array, groupBytes: number, chunkBytes: number): v
 /** @param W `[dOut, dIn]` @returns the `q8` layout: codes of 7 bits, one scale per row and 64 columns */
 export function packQ8(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
   checkWeights(W, shape, options);
-  return packDenseRuns("q8", nearestRuns(8, W, shape, options), shape, options);
+  return packDenseRuns("q8", nearestRuns(Q8_GRID, W, shape, options), shape, options);
 }
 
 /** @param W `[dOut, dIn]` @returns the `q4` layout: codes of 4 bits, one signed scale per row and 64 columns */
 export function packQ4(W: Float32Array, shape: Shape2, options: PackOptions = {}): Uint8Array {
   checkWeights(W, shape, options);
-  return packDenseRuns("q4", nearestRuns(4, W, shape, options), shape, options);
+  return packDenseRuns("q4", nearestRuns(Q4_GRID, W, shape, options), shape, options);
 }

@@ -1,6 +1,6 @@
 /** Packer of the window formats `wKq4`, `wKq8`, `hKq4`, `hKq8` of layout.ts. */
 
-import { quantizeRow } from "./_quantize_row.ts";
+import { Q4_GRID, Q8_GRID, quantizeRow } from "./_quantize_row.ts";
 import {
   CHUNK,
   groupBytes,
@@ -179,7 +179,7 @@ function nearestKept(
       if (importance) importance[count] = columnImportance![from + c];
       keptColumns[count++] = c;
     }
-    const scale = quantizeRow(values, importance, count, bits, keptCodes);
+    const scale = quantizeRow(values, importance, count, bits === 8 ? Q8_GRID : Q4_GRID, keptCodes);
     for (let i = 0; i < count; i++) codes[keptColumns[i]] = keptCodes[i];
     return scale;
   };

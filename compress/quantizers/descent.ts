@@ -1,8 +1,8 @@
 /** Coordinate descent on codes and scales: lowers tr (T - Q) H (T - Q)', and no step ever raises it. */
-import { type CodedMatrix, decode, roundScale, runCount } from "../../kernels/packers.ts";
+import { type CodedMatrix, type CodeGrid, decode, roundScale, runCount } from "../../kernels/packers.ts";
 import { type Matrix, matrix, subtract } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
-import { clampToGrid, type Grid } from "./grid.ts";
+import { clampToGrid } from "./grid.ts";
 
 /** Times that every run of columns is visited, and rounds of (scale, codes) at each visit. */
 const SWEEPS = 2;
@@ -11,7 +11,7 @@ const ROUNDS = 2;
 export interface DescentOptions {
   /** `[dIn, dIn]` second moments of the inputs. */
   readonly H: Matrix;
-  readonly grid: Grid;
+  readonly grid: CodeGrid;
   /** `[dOut, dIn]`: 0 where nothing is stored and the code stays 0. */
   readonly mask?: Uint8Array;
   readonly linalg: Linalg;
@@ -81,7 +81,7 @@ class RunDescent {
     codes: Int8Array,
     scale: number,
     gradient: Float32Array,
-    options: { readonly grid: Grid; readonly mask?: Uint8Array },
+    options: { readonly grid: CodeGrid; readonly mask?: Uint8Array },
   ): number {
     this.#g.set(gradient);
     for (let round = 0; round < ROUNDS; round++) {
@@ -113,7 +113,7 @@ class RunDescent {
   #fitCodes(
     codes: Int8Array,
     scale: number,
-    { grid, mask }: { readonly grid: Grid; readonly mask?: Uint8Array },
+    { grid, mask }: { readonly grid: CodeGrid; readonly mask?: Uint8Array },
   ): boolean {
     const n = this.width, H = this.#H, g = this.#g;
     let changed = false;

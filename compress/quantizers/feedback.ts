@@ -1,16 +1,16 @@
 /** Error feedback (GPTQ, arXiv 2210.17323): every column is rounded after adding what the columns before it left. */
-import { type CodedMatrix, runCount } from "../../kernels/packers.ts";
+import { type CodedMatrix, type CodeGrid, runCount } from "../../kernels/packers.ts";
 import { type Matrix, matrix } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import type { CarryFactor } from "./carry_factor.ts";
-import { clampToGrid, type Grid } from "./grid.ts";
+import { clampToGrid } from "./grid.ts";
 
 /** Columns swept row by row before the rest of the matrix hears of their errors, in one product. */
 const SWEEP_COLUMNS = 128;
 
 export interface FeedbackOptions {
   readonly carry: CarryFactor;
-  readonly grid: Grid;
+  readonly grid: CodeGrid;
   /** `[dOut, dIn]`: 0 where nothing is stored and the code stays 0. */
   readonly mask?: Uint8Array;
   readonly linalg: Linalg;

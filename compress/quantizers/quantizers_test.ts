@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { decode, roundScale } from "../../kernels/packers.ts";
+import { type CodeGrid, decode, roundScale } from "../../kernels/packers.ts";
 import { type Matrix, matrix, subtract } from "../linalg/matrix.ts";
 import { LinalgRuntime } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 import { carryFactor } from "./carry_factor.ts";
 import { descend } from "./descent.ts";
 import { feedback } from "./feedback.ts";
-import { clampToGrid, type Grid, GRIDS } from "./grid.ts";
+import { clampToGrid, GRIDS } from "./grid.ts";
 import { nearest } from "./nearest.ts";
 import { roundingMoments, roundMatrix } from "./rounding.ts";
 
@@ -73,7 +73,11 @@ function inverse(A: Float64Array, n: number): Float64Array {
 function plainObs(
   W: Matrix,
   H: Matrix,
-  { order, scale, grid }: { order: Int32Array; scale: (row: number, column: number) => number; grid: Grid },
+  { order, scale, grid }: {
+    order: Int32Array;
+    scale: (row: number, column: number) => number;
+    grid: CodeGrid;
+  },
 ): Int8Array {
   const { rows, cols: n } = W, codes = new Int8Array(rows * n);
   const w = Float64Array.from(W.data), I = inverse(Float64Array.from(H.data), n);

@@ -1,11 +1,10 @@
 /** From a matrix to codes: to nearest, or with feedback and descent where the inputs' second moments are at hand. */
-import { type CodedMatrix, decode, runCount } from "../../kernels/packers.ts";
+import { type CodedMatrix, type CodeGrid, decode, runCount } from "../../kernels/packers.ts";
 import { type Matrix, matrix, subtract } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { type CarryFactor, carryFactor } from "./carry_factor.ts";
 import { descend } from "./descent.ts";
 import { feedback } from "./feedback.ts";
-import type { Grid } from "./grid.ts";
 import { nearest } from "./nearest.ts";
 
 /**
@@ -29,7 +28,7 @@ export async function roundingMoments({ rows: n, data }: Matrix, linalg: Linalg)
 }
 
 export interface RoundingOptions {
-  readonly grid: Grid;
+  readonly grid: CodeGrid;
   readonly runColumns: number;
   /** null: every weight alone. */
   readonly moments: RoundingMoments | null;
@@ -48,7 +47,7 @@ export async function roundMatrix(W: Matrix, options: RoundingOptions): Promise<
   const { moments, grid, runColumns, linalg } = options;
   if (!moments) return nearest(W, { grid, runColumns });
   const { H, carry } = moments;
-  const importance = Float64Array.from({ length: H.rows }, (_, j) => H.data[j * H.rows + j]);
+  const importance = Float32Array.from({ length: H.rows }, (_, j) => H.data[j * H.rows + j]);
   const plain = nearest(W, { grid, runColumns, importance });
   const fed = await feedback(W, plain, { ...options, carry });
   const T = options.target ?? W;
