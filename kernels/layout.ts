@@ -48,14 +48,14 @@
  * | halves | 1.048 | 1.080 | 1.052 | 1.028 | 1.024 |
  * | halves, and a third view (diagonals) | 1.048 | 1.041 | 1.034 | 1.026 | 1.023 |
  *
- * SmolLM2 at rate 0.5 with six windows (OATS, κ 0.25, uniform, 20,480 tokens of WikiText-2): perplexity 54.6 with whole
- * slots, 52.1 with halves.
+ * SmolLM2 at rate 0.5 with six windows (OATS, κ 0.25, uniform, 20,480 tokens of WikiText-2; one draw of calibration text
+ * each): perplexity 54.6 with whole slots, 52.1 with the entries that halves can hold.
  *
  * With halves an order of columns gains nothing (1.042, 1.078, 1.059), so views stay as they are. What a third view would
  * gain costs every input a third copy, of which 8 tokens x 2048 columns are all of a first-level cache. Speed against
  * whole slots, `h6` / `h5` / `h4` (batch 1 from memory; in the cache; batch 8): q8 1.00, 0.95, 0.93 / -, 0.91, 0.88 / 0.83,
- * 0.82, 0.79; q4 1.00, 0.96, 0.93 / -, 0.94, 0.89 / 0.88, 0.90, 0.90: less than one more slot costs (`w7` against `w6`:
- * 0.84, 0.86, 0.86).
+ * 0.82, 0.79; q4 1.00, 0.96, 0.93 / -, 0.94, 0.89 / 0.88, 0.90, 0.90. One more whole slot costs `w6`
+ * 0.84, 0.86, 0.86 (`w7`), more than halves do; `w4q8` about as much as halves (`w5q8`: 0.71, 0.76 to 0.82, 0.79).
  */
 
 /** How a packed layer's weights are stored; the kernel's name says the same. */
