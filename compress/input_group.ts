@@ -40,18 +40,30 @@ export async function compressInputGroup(job: InputGroupJob, linalg: Linalg): Pr
   return results;
 }
 
+/**
+ * Columns smaller than this share of the largest count as dead: no sum in f32 would notice them, but a refit could hand
+ * them any weight, up to infinity, to mend what other columns miss.
+ */
+const VANISHING = 1e-12;
+
+function withoutVanishing(d: Float32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  const least = VANISHING * d.reduce((most, x) => Math.max(most, x), 0);
+  return d.map((x) => x < least ? 0 : x);
+}
+
 async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext> {
   const { recipe, blockChunks, replace } = job;
-  const d = job.d ? new Float32Array(job.d) : new Float32Array(job.layers[0].shape[1]).fill(1);
+  const measured = job.d ? new Float32Array(job.d) : new Float32Array(job.layers[0].shape[1]).fill(1);
+  const d = withoutVanishing(measured);
   const H = job.H && new Float32Array(job.H);
   const method = job.layers.every(({ plan }) => plan.budget === null) ? null : layerMethod(recipe);
-  const scale = recipe.values === "f32" || !job.d ? null : inputScale(d, recipe);
+  const scale = recipe.values === "f32" || !job.d ? null : inputScale(measured, recipe);
   return {
     recipe,
     blockChunks,
     replace,
     d,
-    inputs: job.d && { d, H },
+    inputs: job.d && { d: measured, H },
     scale,
     method: method ? await method.prepare({ d, H }, { recipe, linalg }) : null,
     moments: H && recipe.refine ? unitMoments(d, H) : null,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { seededRandom } from "../random.ts";
 import { cholesky, householder, invertLowerTriangle, orthonormalise, symmetricEigen } from "./factor.ts";
-import { type Matrix, matrix, transpose } from "./matrix.ts";
+import { type Matrix, matrix, transpose, unitPower, unitSized } from "./matrix.ts";
 import { LinalgRuntime } from "./runtime.ts";
 
 /** f32 rounding of sums of up to ~100 products of unit size. */
@@ -112,4 +112,14 @@ Deno.test("symmetricEigen() diagonalises", () => {
 Deno.test("symmetricEigen() survives repeated and zero eigenvalues", () => {
   const { values } = symmetricEigen([2, 0, 0, 0, 2, 0, 0, 0, 0], 3);
   assertClose(values, [0, 2, 2], F64_TOLERANCE);
+});
+
+Deno.test("unitSized() brings the largest magnitude to [1, 2) and keeps every bit", () => {
+  for (const size of [1e-40, 3e-12, 1, 1.999, 2, 7e37]) {
+    const values = Float32Array.of(0.3 * size, -size, 0), power = unitPower(values);
+    const [a, b] = unitSized(values);
+    assert.ok(-b >= 1 && -b < 2, `${size}`);
+    assert.deepEqual([Math.fround(a / power), Math.fround(b / power)], [values[0], values[1]]);
+  }
+  assert.equal(unitPower(new Float32Array(3)), 1);
 });

@@ -1,6 +1,6 @@
 /** From a matrix to codes: to nearest, or with feedback and descent where the inputs' second moments are at hand. */
 import { type CodedMatrix, type CodeGrid, decode, runCount } from "../../kernels/packers.ts";
-import { type Matrix, matrix, subtract } from "../linalg/matrix.ts";
+import { type Matrix, matrix, scale, subtract, unitPower } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { type CarryFactor, carryFactor } from "./carry_factor.ts";
 import { descend } from "./descent.ts";
@@ -20,9 +20,14 @@ export interface RoundingMoments {
   readonly carry: CarryFactor;
 }
 
-/** @param H `[dIn, dIn]`, positive semidefinite */
+/**
+ * H in a unit of its own (a power of four: its roots stay exact), so that no product with it overflows.
+ *
+ * @param H `[dIn, dIn]`, positive semidefinite
+ */
 export async function roundingMoments({ rows: n, data }: Matrix, linalg: Linalg): Promise<RoundingMoments> {
-  const H = matrix(n, n, data.slice());
+  const sizes = Float32Array.from({ length: n }, (_, i) => Math.sqrt(data[i * n + i]));
+  const H = scale(matrix(n, n, data), unitPower(sizes) ** 2);
   for (let at = 0; at < H.data.length; at += n + 1) H.data[at] *= 1 + DAMPING;
   return { H, carry: await carryFactor(H, linalg) };
 }
@@ -44,13 +49,25 @@ export interface RoundingOptions {
  * @returns codes; with moments no row's error on the inputs is above that of rounding to nearest
  */
 export async function roundMatrix(W: Matrix, options: RoundingOptions): Promise<CodedMatrix> {
-  const { moments, grid, runColumns, linalg } = options;
-  if (!moments) return nearest(W, { grid, runColumns });
-  const { H, carry } = moments;
+  const { moments, target = W } = options;
+  if (!moments) return nearest(W, { grid: options.grid, runColumns: options.runColumns });
+  const power = Math.min(unitPower(W.data), unitPower(target.data)); // squares of weights overflow as well
+  const coded = await roundWithMoments(scale(W, power), {
+    ...options,
+    moments,
+    target: scale(target, power),
+  });
+  return { ...coded, scales: coded.scales.map((x) => x / power) };
+}
+
+async function roundWithMoments(
+  W: Matrix,
+  options: RoundingOptions & { readonly moments: RoundingMoments; readonly target: Matrix },
+): Promise<CodedMatrix> {
+  const { moments: { H, carry }, grid, runColumns, linalg, target: T } = options;
   const importance = Float32Array.from({ length: H.rows }, (_, j) => H.data[j * H.rows + j]);
   const plain = nearest(W, { grid, runColumns, importance });
   const fed = await feedback(W, plain, { ...options, carry });
-  const T = options.target ?? W;
   const start = betterRows(
     { coded: fed, errors: await rowErrors(T, fed, H, linalg) },
     { coded: plain, errors: await rowErrors(T, plain, H, linalg) },
