@@ -4,6 +4,7 @@
  */
 import { basename } from "node:path";
 import { OatmillError } from "../errors.ts";
+import { collectGarbage } from "../engine/collect_garbage.ts";
 import { measureFormatTimes } from "../kernels/format_times.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { ArtifactWriter, openArtifact, updateHeader } from "../models/formats/artifact.ts";
@@ -356,6 +357,10 @@ class Compression {
     const statistics = new StatisticsStore(space), probes: Record<string, LayerProbe>[] = [];
     const sequential = recipe.calibration.statistics === "sequential";
     const own = sequential ? this.#copyForMeasuring(residuals) : residuals;
+    const shapes = linearShapes(spec),
+      replacements = Object.fromEntries(
+        names.map((name) => [name, shared(shapes[name]![0] * shapes[name]![1])]),
+      );
     for (let i = 0; i < spec.blocks; i++) {
       const weights = await progress.time("read", () => readBlock(checkpoint, i));
       const found = await progress.time(
@@ -365,11 +370,11 @@ class Compression {
       progress.report("calibrate", i + 1, spec.blocks);
       if (!sequential) statistics.put(i, found!);
       await progress.time("allocate", async () => {
-        const { replacements, measured } = await this.#probe(weights, found!, names);
-        probes.push(measured);
+        probes.push(await this.#probe(weights, found!, replacements));
         await sensitivity.advance(weights, replacements);
       });
       progress.report("allocate", i + 1, spec.blocks, `block ${i}`);
+      collectBehind(i);
     }
     const plans = await progress.time("allocate", async () => {
       const divergences = await sensitivity.divergences(texts.calibration);
@@ -398,18 +403,14 @@ class Compression {
     };
   }
 
-  /** A quick S + L of each of a block's layers. */
+  /** Writes a quick S + L of each of a block's layers to `replacements`. */
   async #probe(
     weights: BlockWeights,
     statistics: BlockStatistics,
-    names: readonly LinearName[],
-  ): Promise<{
-    readonly replacements: Record<string, Float32Array<SharedArrayBuffer>>;
-    readonly measured: Record<string, LayerProbe>;
-  }> {
+    replacements: Readonly<Record<string, Float32Array<SharedArrayBuffer>>>,
+  ): Promise<Record<string, LayerProbe>> {
     const { recipe, checkpoint, pool } = this.context;
-    const replacements = Object.fromEntries(names.map((name) => [name, shared(weights[name].data.length)]));
-    const measured: Record<string, LayerProbe> = {};
+    const names = Object.keys(replacements).filter(isLinear), measured: Record<string, LayerProbe> = {};
     await Promise.all(
       inputGroups(checkpoint.spec, names).map(async (group) => {
         const job: ProbeJob = {
@@ -428,7 +429,7 @@ class Compression {
         group.names.forEach((name, i) => measured[name] = found[i]);
       }),
     );
-    return { replacements, measured };
+    return measured;
   }
 
   /** Takes the hidden states through a block; what its linear layers read on the way. */
@@ -461,6 +462,7 @@ class Compression {
       next = overlap && i + 1 < spec.blocks ? await begin(i + 1) : null;
       await this.#end(i, block, residuals);
       progress.report("compress", i + 1, spec.blocks, `block ${i}`);
+      collectBehind(i);
     }
   }
 
@@ -637,6 +639,13 @@ const needsMoments = (recipe: Recipe): boolean =>
 
 const roundsWithFeedback = ({ values, rounding }: Recipe): boolean =>
   values !== "f32" && rounding === "feedback";
+
+/** Blocks between two collections: their shared memory stands outside the heap, which sees no reason to collect. */
+const COLLECT_BLOCKS = 4;
+
+function collectBehind(block: number): void {
+  if (block % COLLECT_BLOCKS === COLLECT_BLOCKS - 1) collectGarbage();
+}
 
 /** Share of the layers' parameters that were removed. */
 function meanRate(layers: readonly LayerReport[]): number {
