@@ -2,12 +2,12 @@
  * How a matrix's singular values are spread: all of them for small matrices; for others the largest ones and, for the
  * rest, stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017) with the largest taken out first, as Hutch++ does
  * (Meyer et al. 2021): an estimate may count a direction half or twice, which must not happen to the one that holds most
- * of the energy. A [1536, 576] layer takes 4 % of the time its compression takes; tridiagonalising its Gram matrix took
+ * of the energy. A [1536, 576] layer takes 4 % of the time its compression by the default recipe takes; tridiagonalising its Gram matrix took
  * 12 % and grows with the cube.
  */
 import { ENERGY_SHARES, type Spectrum, SPECTRUM_STEPS } from "../../models/formats/insight_file.ts";
 import { orthonormalise, symmetricEigen } from "../linalg/factor.ts";
-import { energy, type Matrix, matrix, subtract, transpose } from "../linalg/matrix.ts";
+import { energy, type Matrix, matrix, scaleColumns, subtract, transpose } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
 
@@ -28,21 +28,32 @@ export interface WeightedValue {
   readonly weight: number;
 }
 
+/** A matrix, its long side first, and its transpose: products with a few columns are fastest from the left. */
+interface Both {
+  /** `[m, n]`, m >= n */
+  readonly A: Matrix;
+  readonly At: Matrix;
+}
+
 /** @returns falling; the weights add up to min(rows, cols) */
 export async function singularValues(
-  A: Matrix,
+  M: Matrix,
   linalg: Linalg,
 ): Promise<{ readonly method: Spectrum["method"]; readonly values: readonly WeightedValue[] }> {
-  const tall = A.rows >= A.cols ? A : transpose(A);
-  if (tall.cols <= EXACT_SIDE) return { method: "exact", values: exactValues(tall) };
-  const size = Math.sqrt(energy(A));
-  if (size === 0) return { method: "exact", values: [{ value: 0, weight: tall.cols }] };
-  const unit = { ...tall, data: tall.data.map((x) => x / size) }; // squares of huge or tiny weights would leave f32
-  const top = await largestDirections(unit, linalg);
-  const rest = await restValues(unit, top.directions, linalg);
-  const all = [...top.values.map((value) => ({ value, weight: 1 })), ...rest];
-  const scaled = all.map(({ value, weight }) => ({ value: value * size, weight }));
-  return { method: "sketch", values: scaled.sort((a, b) => b.value - a.value) };
+  const size = Math.sqrt(energy(M)), side = Math.min(M.rows, M.cols);
+  if (size === 0) return { method: "exact", values: [{ value: 0, weight: side }] };
+  const unit = scaleColumns(M, new Float64Array(M.cols).fill(1 / size)); // squares of huge or tiny weights would leave f32
+  const other = transpose(unit);
+  const both = M.rows >= M.cols ? { A: unit, At: other } : { A: other, At: unit };
+  const scaled = (values: readonly WeightedValue[]) =>
+    values.map(({ value, weight }) => ({ value: value * size, weight })).sort((a, b) => b.value - a.value);
+  if (side <= EXACT_SIDE) return { method: "exact", values: scaled(exactValues(both.A)) };
+  const top = await largestDirections(both, linalg);
+  const rest = await restValues(both, top.directions, linalg);
+  return {
+    method: "sketch",
+    values: scaled([...top.values.map((value) => ({ value, weight: 1 })), ...rest]),
+  };
 }
 
 /** From the eigenvalues of A'A in f64. */
@@ -54,14 +65,13 @@ function exactValues({ rows, cols: n, data }: Matrix): WeightedValue[] {
   }
   for (let i = 0; i < n; i++) for (let j = 0; j < i; j++) gram[j * n + i] = gram[i * n + j];
   const { values } = symmetricEigen(gram, n);
-  return Array.from(values, (x) => ({ value: Math.sqrt(Math.max(0, x)), weight: 1 })).reverse();
+  return Array.from(values, (x) => ({ value: Math.sqrt(Math.max(0, x)), weight: 1 }));
 }
 
 /** The largest singular values of A `[m, n]`, falling, and their right singular vectors `[n, TOP]`, by subspace iteration. */
-async function largestDirections(A: Matrix, linalg: Linalg) {
+async function largestDirections({ A, At }: Both, linalg: Linalg) {
   const random = seededRandom(0);
   const start = Float32Array.from({ length: A.cols * TOP_COLUMNS }, () => random.normal());
-  const At = transpose(A);
   let Q = await orthonormalise(matrix(A.cols, TOP_COLUMNS, start), linalg);
   for (let i = 0; i < TOP_ITERATIONS; i++) {
     Q = await orthonormalise(await linalg.multiply(At, await linalg.multiply(A, Q)), linalg);
@@ -83,11 +93,11 @@ async function largestDirections(A: Matrix, linalg: Linalg) {
 }
 
 /** Nodes of the quadrature of A (I - T T'), for A of size 1, whose weights add up to n - TOP. */
-async function restValues(A: Matrix, T: Matrix, linalg: Linalg): Promise<WeightedValue[]> {
-  const n = A.cols, probes = Math.min(MAX_PROBES, Math.max(MIN_PROBES, Math.ceil(PROBE_ENTRIES / n)));
+async function restValues(both: Both, T: Matrix, linalg: Linalg): Promise<WeightedValue[]> {
+  const n = both.A.cols, probes = Math.min(MAX_PROBES, Math.max(MIN_PROBES, Math.ceil(PROBE_ENTRIES / n)));
   const random = seededRandom(1);
   const start = matrix(n, probes, Float32Array.from({ length: n * probes }, () => random.below(2) ? 1 : -1));
-  const { alpha, beta } = await bidiagonalise(A, { start, T, linalg });
+  const { alpha, beta } = await bidiagonalise(both, { start, T, linalg });
   const nodes: WeightedValue[] = [];
   for (let p = 0; p < probes; p++) {
     const { values, vectors } = symmetricEigen(tridiagonal(alpha, beta, p), STEPS);
@@ -107,10 +117,10 @@ interface Bidiagonal {
 
 /** Golub-Kahan: A V = U B, a recurrence of its own for each column of `start`. */
 async function bidiagonalise(
-  A: Matrix,
+  { A, At }: Both,
   { start, T, linalg }: { readonly start: Matrix; readonly T: Matrix; readonly linalg: Linalg },
 ): Promise<Bidiagonal> {
-  const At = transpose(A), probes = start.cols;
+  const probes = start.cols;
   const alpha: Float64Array[] = [], beta: Float64Array[] = [];
   // Rounding brings the largest directions back; so they are taken out in every step.
   const project = async (V: Matrix) =>
