@@ -20,6 +20,8 @@ export const COMPRESS_ROWS = {
   "dense int4": { method: "none", values: "int4" },
   "dense int4, feedback": { method: "none", values: "int4", rounding: "feedback" },
   "dense int3, feedback": { method: "none", values: "int3", rounding: "feedback" },
+  "dense mixed 4 bits, feedback": { method: "none", mean_bits: 4, rounding: "feedback" },
+  "dense mixed 3.5 bits, feedback": { method: "none", mean_bits: 3.5, rounding: "feedback" },
   "magnitude 0.5": published({ method: "magnitude" }),
   "wanda 0.5": published({ method: "wanda" }),
   "wanda 2:4": published({ method: "wanda", pattern: "2:4" }),

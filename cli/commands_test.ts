@@ -26,6 +26,8 @@ Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest
     0.5,
     "uniform",
   ]);
+  const mixed = mergeRecipe({ values: "int4" }, { out: "x", refine: true, meanBits: 3.5 });
+  assert.deepEqual([recipeSchema.parse(mixed).mean_bits, recipeSchema.parse(mixed).values], [3.5, "int4"]);
   const svd = mergeRecipe({}, { out: "x", refine: true, method: "svd", svdWeighting: "none" });
   assert.equal(recipeSchema.parse(svd).svd_weighting, "none");
 });

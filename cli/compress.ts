@@ -22,6 +22,7 @@ export interface CompressCommandOptions {
   readonly allocation?: (typeof ALLOCATIONS)[number];
   readonly pattern?: RecipeInput["pattern"];
   readonly values?: RecipeInput["values"];
+  readonly meanBits?: number;
   readonly rounding?: RecipeInput["rounding"];
   readonly iterations?: number;
   readonly decomposition?: RecipeInput["decomposition"];
@@ -62,6 +63,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
       dense: o.dense,
       pattern: o.pattern,
       values: o.values,
+      mean_bits: o.meanBits,
       rounding: o.rounding,
       iterations: o.iterations,
       decomposition: o.decomposition,
@@ -123,6 +125,7 @@ export function compressReport({ artifact, header, seconds, peakRssBytes, phases
     method: header.recipe.method,
     rate: header.recipe.rate,
     values: header.recipe.values,
+    mean_bits: header.recipe.mean_bits,
     bytes: header.bytes,
     dense_bytes: header.denseBytes,
     seconds,
@@ -143,8 +146,8 @@ function reportLines(r: ReturnType<typeof compressReport>): string[] {
     : [];
   return [
     ...table([
-      ["layer", "rate", "rank", "kept", "bits", "error"],
-      ...r.layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.error]),
+      ["layer", "rate", "rank", "kept", "values", "error"],
+      ...r.layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.values ?? l.bits, l.error]),
     ]),
     "",
     `artifact     ${r.artifact}`,

@@ -129,6 +129,7 @@ const LAYER_COLUMNS: readonly { head: string; of: (layer: Figures) => string | n
   { head: "rank", of: (l) => l.rank },
   { head: "kept", of: (l) => l.kept },
   { head: "bits", of: (l) => l.bits },
+  { head: "values", of: (l) => l.values },
   { head: "bytes", of: (l) => l.bytes },
   { head: "error", of: (l) => l.error },
   { head: "output error", of: (l) => l.inputError },

@@ -200,6 +200,11 @@ function addCompress(program: Command): void {
     )
     .addOption(new Option("--pattern <kind>", "where kept weights may stand").choices(PATTERNS))
     .addOption(new Option("--values <kind>", "how weights are stored").choices(VALUES))
+    .addOption(
+      new Option("--mean-bits <n>", "mean of the blocks' bits: more for those with more outliers").argParser(
+        number(2, 8),
+      ),
+    )
     .addOption(new Option("--rounding <kind>", "how weights become codes").choices(ROUNDINGS))
     .addOption(new Option("--iterations <n>", "steps of OATS and of fast SVD").argParser(integer(1)))
     .addOption(new Option("--decomposition <kind>", "low-rank step").choices(["fast", "exact"]))

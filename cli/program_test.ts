@@ -61,6 +61,12 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["compress", "models/default"], 2, /--out/],
     [["compress", "models/default", "--out", "x", "--rate", "2"], 2, /from 0 to 1/],
     [["compress", "models/default", "--out", "x", "--work-memory", "-1"], 2, /of at least 0/],
+    [["compress", "models/default", "--out", "x", "--mean-bits", "9"], 2, /from 2 to 8/],
+    [
+      ["compress", "models/default", "--out", "x", "--mean-bits", "5", "--values", "int4"],
+      1,
+      /mean_bits.*int4 have 4 bits at most/,
+    ],
     [["compress", "models/default", "--out", "x", "--svd-weighting", "all"], 2, /none, scales, moments/],
     [
       ["compress", "models/default", "--out", "x", "--method", "svd", "--pattern", "2:4"],

@@ -69,16 +69,20 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
     const L = await linalg.multiply(parts.U, parts.V);
     for (let i = 0; i < L.data.length; i++) layer.W[i] = parts.S.data[i] + L.data[i];
   }
+  const { plan } = layer;
+  // A budget whose windows came out too large leaves a dense layer.
+  const values = !parts && plan.budget ? denseValues(context.recipe) : plan.values;
   const tensors = parts
-    ? await packParts(W, parts, layer.plan, context)
-    : [await packDenseLayer(W, layer.plan, context)];
+    ? await packParts(W, parts, plan, context)
+    : [await packDenseLayer(W, values, context)];
   const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
   const { inputs } = context;
   const insight = await layerInsight(
     { name: layer.name, W, R, tensors, d: inputs?.d ?? null, H: inputs?.H ?? null, plain: false },
     linalg,
   );
-  return { tensors, report: report(layer, tensors, parts, layerError(W, R, d)), insight };
+  const error = layerError(W, R, d);
+  return { tensors, report: report(layer, tensors, { parts, values, error }), insight };
 }
 
 /** S, U and V, or null when the layer stays dense. Works on W in a unit of its own, so that no product overflows. */
@@ -162,9 +166,11 @@ async function passedOn(V: Matrix, { H }: RoundingMoments, linalg: Linalg): Prom
   );
 }
 
-async function packDenseLayer(W: Matrix, plan: LayerPlan, context: LayerContext): Promise<PackedTensor> {
-  const { recipe, scale, linalg, roundingMoments: moments } = context;
-  const values = plan.budget ? denseValues(recipe) : plan.values; // a budget whose windows came out too large
+async function packDenseLayer(
+  W: Matrix,
+  values: LayerPlan["values"],
+  { scale, linalg, roundingMoments: moments }: LayerContext,
+): Promise<PackedTensor> {
   const format = denseFormat(values);
   if (values === "f32" || format.kind === "f32") return packExact("w", W);
   return await packRounded("w", toPackedColumns(W, scale), format, { grid: GRIDS[values], moments, linalg });
@@ -173,8 +179,11 @@ async function packDenseLayer(W: Matrix, plan: LayerPlan, context: LayerContext)
 function report(
   { name, shape }: LayerInput,
   tensors: readonly PackedTensor[],
-  parts: SparseLowRank | null,
-  error: number,
+  { parts, values, error }: {
+    readonly parts: SparseLowRank | null;
+    readonly values: LayerPlan["values"];
+    readonly error: number;
+  },
 ): LayerReport {
   const size = shape[0] * shape[1], rank = parts?.U.cols ?? 0;
   const stored = parts ? parts.S.data.reduce((n, x) => n + +(x !== 0), 0) : size;
@@ -191,6 +200,7 @@ function report(
     rank,
     kept: stored / size,
     bits,
+    values,
     error,
   };
 }

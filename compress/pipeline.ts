@@ -24,6 +24,7 @@ import { loadTokenizer } from "../models/tokenizer.ts";
 import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { groupRates } from "./allocation/group_rates.ts";
 import { measuredPlans } from "./allocation/measured.ts";
+import { blockValues } from "./allocation/mixed_values.ts";
 import { owlRates } from "./allocation/owl.ts";
 import type { LayerProbe, ProbeJob } from "./allocation/probe_job.ts";
 import { Sensitivity } from "./allocation/sensitivity.ts";
@@ -290,15 +291,12 @@ class Compression {
     return { calibration: residual("calibration", calibration), heldOut: residual("held-out", heldOut) };
   }
 
-  /** Rates of the blocks' layers that are compressed. OWL takes its outlier ratios from a dense pass of its own over a few sequences. */
-  async #rates(calibration: Residual): Promise<number[]> {
+  /** OWL's outlier ratios of the blocks, from a dense pass of its own over a few sequences; null when nothing asks for them. */
+  async #outlierRatios(calibration: Residual): Promise<number[] | null> {
     const { recipe, checkpoint, progress, pool } = this.context;
     const { blocks, hiddenSize } = checkpoint.spec;
-    const rate = sparseRate(checkpoint.spec, recipe);
-    if (recipe.allocation.kind === "uniform" || recipe.method === "none" || rate === 0) {
-      return uniformRates(blocks, rate);
-    }
-    const names = linearNames(checkpoint.spec).filter((name) => !recipe.dense.includes(name));
+    if (recipe.mean_bits === null && !spreadsRates(recipe)) return null;
+    const names = compressedNames(checkpoint.spec, recipe);
     return await progress.time("allocate", async () => {
       const sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
       const residual = firstSequences(calibration, sequences, hiddenSize);
@@ -321,38 +319,44 @@ class Compression {
         ratios.push(await pool.run<"outliers">({ kind: "outliers", layers, m: recipe.allocation.m }));
         progress.report("allocate", i + 1, blocks);
       }
-      const rates = owlRates(ratios, { rate, lambda: recipe.allocation.lambda });
-      const groups = patternGroups(recipe.pattern);
-      return groups && isSparseOnly(recipe) ? groupRates(rates, groups) : rates;
+      return ratios;
     });
   }
 
   /** What is to become of every layer. Measured losses take a pass over all blocks first, which keeps its statistics. */
   async #plans(texts: Texts, residuals: Residuals): Promise<Plans> {
     const { recipe, checkpoint: { spec } } = this.context;
+    const ratios = await this.#outlierRatios(residuals.calibration);
+    const values = blockValues(recipe, { blocks: spec.blocks, ratios });
     if (
       recipe.allocation.kind === "measured" && recipe.method !== "none" && (recipe.budget || recipe.rate > 0)
     ) {
-      return await this.#measure(texts, residuals);
+      return await this.#measure(texts, residuals, values);
     }
-    const shapes = linearShapes(spec), rates = await this.#rates(residuals.calibration);
+    const shapes = linearShapes(spec), rates = blockRates(spec, recipe, ratios);
     if (recipe.method === "structured" && recipe.rate > 0) {
       this.#pruning = new BlockPruning(spec, { ...recipe, rates, pool: this.context.pool });
     }
-    const options = { recipe, blockChunks: this.#blockChunks };
-    const of = (block: number): BlockPlan =>
-      Object.fromEntries(
+    const of = (block: number): BlockPlan => {
+      const options = { recipe: { ...recipe, values: values[block] }, blockChunks: this.#blockChunks };
+      return Object.fromEntries(
         linearNames(spec).map((name) => {
           const rate = recipe.dense.includes(name) ? 0 : rates[block];
           return [name, planAtRate(shapes[name]!, rate, options)];
         }),
       );
+    };
     return { of, statistics: null };
   }
 
-  async #measure(texts: Texts, residuals: Residuals): Promise<Plans> {
+  /** @param values of each block */
+  async #measure(
+    texts: Texts,
+    residuals: Residuals,
+    values: readonly Recipe["values"][],
+  ): Promise<Plans> {
     const { recipe, checkpoint, progress, pool, space } = this.context, { spec } = checkpoint;
-    const names = linearNames(spec).filter((name) => !recipe.dense.includes(name));
+    const names = compressedNames(spec, recipe);
     const sensitivity = new Sensitivity({ checkpoint, pool, names }, residuals.calibration);
     const statistics = new StatisticsStore(space), probes: Record<string, LayerProbe>[] = [];
     const sequential = recipe.calibration.statistics === "sequential";
@@ -381,6 +385,7 @@ class Compression {
       return measuredPlans({ probes, divergences }, {
         spec,
         recipe,
+        values,
         blockChunks: this.#blockChunks,
         otherBytes: otherBytes(spec, recipe),
         speed: recipe.budget && "ms_per_token" in recipe.budget
@@ -615,6 +620,23 @@ class Compression {
 }
 
 const linearNames = (spec: ModelSpec): LinearName[] => Object.keys(linearShapes(spec)).filter(isLinear);
+/** Without those that a recipe leaves dense; method `none` treats all alike. */
+const compressedNames = (spec: ModelSpec, { method, dense }: Recipe): LinearName[] =>
+  linearNames(spec).filter((name) => method === "none" || !dense.includes(name));
+
+/** Whether blocks have rates of their own, by their outlier ratios. */
+const spreadsRates = ({ allocation, method, rate }: Recipe): boolean =>
+  allocation.kind === "owl" && method !== "none" && rate > 0;
+
+/** Rates of the blocks' layers that are compressed. */
+function blockRates(spec: ModelSpec, recipe: Recipe, ratios: readonly number[] | null): number[] {
+  const rate = sparseRate(spec, recipe);
+  if (!ratios || !spreadsRates(recipe)) return uniformRates(spec.blocks, rate);
+  const rates = owlRates(ratios, { rate, lambda: recipe.allocation.lambda });
+  const groups = patternGroups(recipe.pattern);
+  return groups && isSparseOnly(recipe) ? groupRates(rates, groups) : rates;
+}
+
 /** Linear layers by the input they share, the most work (about dOut dIn²) first. */
 function inputGroups(
   spec: ModelSpec,
@@ -629,8 +651,9 @@ function inputGroups(
     .sort((a, b) => work(b.names) - work(a.names));
 }
 
-/** Whether calibration is wanted at all: dense weights that are rounded to nearest need none. */
-const needsCalibration = (recipe: Recipe): boolean => recipe.method !== "none" || roundsWithFeedback(recipe);
+/** Whether calibration is wanted at all: dense weights that are rounded to nearest, in one kind of values, need none. */
+const needsCalibration = (recipe: Recipe): boolean =>
+  recipe.method !== "none" || roundsWithFeedback(recipe) || recipe.mean_bits !== null;
 
 /** Whether X'X is wanted: by the rounding, the refit, or by the method itself. */
 const needsMoments = (recipe: Recipe): boolean =>

@@ -50,6 +50,7 @@ for (
       calibration: { statistics: "sequential" },
     },
     "none, int3, feedback": { method: "none", rate: 0, values: "int3", rounding: "feedback" },
+    "oatmill, measured, mean of 5 bits": { mean_bits: 5 },
     "wanda, int4": { method: "wanda", rate: 0.375, values: "int4", allocation: "uniform", refine: false },
   })
 ) {

@@ -19,6 +19,14 @@ export const PATTERNS = ["unstructured", "windows", "2:4", "4:8", "8:16"] as con
 export const SVD_WEIGHTINGS = ["none", "scales", "moments"] as const;
 /** int8 has 7 bits (kernels/layout.ts); int5 is stored in the bytes of int8, int3 and int2 in those of int4. */
 export const VALUES = ["f32", "int8", "int5", "int4", "int3", "int2"] as const;
+/** Bits that values are named for. */
+export const VALUE_BITS: Readonly<Record<Exclude<(typeof VALUES)[number], "f32">, number>> = {
+  int8: 8,
+  int5: 5,
+  int4: 4,
+  int3: 3,
+  int2: 2,
+};
 /** What a model that is no artifact can be held in. */
 export const DENSE_VALUES = ["f32", "int8", "int4"] as const;
 export const ROUNDINGS = ["nearest", "feedback"] as const;
@@ -48,7 +56,7 @@ export function patternGroups(pattern: unknown): Groups | null {
 const allocationSchema = z.strictObject({
   kind: z.enum(ALLOCATIONS).default("uniform").describe("How the rate is spread over the blocks"),
   lambda: z.number().min(0).max(0.5).default(0.08).describe(
-    "OWL: half of the spread between the blocks' rates",
+    "OWL: half of the spread between the blocks' rates, with mean_bits between their bits in eighths",
   ),
   m: z.number().min(1).max(100).default(5).describe("OWL: scores above m x mean count as outliers"),
 });
@@ -140,12 +148,15 @@ const fieldsSchema = z.strictObject({
     "Where kept weights may stand. N:M: in every M consecutive ones of a row N; with allocation owl N differs from block to block",
   ),
   allocation: z.preprocess((v) => typeof v === "string" ? { kind: v } : v, allocationSchema).prefault({}),
-  values: z.enum(VALUES).default("int8"),
+  values: z.enum(VALUES).default("int8").describe("Of S, or of dense weights; with mean_bits the widest"),
+  mean_bits: z.number().min(2).max(8).nullable().default(null).describe(
+    "Mixed precision: blocks with more outliers (OWL's ratios) get more bits, up to those of values; the mean of the blocks, met from below",
+  ),
   rounding: z.enum(ROUNDINGS).default("nearest").describe(
     "nearest: every weight alone; feedback: codes and scales that make up for one another on calibration data",
   ),
   iterations: z.int().min(1).max(200).default(20).describe(
-    "Alternating steps of OATS, steps of subspace iteration of fast svd; 12 with method oatmill",
+    "Alternating steps of OATS, steps of subspace iteration of fast svd; 16 with method oatmill",
   ),
   decomposition: z.enum(["fast", "exact"]).default("fast").describe(
     "fast: warm-started subspace iteration; exact: a full factorisation in every step",
@@ -177,6 +188,21 @@ function checkBudget(
   if (allocation.kind !== "measured") refuse("allocation", 'A budget needs allocation "measured"');
   if (pattern !== "windows") refuse("pattern", 'A budget needs pattern "windows"');
   if (values === "f32") refuse("values", "A budget is for weights in 8 or 4 bits, not f32");
+}
+
+function checkMeanBits(
+  { mean_bits, method, rate, budget, values }: z.infer<typeof fieldsSchema>,
+  context: z.RefinementCtx,
+): void {
+  if (mean_bits === null) return;
+  const refuse = (message: string) => context.addIssue({ code: "custom", path: ["mean_bits"], message });
+  if (values === "f32") refuse("Values f32 are not stored in fewer bits");
+  else if (mean_bits > VALUE_BITS[values]) refuse(`Values ${values} have ${VALUE_BITS[values]} bits at most`);
+  if (budget) refuse("A budget chooses the bits of every layer itself");
+  else if (method === "structured") refuse("Method structured has one kind of values for all blocks");
+  else if (method !== "none" && rate === 0) {
+    refuse("At rate 0 every layer stays dense, with 8 bits: use method none");
+  }
 }
 
 /** What can be said of method, pattern and rate together without knowing a model. */
@@ -229,7 +255,8 @@ function checkStructured(recipe: z.infer<typeof fieldsSchema>, context: z.Refine
 /** Unknown fields are refused; defaults are filled in. */
 export const recipeSchema = z.preprocess(
   withDefaults,
-  fieldsSchema.superRefine(checkStructured).superRefine(checkBudget).superRefine(checkPattern),
+  fieldsSchema.superRefine(checkStructured).superRefine(checkBudget).superRefine(checkPattern)
+    .superRefine(checkMeanBits),
 );
 export type Recipe = z.output<typeof fieldsSchema>;
 export type RecipeInput = z.input<typeof fieldsSchema>;

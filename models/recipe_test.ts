@@ -60,6 +60,27 @@ Deno.test("recipeSchema refuses a rate that an N:M pattern contradicts, and N:M 
   assert.equal(issue({ method: "oats", pattern: "4:8", rate: 0.4 }), undefined);
 });
 
+Deno.test("recipeSchema takes a mean of bits, and refuses one that something else contradicts", () => {
+  const mixed = recipeSchema.parse({ method: "none", values: "int4", mean_bits: 3.5 });
+  assert.equal(mixed.mean_bits, 3.5);
+  assert.deepEqual(recipeSchema.parse(mixed), mixed);
+  assert.equal(recipeSchema.parse({}).mean_bits, null);
+  const contradicted = [
+    [{ values: "f32" }, /f32/],
+    [{ values: "int3" }, /3 bits at most/],
+    [{ budget: { bytes: 1e6 } }, /budget/],
+    [{ method: "structured" }, /structured/],
+    [{ method: "oats", rate: 0 }, /rate 0/],
+    [{ mean_bits: 1.9 }, />=2/],
+    [{ mean_bits: 8.1 }, /<=8/],
+  ] as const;
+  for (const [fields, message] of contradicted) {
+    const issue = recipeSchema.safeParse({ mean_bits: 4, ...fields }).error?.issues[0];
+    assert.deepEqual(issue?.path, ["mean_bits"], JSON.stringify(fields));
+    assert.match(issue!.message, message);
+  }
+});
+
 Deno.test("recipeSchema refuses what method structured would ignore, and takes a stored recipe again", () => {
   const stored = recipeSchema.parse({ method: "structured", rate: 0.2, dense: ["o"], refine: false });
   assert.deepEqual(recipeSchema.parse(stored), stored);

@@ -12,6 +12,7 @@ export interface LayerFigures {
   readonly rank: number | null;
   readonly kept: number | null;
   readonly bits: number | null;
+  readonly values: string | null;
   readonly bytes: number | null;
   readonly error: number | null;
   readonly inputError: number | null;
@@ -41,6 +42,7 @@ export function layerFigures(header: ArtifactHeader | null, insight: Insight | n
       rank: report?.rank ?? null,
       kept: report?.kept ?? null,
       bits: report?.bits ?? null,
+      values: report?.values ?? null,
       bytes: bytes.get(name) ?? null,
       error: report?.error ?? null,
       inputError: layer?.inputError ?? null,

@@ -33,7 +33,16 @@ function headerOf(name: string): ArtifactHeader {
       tensor("finalNorm", 7),
     ],
     layers: insight.layers.map(({ name }, i) => ({
-      ...{ name, shape: [8, 8], rate: 0.3 + i / 100, rank: 2, kept: 0.5, bits: 8, error: 0.01 },
+      ...{
+        name,
+        shape: [8, 8],
+        rate: 0.3 + i / 100,
+        rank: 2,
+        kept: 0.5,
+        bits: 8,
+        values: "int5",
+        error: 0.01,
+      },
     })) as unknown as ArtifactHeader["layers"],
     perplexity: { dense: 20.5, compressed: 22.25, tokens: 100, text: name },
     bytes: 5_000_000,
@@ -63,7 +72,7 @@ Deno.test("a report has a labelled chart and a table for everything that is know
   assert.equal(rates.querySelectorAll("tbody tr").length, insight.layers.length);
   assert.match(
     rates.querySelector("tbody tr")!.textContent,
-    /block\.0\.q\s*0\.3\d*\s*2\s*0\.5\d*\s*8\s*330\s*0\.75/,
+    /block\.0\.q\s*0\.3\d*\s*2\s*0\.5\d*\s*8\s*int5\s*330\s*0\.75/,
   );
   assert.match(text, /22\.25/);
   assert.match(text, /&quot;rate&quot;: 0\.\d/);

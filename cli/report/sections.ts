@@ -223,8 +223,8 @@ function rates(layers: readonly LayerFigures[]): Section | null {
     about:
       "What compression took from each layer (rate, the share of parameters removed), the columns of L, and the share of S that is stored; a layer that stayed dense keeps 1.",
     charts: maps,
-    head: ["layer", "rate", "rank", "kept", "bits", "bytes", "places filled"],
-    rows: layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.bytes, l.filled]),
+    head: ["layer", "rate", "rank", "kept", "bits", "values", "bytes", "places filled"],
+    rows: layers.map((l) => [l.name, l.rate, l.rank, l.kept, l.bits, l.values, l.bytes, l.filled]),
   };
 }
 

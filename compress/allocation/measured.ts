@@ -8,6 +8,7 @@ import type { Shape2 } from "../../kernels/layout.ts";
 import { MAX_RATE, type Recipe } from "../../models/recipe.ts";
 import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
 import { type LayerPlan, planAtRate, planBytes, planParameters } from "../layer_plan.ts";
+import { denseValues } from "../stored_parts.ts";
 import { headMs, type LayerTimesOptions, planMs } from "./layer_times.ts";
 import { CURVE_POINTS, type LayerProbe } from "./probe_job.ts";
 import { type Divergences, type PartName, PARTS } from "./sensitivity.ts";
@@ -55,6 +56,8 @@ interface Candidate {
 export interface MeasuredOptions {
   readonly spec: ModelSpec;
   readonly recipe: Recipe;
+  /** Of each block, without a budget. */
+  readonly values: readonly Recipe["values"][];
   readonly blockChunks: number;
   /** Bytes of the artifact's tensors that are not up for choice. */
   readonly otherBytes: number;
@@ -109,7 +112,7 @@ interface Budget {
   /** What the rest of the model takes of the recipe's budget. */
   readonly rest: number;
   cost(shape: Shape2, plan: LayerPlan): number;
-  readonly values: readonly Recipe["values"][];
+  values(block: number): readonly Recipe["values"][];
 }
 
 /** Values that layers may have within a budget of bytes or milliseconds. */
@@ -117,12 +120,18 @@ const STORED_VALUES = ["int8", "int4"] as const;
 
 function budgetOf(
   layers: readonly Layer[],
-  { spec, recipe, blockChunks, otherBytes, speed }: MeasuredOptions,
+  { spec, recipe, values, blockChunks, otherBytes, speed }: MeasuredOptions,
 ): Budget {
-  const { rate, budget, values } = recipe;
+  const { rate, budget } = recipe;
   if (!budget) {
     const size = layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
-    return { amount: (1 - rate) * size, unit: "parameters", rest: 0, cost: planParameters, values: [values] };
+    return {
+      amount: (1 - rate) * size,
+      unit: "parameters",
+      rest: 0,
+      cost: planParameters,
+      values: (block) => [values[block]],
+    };
   }
   if ("bytes" in budget) {
     return {
@@ -130,7 +139,7 @@ function budgetOf(
       unit: "bytes",
       rest: otherBytes,
       cost: (shape, plan) => planBytes(shape, plan, blockChunks),
-      values: STORED_VALUES,
+      values: () => STORED_VALUES,
     };
   }
   const options: LayerTimesOptions = { ...speed!, workload: budget.workload, blockChunks };
@@ -140,7 +149,7 @@ function budgetOf(
     unit: "ms",
     rest: head,
     cost: (shape, plan) => planMs(shape, plan, options),
-    values: STORED_VALUES,
+    values: () => STORED_VALUES,
   };
 }
 
@@ -171,11 +180,11 @@ const short = (n: number): string => Number.isInteger(n) ? String(n) : n.toFixed
 
 /** Every rate that the method can give the layer, and the dense layer. */
 function candidatesOf(layer: Layer, budget: Budget, options: MeasuredOptions): Candidate[] {
-  const { shape } = layer, { recipe } = options, rates: number[] = [];
+  const { shape, block } = layer, { recipe } = options, rates: number[] = [];
   const most = Math.min(MAX_RATE, Math.max(MOST_RATE, (1 + recipe.rate) / 2));
   for (let rate = RATE_STEP; rate <= most; rate += RATE_STEP) rates.push(rate);
-  const plans = budget.values.flatMap((values) => [
-    { budget: null, values },
+  const plans = budget.values(block).flatMap((values) => [
+    { budget: null, values: recipe.budget ? values : denseValues({ ...recipe, values }) },
     ...rates.map((rate) => planAtRate(shape, rate, { ...options, recipe: { ...recipe, values } }))
       .filter((plan) => plan.budget),
   ]);

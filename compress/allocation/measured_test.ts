@@ -15,6 +15,8 @@ const checkpoint = await openCheckpoint(new URL("../../models/default", import.m
 checkpoint.close();
 const { spec } = checkpoint, shapes = linearShapes(spec), names = LINEAR_NAMES.filter((name) => shapes[name]);
 
+const int8 = new Array<"int8">(spec.blocks).fill("int8");
+
 /** Layers that lose exponentially with their rate, as measured ones do. */
 const probe: LayerProbe = {
   error: 0.03,
@@ -40,6 +42,7 @@ Deno.test("measuredPlans() meets the rate, for every rate", () => {
     const plans = measuredPlans(measurements(equal), {
       spec,
       recipe: recipeSchema.parse({ rate }),
+      values: int8,
       blockChunks: 4,
       otherBytes: 0,
       speed: null,
@@ -55,12 +58,30 @@ Deno.test("measuredPlans() meets the rate, for every rate", () => {
   }
 });
 
+Deno.test("measuredPlans() gives every block its own values, and layers that stay dense int8", () => {
+  const mixed = int8.map((_, block) => (["int4", "int3", "int8"] as const)[block % 3]);
+  const plans = measuredPlans(measurements(equal), {
+    spec,
+    recipe: recipeSchema.parse({ rate: 0.05, mean_bits: 5 }),
+    values: mixed,
+    blockChunks: 4,
+    otherBytes: 0,
+    speed: null,
+  });
+  const found = plans.flatMap((ofBlock, block) =>
+    Object.values(ofBlock).map(({ budget, values }) => ({ dense: !budget, values, own: mixed[block] }))
+  );
+  assert.ok(found.some(({ dense }) => dense) && found.some(({ dense }) => !dense));
+  for (const { dense, values, own } of found) assert.equal(values, dense ? "int8" : own);
+});
+
 Deno.test("measuredPlans() keeps the least that windows can at a rate they cannot meet", () => {
   const recipe = recipeSchema.parse({ rate: 0.95 });
   for (
     const ofBlock of measuredPlans(measurements(equal), {
       spec,
       recipe,
+      values: int8,
       blockChunks: 4,
       otherBytes: 0,
       speed: null,
@@ -75,6 +96,7 @@ Deno.test("measuredPlans() lets layers that matter more keep more", () => {
   const plans = measuredPlans(measurements(parts), {
     spec,
     recipe: recipeSchema.parse({ rate: 0.5 }),
+    values: int8,
     blockChunks: 4,
     otherBytes: 0,
     speed: null,
@@ -96,6 +118,7 @@ Deno.test("measuredPlans() meets a budget of bytes, and mixes dense and sparse w
     const plans = measuredPlans(measurements(equal), {
       spec,
       recipe,
+      values: int8,
       blockChunks: 4,
       otherBytes: 1000,
       speed: null,
@@ -108,6 +131,7 @@ Deno.test("measuredPlans() meets a budget of bytes, and mixes dense and sparse w
       measuredPlans(measurements(equal), {
         spec,
         recipe: recipeSchema.parse({ budget: { bytes: 2000 } }),
+        values: int8,
         blockChunks: 4,
         otherBytes: 1000,
         speed: null,
@@ -140,7 +164,14 @@ Deno.test("measuredPlans() meets a budget of milliseconds, and chooses by the wo
     const head = workload === "decode" ? spec.vocabSize * spec.hiddenSize : 0;
     const recipe = recipeSchema.parse({ budget: { ms_per_token: (head + share * all) / 1e6, workload } });
     const speed = { times, threads: 1 };
-    const plans = measuredPlans(measurements(equal), { spec, recipe, blockChunks: 4, otherBytes: 0, speed });
+    const plans = measuredPlans(measurements(equal), {
+      spec,
+      recipe,
+      values: int8,
+      blockChunks: 4,
+      otherBytes: 0,
+      speed,
+    });
     const cost = plans.flatMap((some) => Object.entries(some)).reduce(
       (sum, [name, plan]) => sum + planMs(shapes[name]!, plan, { ...speed, workload, blockChunks: 4 }),
       0,
@@ -162,6 +193,7 @@ Deno.test("measuredPlans() takes parts that seem to gain from compression for pa
   const plans = measuredPlans(measurements(parts), {
     spec,
     recipe: recipeSchema.parse({ rate: 0.5 }),
+    values: int8,
     blockChunks: 4,
     otherBytes: 0,
     speed: null,

@@ -37,7 +37,10 @@ export interface LayerReport {
   readonly rank: number;
   /** Share of S that is stored. */
   readonly kept: number;
+  /** Bits that S or the dense weights take in memory, without scales and places. */
   readonly bits: number;
+  /** Their codes; absent in artifacts of versions that knew no mixed precision. */
+  readonly values?: Recipe["values"];
   /** |(W - S - L) diag(d)|² / |W diag(d)|², after quantisation. */
   readonly error: number;
 }
