@@ -152,12 +152,17 @@ interface Residuals {
   readonly heldOut: Residual;
 }
 
+interface StoredBlock {
+  readonly weights: BlockWeights;
+  readonly statistics: BlockStatistics | null;
+}
+
 /** A block whose layers the workers have. */
 interface BlockUnderWay {
   /** As they were read. */
   readonly weights: BlockWeights;
   /** What the artifact takes: smaller when whole heads and channels went. */
-  readonly stored: { readonly weights: BlockWeights; readonly statistics: BlockStatistics | null };
+  readonly stored: Promise<StoredBlock>;
   readonly results: Promise<Map<LinearName, LayerResult>>;
 }
 
@@ -455,12 +460,12 @@ class Compression {
     return checkStatistics(statistics, block);
   }
 
-  /** Compresses and writes all blocks in order; with statistics at hand the next one begins while workers end the last. */
+  /** Compresses and writes all blocks in order; the next one begins while workers end the last, unless it needs its outputs. */
   async #blocks(plans: Plans, residuals: Residuals): Promise<void> {
-    const { checkpoint: { spec }, progress } = this.context;
+    const { checkpoint: { spec }, progress, recipe } = this.context;
     const begin = (i: number) =>
       this.#begin(i, plans.of(i), { ...residuals, known: plans.statistics?.get(i) });
-    const overlap = plans.statistics !== null && blockBytes(spec) <= OVERLAP_BYTES;
+    const overlap = recipe.calibration.statistics === "dense" && blockBytes(spec) <= OVERLAP_BYTES;
     let next: BlockUnderWay | null = null;
     for (let i = 0; i < spec.blocks; i++) {
       const block: BlockUnderWay = next ?? await begin(i);
@@ -486,23 +491,25 @@ class Compression {
     );
     if (!known) progress.report("calibrate", index + 1, checkpoint.spec.blocks);
     await progress.time("compress", () => this.#insight.addBlock(weights, statistics));
-    const stored = this.#pruning && statistics
-      ? await progress.time("compress", () => this.#pruning!.prune(weights, statistics))
-      : { weights, statistics };
-    const results = this.#layersOf(index, stored.weights, { statistics: stored.statistics, plan });
+    const stored: Promise<StoredBlock> = this.#pruning && statistics
+      ? this.#pruning.prune(weights, statistics)
+      : Promise.resolve({ weights, statistics });
+    const results = stored.then(({ weights, statistics }) =>
+      this.#layersOf(index, weights, { statistics, plan })
+    );
     results.catch(() => {}); // waited for in #end(), or never when another block fails
     return { weights, stored, results };
   }
 
   async #end(index: number, block: BlockUnderWay, { calibration }: Residuals): Promise<void> {
-    const { recipe, checkpoint, progress, pool } = this.context, { stored, weights } = block;
+    const { recipe, checkpoint, progress, pool } = this.context;
     const results = await progress.time("compress", () => block.results);
-    const { statistics } = stored;
+    const stored = await block.stored, { statistics } = stored;
     await progress.time("write", () => this.#writeBlock(index, stored.weights, { statistics, results }));
     if (recipe.calibration.statistics === "dense" || !statistics) return;
     // What is stored stands in `weights` now.
     const context = { checkpoint, pool, ...PLAIN };
-    await progress.time("calibrate", () => runBlockOver(calibration, weights, context));
+    await progress.time("calibrate", () => runBlockOver(calibration, block.weights, context));
   }
 
   #momentSequences({ sequences, length }: Residual): number {

@@ -87,9 +87,9 @@ async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
     case "outliers":
       return outlierRatio(job.layers, job.m);
     case "channelLosses":
-      return lossesOfChannels(job);
+      return await lossesOfChannels(job, linalg);
     case "headChoices":
-      return choicesOfHeads(job);
+      return await choicesOfHeads(job, linalg);
     case "keepInputs":
       return await keepInputs(job, linalg);
   }

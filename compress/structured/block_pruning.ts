@@ -11,6 +11,7 @@ import type { SharedTensor } from "../forward/block_job.ts";
 import type { LinalgPool } from "../linalg/pool.ts";
 import { type BlockStatistics, type InputStatistics, shared } from "../statistics.ts";
 import { chooseKept, type Kept } from "./choose.ts";
+import { prunedLayerBytes } from "./layer_jobs.ts";
 import { blockParameters, withSizes } from "./sizes.ts";
 import { cappedRates, largestRate } from "./targets.ts";
 
@@ -31,6 +32,8 @@ export class BlockPruning {
   readonly #errors: Partial<Record<LinearName, number>>[] = [];
   /** Weights that are still to be removed from the blocks so far. */
   #due = 0;
+  /** What the last block keeps: the next one's share depends on it. */
+  #last: Promise<unknown> = Promise.resolve();
 
   /** @param options.rates of each block: share of its linear layers' weights */
   constructor(
@@ -53,16 +56,13 @@ export class BlockPruning {
   }
 
   /**
-   * The next block. `o` and `down` of `weights` then have zeros for removed inputs and the corrected rest: they compute what
-   * the smaller block does.
+   * The next block, also while the one before is under way. `o` and `down` of `weights` then have zeros for removed inputs
+   * and the corrected rest: they compute what the smaller block does.
    */
   async prune(weights: BlockWeights, statistics: BlockStatistics): Promise<PrunedBlock> {
-    const spec = this.#spec, all = blockParameters(spec);
-    this.#due += this.#rates[this.#sizes.length] * all;
-    const kept = await this.#choose(weights, statistics);
-    this.#due -= all - blockParameters(withSizes(spec, kept.sizes));
-    this.#sizes.push(kept.sizes);
-    const { headDim } = spec.attention;
+    const choice = this.#last.then(() => this.#chooseNext(weights, statistics));
+    this.#last = choice;
+    const { block, kept } = await choice, { headDim } = this.#spec.attention;
     const rows = {
       heads: wide(kept.heads, headDim),
       kvHeads: wide(kept.kvHeads, headDim),
@@ -72,7 +72,7 @@ export class BlockPruning {
       this.#keepInputs(weights.o, statistics.o, rows.heads),
       this.#keepInputs(weights.down, statistics.down, rows.channels),
     ]);
-    this.#errors.push({ o: o.error, down: down.error });
+    this.#errors[block] = { o: o.error, down: down.error };
     return {
       weights: shrunken(weights, rows, { o: o.tensor, down: down.tensor }),
       statistics: {
@@ -93,16 +93,21 @@ export class BlockPruning {
     };
   }
 
+  async #chooseNext(weights: BlockWeights, statistics: BlockStatistics) {
+    const block = this.#sizes.length, all = blockParameters(this.#spec);
+    this.#due += this.#rates[block] * all;
+    const kept = await this.#choose(weights, statistics);
+    this.#due -= all - blockParameters(withSizes(this.#spec, kept.sizes));
+    this.#sizes.push(kept.sizes);
+    return { block, kept };
+  }
+
   async #choose(weights: BlockWeights, statistics: BlockStatistics): Promise<Kept> {
     const spec = this.#spec, goal = { target: this.#due, dense: this.#dense };
+    const o = layerOf(weights.o, statistics.o), down = layerOf(weights.down, statistics.down);
     const [channels, heads] = await Promise.all([
-      this.#pool.run<"channelLosses">({
-        kind: "channelLosses",
-        ...layerOf(weights.down, statistics.down),
-        spec,
-        goal,
-      }),
-      this.#pool.run<"headChoices">({ kind: "headChoices", ...layerOf(weights.o, statistics.o), spec, goal }),
+      this.#pool.run<"channelLosses">({ kind: "channelLosses", ...down, spec, goal }, prunedLayerBytes(down)),
+      this.#pool.run<"headChoices">({ kind: "headChoices", ...o, spec, goal }, prunedLayerBytes(o)),
     ]);
     return chooseKept(spec, { heads, channels }, goal);
   }
@@ -111,7 +116,8 @@ export class BlockPruning {
   async #keepInputs(weight: SharedTensor, statistics: InputStatistics, kept: readonly number[]) {
     const layer = layerOf(weight, statistics), [dOut, dIn] = layer.shape;
     if (kept.length === dIn) return { tensor: weight, error: 0 };
-    const { W, error } = await this.#pool.run<"keepInputs">({ kind: "keepInputs", ...layer, kept });
+    const job = { kind: "keepInputs", ...layer, kept } as const;
+    const { W, error } = await this.#pool.run<"keepInputs">(job, prunedLayerBytes(layer));
     const data = shared(W.length);
     data.set(W);
     weight.data.fill(0);

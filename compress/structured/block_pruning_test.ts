@@ -221,3 +221,18 @@ test("prune() leaves the whole block's o and down as what the smaller block comp
   );
   assert.deepEqual(block.q, before.q);
 });
+
+test("prune() takes the next block while one is under way, and what one misses the next makes up for", async () => {
+  const checkpoint = randomCheckpoint(DECODER);
+  const ones = (n: number) => ({ d: shared(n).fill(1), H: null });
+  const statistics = { attn: ones(40), o: ones(48), mlp: ones(40), down: ones(64) };
+  const sizes = async (atOnce: boolean) => {
+    using pool = new LinalgPool(2);
+    const pruning = new BlockPruning(DECODER, { dense: [], rates: [0.95, 0.3], pool });
+    const first = pruning.prune(await readBlock(checkpoint, 0), statistics);
+    if (!atOnce) await first;
+    await Promise.all([first, pruning.prune(await readBlock(checkpoint, 1), statistics)]);
+    return pruning.spec.blockSizes;
+  };
+  assert.deepEqual(await sizes(true), await sizes(false));
+});

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { LINEAR_NAMES, type LinearName, type ModelSpec } from "../../models/spec.ts";
 import { SYNTHETIC_SPECS } from "../../models/synthetic_specs.ts";
 import { matrix } from "../linalg/matrix.ts";
+import type { Linalg } from "../linalg/runtime.ts";
 import { chooseKept, type PruningGoal, reachOf } from "./choose.ts";
 import { Elimination } from "./elimination.ts";
 import { channelLosses, headChoices } from "./losses.ts";
@@ -26,33 +27,36 @@ const anyCase = fc.record({
 });
 const values = (n: number, seed: number) => Array.from({ length: n }, (_, i) => (i * 7919 + seed * 31) % 101);
 
+const linalg: Linalg = { multiply: () => Promise.reject(new Error("No H, no products")) };
+
 /** Chooses by losses that only add up: inputs that know nothing of each other. */
-function choose(
+async function choose(
   spec: ModelSpec,
   losses: { readonly heads: readonly number[]; readonly channels: readonly number[] },
   goal: PruningGoal,
 ) {
   const width = spec.attention.headDim, reach = reachOf(spec, goal);
-  const layer = (d: number[]) =>
-    Elimination.of(matrix(1, d.length, new Float32Array(d.length).fill(1)), {
-      d: Float32Array.from(d),
-      H: null,
-    });
-  const o = layer(losses.heads.flatMap((loss) => new Array<number>(width).fill(Math.sqrt(loss / width))));
-  const down = layer(losses.channels.map(Math.sqrt));
+  const layer = (d: number[]) => {
+    const W = matrix(1, d.length, new Float32Array(d.length).fill(1));
+    return Elimination.of(W, { d: Float32Array.from(d), H: null }, linalg);
+  };
+  const o = await layer(
+    losses.heads.flatMap((loss) => new Array<number>(width).fill(Math.sqrt(loss / width))),
+  );
+  const down = await layer(losses.channels.map(Math.sqrt));
   return chooseKept(spec, {
-    heads: headChoices(o, spec.attention, reach),
-    channels: channelLosses(down, reach.channels),
+    heads: await headChoices(o, spec.attention, reach),
+    channels: await channelLosses(down, reach.channels),
   }, goal);
 }
 
-Deno.test("chooseKept() leaves a block whose shapes are legal, near the target, with layers that must keep theirs", () => {
-  fc.assert(
-    fc.property(anyCase, ({ kvHeads, groupSize, channels, gated, rate, dense, seed }) => {
+Deno.test("chooseKept() leaves a block whose shapes are legal, near the target, with layers that must keep theirs", async () => {
+  await fc.assert(
+    fc.asyncProperty(anyCase, async ({ kvHeads, groupSize, channels, gated, rate, dense, seed }) => {
       const spec = sized(kvHeads * groupSize, kvHeads, channels, gated);
       const all = blockParameters(spec), target = rate * all;
       const options = { target, dense };
-      const kept = choose(spec, {
+      const kept = await choose(spec, {
         heads: values(kvHeads * groupSize, seed),
         channels: values(channels, seed),
       }, options);
@@ -83,13 +87,13 @@ Deno.test("chooseKept() leaves a block whose shapes are legal, near the target, 
   );
 });
 
-Deno.test("chooseKept() takes what is worth least, attention and FFN compared", () => {
+Deno.test("chooseKept() takes what is worth least, attention and FFN compared", async () => {
   const spec = sized(4, 2, 128), target = 2 * 2 * 64 * 576; // one query head of each group, or 85.3 channels
   const heads = [5, 1, 2, 6], channels = Array.from({ length: 128 }, (_, i) => i);
-  const cheap = choose(spec, { heads, channels: channels.map((x) => x + 100) }, { target, dense: [] });
+  const cheap = await choose(spec, { heads, channels: channels.map((x) => x + 100) }, { target, dense: [] });
   assert.deepEqual(cheap.heads, [0, 3]);
   assert.equal(cheap.channels.length, 128);
-  const dear = choose(spec, { heads: heads.map((x) => x * 1e6), channels }, { target, dense: [] });
+  const dear = await choose(spec, { heads: heads.map((x) => x * 1e6), channels }, { target, dense: [] });
   assert.deepEqual(dear.heads, [0, 1, 2, 3]);
   assert.deepEqual(dear.channels, channels.slice(80)); // units of 16: 80 are nearest
 });

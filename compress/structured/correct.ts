@@ -2,9 +2,9 @@
  * What the removed inputs of a layer carried is given to the kept ones, as far as they can tell it: least squares on the
  * calibration inputs.
  */
-import { type Matrix, matrix } from "../linalg/matrix.ts";
+import { type Matrix, matrix, reciprocals, scaleColumns, unitPower } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
-import { dampedMoments } from "./damped_moments.ts";
+import { dampedInverse, inputSizes, unitMoments } from "./damped_moments.ts";
 
 /** Which inputs of a layer stay and which go, both ascending. */
 export interface Split {
@@ -31,10 +31,18 @@ export async function correctedColumns(
   split: Split,
   { H, linalg }: { readonly H: Float32Array | null; readonly linalg: Linalg },
 ): Promise<Matrix> {
-  const { kept, removed } = split;
-  const start = columnsOf(W, kept);
+  const { kept, removed } = split, start = columnsOf(W, kept);
   if (!H || removed.length === 0) return start;
-  const change = await linalg.multiply(columnsOf(W, removed), regression(H, split));
+  const d = inputSizes(H), power = unitPower(d);
+  const sizes = (inputs: readonly number[]) => Float32Array.from(inputs, (j) => d[j] * power);
+  const A = scaleColumns(columnsOf(W, removed), sizes(removed));
+  const U = await dampedInverse(H, kept, linalg);
+  const half = await linalg.multiply(
+    await linalg.multiply(A, unitMoments(H, removed, kept)),
+    U,
+    { transB: true },
+  );
+  const change = scaleColumns(await linalg.multiply(half, U), reciprocals(sizes(kept)));
   return matrix(W.rows, kept.length, start.data.map((x, i) => x + change.data[i]));
 }
 
@@ -45,30 +53,4 @@ export function columnsOf(W: Matrix, columns: readonly number[]): Matrix {
     for (const j of columns) out.data[at++] = W.data[i * W.cols + j];
   }
   return out;
-}
-
-/** H_PK (H_KK + λ)^-1 `[removed, kept]`: how each removed input follows from the kept ones. Dead ones follow from none. */
-function regression(H: Float32Array, { kept, removed }: Split): Matrix {
-  const n = kept.length, { d, C, unit } = dampedMoments(H, kept);
-  const out = matrix(removed.length, n);
-  removed.forEach((p, row) => {
-    const x = solve(C, Float64Array.from(kept, (j) => unit(p, j)));
-    for (let b = 0; b < n; b++) out.data[row * n + b] = d[kept[b]] > 0 ? x[b] * d[p] / d[kept[b]] : 0;
-  });
-  return out;
-}
-
-/** x of C C' x = b, in place of b; C a lower triangle, read in order both times. */
-function solve(C: Float64Array, b: Float64Array): Float64Array {
-  const n = b.length;
-  for (let i = 0; i < n; i++) {
-    let sum = b[i];
-    for (let k = 0, at = i * n; k < i; k++) sum -= C[at + k] * b[k];
-    b[i] = sum / C[i * n + i];
-  }
-  for (let i = n - 1; i >= 0; i--) {
-    const x = b[i] /= C[i * n + i];
-    for (let k = 0, at = i * n; k < i; k++) b[k] -= C[at + k] * x;
-  }
-  return b;
 }

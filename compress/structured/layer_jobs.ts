@@ -38,22 +38,29 @@ export interface KeptInputs {
   readonly error: number;
 }
 
+/**
+ * About what such a job takes besides the weights and H that threads share: six matrices as large as H where it is factored
+ * and inverted, fewer before and after; copies of W.
+ */
+export const prunedLayerBytes = ({ W, H }: Pick<PrunedLayer, "W" | "H">): number =>
+  4 * (3 * W.length + 6 * (H?.length ?? 0));
+
 const matrixOf = ({ W, shape }: PrunedLayer): Matrix => matrix(shape[0], shape[1], new Float32Array(W));
-const inputsOf = ({ d, H }: PrunedLayer): PrunedInputs => ({
-  d: new Float32Array(d),
-  H: H && new Float32Array(H), // ONNX Runtime takes no shared memory
-});
+export async function lossesOfChannels(job: LossesJob, linalg: Linalg): Promise<ChannelLosses> {
+  return await channelLosses(await elimination(job, linalg), reachOf(job.spec, job.goal).channels);
+}
 
-export const lossesOfChannels = (job: LossesJob): ChannelLosses =>
-  channelLosses(Elimination.of(matrixOf(job), inputsOf(job)), reachOf(job.spec, job.goal).channels);
+export async function choicesOfHeads(job: LossesJob, linalg: Linalg): Promise<HeadChoice[]> {
+  return await headChoices(await elimination(job, linalg), job.spec.attention, reachOf(job.spec, job.goal));
+}
 
-export const choicesOfHeads = (job: LossesJob): HeadChoice[] =>
-  headChoices(Elimination.of(matrixOf(job), inputsOf(job)), job.spec.attention, reachOf(job.spec, job.goal));
+const elimination = (job: LossesJob, linalg: Linalg): Promise<Elimination> =>
+  Elimination.of(matrixOf(job), job, linalg);
 
 export async function keepInputs(job: KeepInputsJob, linalg: Linalg): Promise<KeptInputs> {
-  const W = matrixOf(job), inputs = inputsOf(job), split = splitOf(W.cols, job.kept);
-  const left = await correctedColumns(W, split, { H: inputs.H, linalg });
-  return { W: left.data, error: await lostShare(W, spread(left, split, W.cols), { ...inputs, linalg }) };
+  const { d, H } = job, W = matrixOf(job), split = splitOf(W.cols, job.kept);
+  const left = await correctedColumns(W, split, { H, linalg });
+  return { W: left.data, error: await lostShare(W, spread(left, split, W.cols), { d, H, linalg }) };
 }
 
 /** The columns at their places among `cols`, zeros elsewhere. */
@@ -72,8 +79,9 @@ async function lostShare(
   { d, H, linalg }: PrunedInputs & { readonly linalg: Linalg },
 ): Promise<number> {
   if (!H) return layerError(W, R, d);
+  const moments = matrix(W.cols, W.cols, new Float32Array(H)); // ONNX Runtime takes no shared memory
   const squares = async (M: Matrix) => {
-    const MH = await linalg.multiply(M, matrix(W.cols, W.cols, H));
+    const MH = await linalg.multiply(M, moments);
     return M.data.reduce((sum, x, at) => sum + x * MH.data[at], 0);
   };
   const all = await squares(W);

@@ -20,12 +20,12 @@ export interface HeadChoice {
 }
 
 /** @param down the layer that reads the channels @param most how many may go */
-export function channelLosses(down: Elimination, most: number): ChannelLosses {
+export async function channelLosses(down: Elimination, most: number): Promise<ChannelLosses> {
   const order: number[] = [], losses = [0];
   while (order.length < most) {
     const channel = down.cheapest();
     order.push(channel);
-    losses.push(losses.at(-1)! + down.remove([channel]));
+    losses.push(losses.at(-1)! + await down.remove([channel]));
   }
   return { order, losses };
 }
@@ -38,8 +38,9 @@ interface Group {
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** The item whose removal costs least. */
-function cheapestOf<T>(items: readonly T[], loss: (item: T) => number): T {
-  const losses = items.map(loss);
+async function cheapestOf<T>(items: readonly T[], loss: (item: T) => Promise<number>): Promise<T> {
+  const losses: number[] = [];
+  for (const item of items) losses.push(await loss(item));
   return items[losses.indexOf(Math.min(...losses))];
 }
 
@@ -50,34 +51,36 @@ function cheapestOf<T>(items: readonly T[], loss: (item: T) => number): T {
  * @param o the layer that reads the heads
  * @param options.enough whether to go on removing groups, asked with what stays
  */
-export function headChoices(
+export async function headChoices(
   o: Elimination,
   { heads, kvHeads, headDim }: AttentionSpec,
   { groupSizes, goOn }: {
     readonly groupSizes: readonly number[];
     readonly goOn: (heads: number, kvHeads: number) => boolean;
   },
-): HeadChoice[] {
+): Promise<HeadChoice[]> {
   const columns = (of: readonly number[]) =>
     of.flatMap((head) => range(headDim).map((i) => head * headDim + i));
-  return groupSizes.flatMap((size) => {
-    const left = o.copy(), choices: HeadChoice[] = [];
-    let loss = 0;
-    let groups: Group[] = range(kvHeads).map((kvHead) => {
+  const choices: HeadChoice[] = [];
+  for (const size of groupSizes) {
+    const left = o.copy();
+    let loss = 0, groups: Group[] = [];
+    for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
       const group = range(heads / kvHeads).map((i) => kvHead * (heads / kvHeads) + i);
       while (group.length > size) {
-        const head = cheapestOf(group, (h) => left.lossOf(columns([h])));
-        loss += left.remove(columns([head]));
+        const head = await cheapestOf(group, (h) => left.lossOf(columns([h])));
+        loss += await left.remove(columns([head]));
         group.splice(group.indexOf(head), 1);
       }
-      return { kvHead, heads: group };
-    });
+      groups.push({ kvHead, heads: group });
+    }
     for (;;) {
       choices.push({ heads: groups.flatMap((g) => g.heads), kvHeads: groups.map((g) => g.kvHead), loss });
-      if (groups.length === 1 || !goOn(groups.length * size, groups.length)) return choices;
-      const group = cheapestOf(groups, (g) => left.lossOf(columns(g.heads)));
-      loss += left.remove(columns(group.heads));
+      if (groups.length === 1 || !goOn(groups.length * size, groups.length)) break;
+      const group = await cheapestOf(groups, (g) => left.lossOf(columns(g.heads)));
+      loss += await left.remove(columns(group.heads));
       groups = groups.filter((g) => g !== group);
     }
-  });
+  }
+  return choices;
 }
