@@ -4,9 +4,6 @@ import type { Tokenizer } from "../models/tokenizer.ts";
 import { type Document, readDocuments, readText } from "./calibration_source.ts";
 import { type Random, seededRandom, shuffled } from "./random.ts";
 
-/** Draws `sequences` sequences of `length` tokens from the model at temperature 1. */
-export type Sampler = (sequences: number, length: number, seed: number) => Promise<Int32Array[]>;
-
 export interface SequenceRequest {
   readonly sequences: number;
   readonly length: number;

@@ -4,7 +4,7 @@ import { type Engine, GREEDY } from "../engine/types.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { startToken } from "../models/spec.ts";
 
-interface EngineUse {
+export interface SampleOptions {
   readonly threads?: number;
   readonly signal?: AbortSignal;
   readonly onStep?: (done: number, total: number) => void;
@@ -20,7 +20,7 @@ const SAMPLE_BATCH = 32;
 export async function sampleSequences(
   model: PackedModel,
   request: { readonly sequences: number; readonly length: number; readonly seed: number },
-  { threads, signal, onStep }: EngineUse,
+  { threads, signal, onStep }: SampleOptions,
 ): Promise<Int32Array[]> {
   const { sequences, length, seed } = request;
   const start = startToken(model.spec);

@@ -10,11 +10,7 @@ import { openTensors, type TensorReader } from "../../models/formats/artifact_te
 import type { StoredPart } from "../../models/formats/artifact_header.ts";
 import type { Insight } from "../../models/formats/insight_file.ts";
 import { openCheckpoint } from "../../models/open.ts";
-import { packDense } from "../../models/pack_dense.ts";
 import { LINEAR_INPUT, LINEAR_NAMES } from "../../models/spec.ts";
-import { loadTokenizer } from "../../models/tokenizer.ts";
-import { textSequences } from "../calibration.ts";
-import { sampleSequences } from "../sampling.ts";
 import {
   type BlockWeights,
   embed,
@@ -25,6 +21,7 @@ import {
 import { LinalgPool } from "../linalg/pool.ts";
 import type { PackedTensor } from "../quantize.ts";
 import { type BlockStatistics, shared } from "../statistics.ts";
+import { calibrationSequences } from "../texts.ts";
 import { InsightCollector } from "./collector.ts";
 
 export interface MeasureOptions {
@@ -56,7 +53,7 @@ export async function measureInsight(options: MeasureOptions): Promise<Insight> 
   const checkpoint = source === null ? null : await openCheckpoint(source);
   try {
     if (checkpoint && artifact) checkSame(checkpoint, artifact);
-    const sequences = checkpoint ? await calibrationSequences(checkpoint, options) : [];
+    const sequences = checkpoint ? await sequencesOf(checkpoint, options) : [];
     await using tensors = artifact && await openTensors(artifact);
     using pool = new LinalgPool(threads);
     return await new Measurement({ options, checkpoint, tensors, pool }).run(sequences);
@@ -74,28 +71,16 @@ function checkSame({ spec, path }: Checkpoint, artifact: Artifact): void {
   );
 }
 
-async function calibrationSequences(
+function sequencesOf(
   checkpoint: Checkpoint,
   { calibration, threads, signal, onProgress }: MeasureOptions,
 ): Promise<Int32Array[]> {
-  const { spec, tokenizerFiles, path } = checkpoint;
-  const request = { ...calibration, length: Math.min(calibration.length, spec.contextLength) };
-  if (calibration.text === "self") {
-    const onStep = (done: number, total: number) => onProgress?.({ phase: "sample", done, total });
-    return await sampleSequences(packDense(checkpoint, { values: "int8" }), request, {
-      threads,
-      signal,
-      onStep,
-    });
-  }
-  const tokenizer = () => {
-    if (tokenizerFiles) return loadTokenizer(tokenizerFiles);
-    throw new OatmillError(
-      "invalid_tokenizer",
-      `Cannot read calibration text: "${path}" has no tokenizer, use calibration text "self"`,
-    );
+  const request = {
+    ...calibration,
+    length: Math.min(calibration.length, checkpoint.spec.contextLength),
   };
-  return await textSequences(calibration.text, { tokenizer, vocabSize: spec.vocabSize }, request);
+  const onStep = (done: number, total: number) => onProgress?.({ phase: "sample", done, total });
+  return calibrationSequences(checkpoint, request, { threads, signal, onStep });
 }
 
 interface Context {

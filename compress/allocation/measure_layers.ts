@@ -1,0 +1,99 @@
+/** The pass over all blocks behind measured allocation: what a quick S + L of every layer costs (measured.ts uses it). */
+import { type LinearName, linearShapes } from "../../models/spec.ts";
+import { collectBehind, passWithStatistics } from "../block_pass.ts";
+import type { CompressionContext, Residuals } from "../compression_context.ts";
+import { type BlockWeights, firstSequences, readBlock } from "../forward/dense_forward.ts";
+import { inputGroupBytes } from "../input_group.ts";
+import { compressedNames, inputGroups } from "../linear_layers.ts";
+import { type BlockStatistics, shared } from "../statistics.ts";
+import { StatisticsStore } from "../statistics_store.ts";
+import type { Texts } from "../texts.ts";
+import type { Measurements } from "./measured.ts";
+import { OWL_SEQUENCES } from "./outlier_pass.ts";
+import type { LayerProbe, ProbeJob } from "./probe_job.ts";
+import { Sensitivity } from "./sensitivity.ts";
+
+/** The quick S + L of measured allocation has the recipe's rate within these: its errors must neither vanish nor drown the model. */
+const PROBE_RATES = { least: 0.3, most: 0.7 };
+
+/** Where a layer's quick S + L goes: `[dOut, dIn]`, the same for all blocks. */
+type Replacements = Readonly<Partial<Record<LinearName, Float32Array<SharedArrayBuffer>>>>;
+
+/**
+ * Takes both texts through the dense model; with sequential statistics copies of them, since compression begins again
+ * behind it.
+ *
+ * @returns statistics of all blocks, unless compression needs its own
+ */
+export async function measureLayers(
+  texts: Texts,
+  residuals: Residuals,
+  context: CompressionContext,
+): Promise<{ readonly measurements: Measurements; readonly statistics: StatisticsStore | null }> {
+  const { recipe, checkpoint, progress, pool, space } = context, { spec } = checkpoint;
+  const names = compressedNames(spec, recipe), shapes = linearShapes(spec);
+  const sensitivity = new Sensitivity({ checkpoint, pool, names }, residuals.calibration);
+  const statistics = new StatisticsStore(space), probes: Record<string, LayerProbe>[] = [];
+  const sequential = recipe.calibration.statistics === "sequential";
+  const own = sequential ? copyForMeasuring(residuals, spec.hiddenSize) : residuals;
+  const replacements: Replacements = Object.fromEntries(
+    names.map((name) => [name, shared(shapes[name]![0] * shapes[name]![1])]),
+  );
+  for (let i = 0; i < spec.blocks; i++) {
+    const weights = await progress.time("read", () => readBlock(checkpoint, i));
+    const found = await progress.time(
+      "calibrate",
+      () => passWithStatistics(weights, own, { block: i, moments: true, write: true, context }),
+    );
+    progress.report("calibrate", i + 1, spec.blocks);
+    if (!sequential) statistics.put(i, found!);
+    await progress.time("allocate", async () => {
+      probes.push(await probe(weights, found!, { replacements, context }));
+      await sensitivity.advance(weights, replacements);
+    });
+    progress.report("allocate", i + 1, spec.blocks, `block ${i}`);
+    collectBehind(i);
+  }
+  const divergences = await progress.time("allocate", () => sensitivity.divergences(texts.calibration));
+  return { measurements: { probes, divergences }, statistics: sequential ? null : statistics };
+}
+
+/** Statistics of the dense model do not serve a sequential compression. */
+function copyForMeasuring({ calibration, heldOut }: Residuals, hiddenSize: number): Residuals {
+  const sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
+  return {
+    calibration: firstSequences(calibration, sequences, hiddenSize),
+    heldOut: { ...heldOut, sequences: 0 },
+  };
+}
+
+/** Writes a quick S + L of each of a block's layers to `replacements`. */
+async function probe(
+  weights: BlockWeights,
+  statistics: BlockStatistics,
+  { replacements, context: { recipe, checkpoint, pool } }: {
+    readonly replacements: Replacements;
+    readonly context: CompressionContext;
+  },
+): Promise<Record<string, LayerProbe>> {
+  const measured: Record<string, LayerProbe> = {};
+  await Promise.all(
+    inputGroups(checkpoint.spec, compressedNames(checkpoint.spec, recipe)).map(async (group) => {
+      const job: ProbeJob = {
+        kind: "probe",
+        layers: group.names.map((name) => ({
+          W: weights[name].data,
+          shape: [weights[name].shape[0], weights[name].shape[1]],
+          out: replacements[name]!,
+        })),
+        d: statistics[group.input].d,
+        H: statistics[group.input].H!,
+        rounding: recipe.budget && recipe.rounding,
+        rate: Math.min(PROBE_RATES.most, Math.max(PROBE_RATES.least, recipe.rate)),
+      };
+      const found = await pool.run<"probe">(job, inputGroupBytes(job));
+      group.names.forEach((name, i) => measured[name] = found[i]);
+    }),
+  );
+  return measured;
+}

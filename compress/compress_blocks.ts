@@ -1,0 +1,177 @@
+/** The blocks in order: statistics, then all layers of a block in parallel, then their tensors into the artifact. */
+import type { LayerReport } from "../models/formats/artifact_header.ts";
+import type { InputName, LinearName } from "../models/spec.ts";
+import { collectBehind, pass, passWithStatistics } from "./block_pass.ts";
+import type { CompressionContext, Residuals } from "./compression_context.ts";
+import { INPUT_NAMES } from "./forward/block_graph.ts";
+import { type BlockWeights, readBlock } from "./forward/dense_forward.ts";
+import { inputGroupBytes, type InputGroupJob } from "./input_group.ts";
+import { InsightCollector } from "./insight/collector.ts";
+import type { LayerResult } from "./layer.ts";
+import { blockBytes, inputGroups, isLinear, linearNames } from "./linear_layers.ts";
+import type { BlockPlan, Plans } from "./plans.ts";
+import { inputScale } from "./quantize.ts";
+import { needsMoments } from "./recipe_needs.ts";
+import type { BlockStatistics } from "./statistics.ts";
+import { writeVector } from "./write_tensors.ts";
+
+/** Blocks up to this size overlap: SmolLM2's have 14 MB, and their four inputs do not keep two workers equally busy. */
+const OVERLAP_BYTES = 2 ** 28;
+
+/** What is known of the blocks once they are written. */
+export interface CompressedBlocks {
+  readonly layers: readonly LayerReport[];
+  readonly insight: InsightCollector;
+}
+
+/** Compresses and writes all blocks in order; the next one begins while workers end the last, unless it needs its outputs. */
+export async function compressBlocks(
+  plans: Plans,
+  residuals: Residuals,
+  context: CompressionContext,
+): Promise<CompressedBlocks> {
+  const { checkpoint: { spec }, progress, recipe } = context;
+  const blocks = new Blocks({ plans, residuals, context });
+  const overlap = recipe.calibration.statistics === "dense" && blockBytes(spec) <= OVERLAP_BYTES;
+  let next: BlockUnderWay | null = null;
+  for (let i = 0; i < spec.blocks; i++) {
+    const block: BlockUnderWay = next ?? await blocks.begin(i);
+    next = overlap && i + 1 < spec.blocks ? await blocks.begin(i + 1) : null;
+    await blocks.end(i, block);
+    progress.report("compress", i + 1, spec.blocks, `block ${i}`);
+    collectBehind(i);
+  }
+  return blocks;
+}
+
+/** As the artifact takes it: smaller when whole heads and channels went. */
+interface StoredBlock {
+  readonly weights: BlockWeights;
+  readonly statistics: BlockStatistics | null;
+}
+
+/** A block whose layers the workers have. */
+interface BlockUnderWay {
+  /** As they were read. */
+  readonly weights: BlockWeights;
+  readonly stored: Promise<StoredBlock>;
+  readonly results: Promise<Map<LinearName, LayerResult>>;
+}
+
+interface BlocksOptions {
+  readonly plans: Plans;
+  readonly residuals: Residuals;
+  readonly context: CompressionContext;
+}
+
+class Blocks implements CompressedBlocks {
+  readonly layers: LayerReport[] = [];
+  readonly insight: InsightCollector;
+
+  constructor(readonly options: BlocksOptions) {
+    this.insight = new InsightCollector(options.context.pool);
+  }
+
+  async begin(index: number): Promise<BlockUnderWay> {
+    const { plans, context } = this.options, { checkpoint, progress } = context;
+    const weights = await progress.time("read", () => readBlock(checkpoint, index));
+    const statistics = await this.#statistics(index, weights);
+    await progress.time("compress", () => this.insight.addBlock(weights, statistics));
+    const stored: Promise<StoredBlock> = plans.pruning && statistics
+      ? plans.pruning.prune(weights, statistics)
+      : Promise.resolve({ weights, statistics });
+    const results = stored.then((block) => compressLayers(block, { index, plan: plans.of(index), context }));
+    results.catch(() => {}); // waited for in end(), or never when another block fails
+    return { weights, stored, results };
+  }
+
+  /** As a pass for the plans has collected them, or from one over this block. */
+  async #statistics(index: number, weights: BlockWeights): Promise<BlockStatistics | null> {
+    const { plans, residuals, context } = this.options, { recipe, progress, checkpoint } = context;
+    if (plans.statistics) return plans.statistics.get(index);
+    const write = recipe.calibration.statistics === "dense";
+    const found = await progress.time(
+      "calibrate",
+      () =>
+        passWithStatistics(weights, residuals, {
+          block: index,
+          moments: needsMoments(recipe),
+          write,
+          context,
+        }),
+    );
+    progress.report("calibrate", index + 1, checkpoint.spec.blocks);
+    return found;
+  }
+
+  async end(index: number, { weights, stored, results }: BlockUnderWay): Promise<void> {
+    const { residuals, context } = this.options, { recipe, progress } = context;
+    const found = await progress.time("compress", () => results);
+    const block = await stored;
+    await progress.time("write", () => this.#write(index, block, found));
+    if (recipe.calibration.statistics === "dense" || !block.statistics) return;
+    // What is stored stands in `weights` now.
+    await progress.time("calibrate", () => pass(residuals.calibration, weights, context));
+  }
+
+  async #write(
+    index: number,
+    { weights, statistics }: StoredBlock,
+    results: ReadonlyMap<LinearName, LayerResult>,
+  ): Promise<void> {
+    const { plans: { pruning }, context } = this.options, { writer, recipe, checkpoint } = context;
+    const prefix = `block.${index}`;
+    for (const [name, { data }] of Object.entries(weights)) {
+      if (!isLinear(name)) await writeVector(`${prefix}.${name}`, data, context); // norms and biases
+    }
+    if (statistics && recipe.values !== "f32") {
+      for (const input of INPUT_NAMES) {
+        await writeVector(scaleName(index, input), inputScale(statistics[input].d, recipe), context);
+      }
+    }
+    for (const name of linearNames(checkpoint.spec)) {
+      const { tensors, report, insight } = results.get(name)!;
+      for (const t of tensors) await writer.add(`${prefix}.${name}.${t.part}`, t.format, t.shape, t.bytes);
+      this.layers.push(pruning?.report(index, name, report) ?? report);
+      this.insight.addLayer(insight);
+    }
+  }
+}
+
+/** All inputs of a block at once, those of the most work first: the pool's workers then end together. */
+async function compressLayers(
+  { weights, statistics }: StoredBlock,
+  { index, plan, context: { recipe, checkpoint, pool, progress, blockChunks } }: {
+    readonly index: number;
+    readonly plan: BlockPlan;
+    readonly context: CompressionContext;
+  },
+): Promise<Map<LinearName, LayerResult>> {
+  const results = new Map<LinearName, LayerResult>();
+  await Promise.all(
+    inputGroups(checkpoint.spec, linearNames(checkpoint.spec)).map(async ({ input, names }) => {
+      const job: InputGroupJob = {
+        kind: "inputGroup",
+        layers: names.map((name) => ({
+          name: `block.${index}.${name}`,
+          W: weights[name].data,
+          shape: [weights[name].shape[0], weights[name].shape[1]],
+          plan: plan[name],
+        })),
+        d: statistics?.[input].d ?? null,
+        H: statistics?.[input].H ?? null,
+        recipe,
+        blockChunks,
+        replace: recipe.calibration.statistics === "sequential",
+      };
+      const found = await pool.run<"inputGroup">(job, inputGroupBytes(job));
+      found.forEach((result, i) => {
+        results.set(names[i], result);
+        progress.addLayerError(result.report.error);
+      });
+    }),
+  );
+  return results;
+}
+
+const scaleName = (block: number, input: InputName): string => `block.${block}.${input}.scale`;

@@ -1,0 +1,100 @@
+/** The end of a compression: what stands behind the blocks, the header, and both perplexities. */
+import { basename } from "node:path";
+import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
+import { openArtifact, updateHeader } from "../models/formats/artifact.ts";
+import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
+import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
+import type { ModelSpec } from "../models/spec.ts";
+import type { CompressedBlocks } from "./compress_blocks.ts";
+import type { CompressionContext } from "./compression_context.ts";
+import { servedPerplexity } from "./evaluation/served_perplexity.ts";
+import { blockWeights } from "./forward/block_graph.ts";
+import type { Residual } from "./forward/dense_forward.ts";
+import type { Texts } from "./texts.ts";
+import { writeNorm, writeTable } from "./write_tensors.ts";
+
+const VERSION = "0.1.0";
+
+/**
+ * Writes what is left, and gives the folder its name.
+ * @param calibration what the statistics come from
+ * @returns the header, without perplexities
+ */
+export async function finishArtifact(
+  { layers, insight }: CompressedBlocks,
+  { spec, calibration, context }: {
+    /** With the sizes of pruned blocks. */
+    readonly spec: ModelSpec;
+    readonly calibration: Residual;
+    readonly context: CompressionContext;
+  },
+): Promise<ArtifactHeader> {
+  const { checkpoint, writer, options, recipe, blockChunks } = context;
+  await writeNorm("finalNorm", context);
+  if (!spec.tiedEmbeddings) await writeTable("head", (await checkpoint.read("head")).data, context);
+  const { sequences, length } = calibration, text = basename(recipe.calibration.text);
+  const found = insight.result(sequences > 0 ? { text, sequences, length } : null);
+  await writer.addFile(INSIGHT_FILE, encodeInsight(found));
+  return await writer.finish({
+    oatmill: VERSION,
+    created: new Date().toISOString(),
+    name: options.name ?? basename(options.out),
+    spec,
+    recipe: recipe.budget ? { ...recipe, rate: meanRate(layers) } : recipe,
+    source: {
+      file: basename(checkpoint.path),
+      format: checkpoint.format,
+      tensorBytes: checkpoint.tensorBytes,
+    },
+    blockChunks,
+    layers,
+    perplexity: null,
+    denseBytes: denseHalfBytes(checkpoint),
+  }, checkpoint.tokenizerFiles);
+}
+
+/** Share of the layers' parameters that were removed. */
+function meanRate(layers: readonly LayerReport[]): number {
+  const size = ({ shape }: LayerReport) => shape[0] * shape[1];
+  const all = layers.reduce((sum, layer) => sum + size(layer), 0);
+  return Math.max(0, layers.reduce((sum, layer) => sum + layer.rate * size(layer), 0) / all);
+}
+
+/** Bytes of the whole model in dense float16. */
+function denseHalfBytes(checkpoint: Checkpoint): number {
+  const { spec } = checkpoint;
+  const table = spec.vocabSize * spec.hiddenSize * (spec.tiedEmbeddings ? 1 : 2);
+  const weights = blockWeights(spec, (name) => checkpoint.has(`block.0.${name}` as WeightRole));
+  const block = Object.values(weights).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  return 2 * (table + spec.blocks * block + spec.hiddenSize);
+}
+
+/** Scores the artifact as it will be served and stores both perplexities in it; after an error the artifact is gone. */
+export async function evaluateArtifact(
+  header: ArtifactHeader,
+  { heldOut, heldOutName }: Texts,
+  { dense, context: { options, progress } }: {
+    readonly dense: { readonly perplexity: number; readonly tokens: number };
+    readonly context: CompressionContext;
+  },
+): Promise<ArtifactHeader> {
+  try {
+    const compressed = await progress.time(
+      "evaluate",
+      async () =>
+        servedPerplexity(await openArtifact(options.out), heldOut, {
+          threads: options.threads,
+          signal: options.signal,
+          onProgress: (done, total) => progress.report("evaluate", done, total),
+        }),
+    );
+    progress.checkCancelled();
+    const perplexity = { dense: dense.perplexity, compressed, tokens: dense.tokens, text: heldOutName };
+    const measured = { ...header, perplexity };
+    await updateHeader(options.out, measured);
+    return measured;
+  } catch (error) {
+    await Deno.remove(options.out, { recursive: true }).catch(() => {});
+    throw error;
+  }
+}

@@ -1,0 +1,94 @@
+/** What is to become of every layer, decided before any block is compressed. */
+import { measureFormatTimes } from "../kernels/format_times.ts";
+import type { Recipe } from "../models/recipe.ts";
+import { linearShapes } from "../models/spec.ts";
+import { blockRates } from "./allocation/block_rates.ts";
+import { measureLayers } from "./allocation/measure_layers.ts";
+import { measuredPlans } from "./allocation/measured.ts";
+import { blockValues } from "./allocation/mixed_values.ts";
+import { outlierRatios } from "./allocation/outlier_pass.ts";
+import type { CompressionContext, Residuals } from "./compression_context.ts";
+import { type LayerPlan, planAtRate } from "./layer_plan.ts";
+import { linearNames } from "./linear_layers.ts";
+import { otherBytes } from "./other_bytes.ts";
+import { needsMeasuring, needsOutlierRatios } from "./recipe_needs.ts";
+import type { StatisticsStore } from "./statistics_store.ts";
+import { denseValues } from "./stored_parts.ts";
+import { BlockPruning } from "./structured/block_pruning.ts";
+import type { Texts } from "./texts.ts";
+
+/** By layer. */
+export type BlockPlan = Readonly<Record<string, LayerPlan>>;
+export interface Plans {
+  of(block: number): BlockPlan;
+  /** Of all blocks, when the plans took a pass over them. */
+  readonly statistics: StatisticsStore | null;
+  /** With method `structured`. */
+  readonly pruning: BlockPruning | null;
+}
+
+/** Measured losses take a pass over all blocks, which keeps its statistics; outlier ratios one over a few sequences. */
+export async function planBlocks(
+  texts: Texts,
+  residuals: Residuals,
+  context: CompressionContext,
+): Promise<Plans> {
+  const { recipe, checkpoint: { spec }, progress } = context;
+  const ratios = needsOutlierRatios(recipe)
+    ? await progress.time("allocate", () => outlierRatios(residuals.calibration, context))
+    : null;
+  const values = blockValues(recipe, { blocks: spec.blocks, ratios });
+  return needsMeasuring(recipe)
+    ? await plansByLoss(texts, residuals, { values, context })
+    : plansAtRates(blockRates(spec, recipe, ratios), { values, context });
+}
+
+interface PlanOptions {
+  /** Of each block. */
+  readonly values: readonly Recipe["values"][];
+  readonly context: CompressionContext;
+}
+
+/** @param rates of each block */
+function plansAtRates(rates: readonly number[], { values, context }: PlanOptions): Plans {
+  const { recipe, checkpoint: { spec }, pool, blockChunks } = context, shapes = linearShapes(spec);
+  const of = (block: number): BlockPlan => {
+    const options = { recipe: { ...recipe, values: values[block] }, blockChunks };
+    return Object.fromEntries(
+      linearNames(spec).map((name) => {
+        const rate = recipe.dense.includes(name) ? 0 : rates[block];
+        return [name, planAtRate(shapes[name]!, rate, options)];
+      }),
+    );
+  };
+  const prunes = recipe.method === "structured" && recipe.rate > 0;
+  return {
+    of,
+    statistics: null,
+    pruning: prunes ? new BlockPruning(spec, { ...recipe, rates, pool }) : null,
+  };
+}
+
+async function plansByLoss(
+  texts: Texts,
+  residuals: Residuals,
+  { values, context }: PlanOptions,
+): Promise<Plans> {
+  const { recipe, checkpoint: { spec }, progress, pool, blockChunks } = context;
+  const { measurements, statistics } = await measureLayers(texts, residuals, context);
+  const plans = await progress.time("allocate", async () =>
+    measuredPlans(measurements, {
+      spec,
+      recipe,
+      values,
+      blockChunks,
+      otherBytes: otherBytes(spec, recipe),
+      speed: recipe.budget && "ms_per_token" in recipe.budget
+        ? { times: await measureFormatTimes(), threads: pool.threads }
+        : null,
+    }));
+  const dense: BlockPlan = Object.fromEntries(
+    recipe.dense.map((name) => [name, { budget: null, values: denseValues(recipe) }]),
+  );
+  return { of: (block) => ({ ...dense, ...plans[block] }), statistics, pruning: null };
+}

@@ -1,0 +1,35 @@
+/** The artifact's tensors that are no layers: tables, norms, scales and biases. */
+import type { WeightRole } from "../models/checkpoint.ts";
+import type { CompressionContext } from "./compression_context.ts";
+import { toShared } from "./statistics.ts";
+import { factorKind } from "./stored_parts.ts";
+
+export async function writeVector(
+  name: string,
+  values: Float32Array,
+  { writer }: Pick<CompressionContext, "writer">,
+): Promise<void> {
+  const bytes = new Uint8Array(new Float32Array(values).buffer);
+  await writer.add(name, { kind: "vector" }, [values.length], bytes);
+}
+
+/** A norm's weights and, where there is one, its bias. */
+export async function writeNorm(
+  role: WeightRole,
+  { checkpoint, writer }: Pick<CompressionContext, "checkpoint" | "writer">,
+): Promise<void> {
+  for (const name of [role, `${role}.bias` as WeightRole]) {
+    if (checkpoint.has(name)) await writeVector(name, (await checkpoint.read(name)).data, { writer });
+  }
+}
+
+/** Embedding or head, `[vocab, hidden]`: int8 also where the blocks have 4 bits. */
+export async function writeTable(
+  name: "embedding" | "head",
+  values: Float32Array,
+  { recipe, checkpoint: { spec }, pool, writer }: CompressionContext,
+): Promise<void> {
+  const kind = factorKind(recipe), shape = [spec.vocabSize, spec.hiddenSize] as const;
+  const bytes = await pool.run<"table">({ kind: "table", values: toShared(values), shape, format: kind });
+  await writer.add(name, { kind }, shape, bytes);
+}
