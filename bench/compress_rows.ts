@@ -9,6 +9,7 @@ const published = (recipe: RecipeInput): RecipeInput => ({
   refine: false,
   allocation: "uniform",
   ...recipe,
+  calibration: { products: "f32", ...recipe.calibration },
 });
 /** One step of the default recipe, as it is served. */
 const oatmill = (recipe: RecipeInput = {}): RecipeInput => ({ method: "oatmill", rate: 0.5, ...recipe });
@@ -40,15 +41,7 @@ export const COMPRESS_ROWS = {
   }),
   "oats 0.5, owl": published({ method: "oats", allocation: "owl" }),
   "oats 0.5, refit": published({ method: "oats", refine: true }),
-  "fast 0.5": {
-    method: "oats",
-    rate: 0.5,
-    rank_ratio: 0.125,
-    iterations: 8,
-    refine: false,
-    allocation: "uniform",
-    calibration: { sequences: 16 },
-  },
+  "fast 0.5": { preset: "fast", rate: 0.5, calibration: { sequences: 8 } },
   "oatmill 0.5": oatmill(),
   "oatmill 0.5, feedback": oatmill({ rounding: "feedback" }),
   "oatmill 0.5, one rate": oatmill({ allocation: "uniform" }),

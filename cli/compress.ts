@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
-import type { ALLOCATIONS, RecipeInput, WORKLOADS } from "../models/recipe.ts";
+import type { ALLOCATIONS, Products, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearName } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 import { SOURCE_NOTE } from "./source_note.ts";
@@ -12,6 +12,7 @@ export interface CompressCommandOptions {
   readonly out: string;
   readonly name?: string;
   readonly recipe?: string;
+  readonly preset?: RecipeInput["preset"];
   readonly method?: RecipeInput["method"];
   readonly rate?: number;
   readonly bytes?: number;
@@ -33,6 +34,7 @@ export interface CompressCommandOptions {
   readonly sequences?: number;
   readonly length?: number;
   readonly statistics?: "dense" | "sequential";
+  readonly products?: Products;
   readonly evaluate?: string;
   readonly seed?: number;
   /** MiB */
@@ -56,6 +58,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
   return {
     ...file,
     ...given({
+      preset: o.preset,
       method: o.method,
       rate: o.rate,
       budget: budgetOf(o),
@@ -79,6 +82,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
         sequences: o.sequences,
         length: o.length,
         statistics: o.statistics,
+        products: o.products,
         seed: o.seed,
       }),
     },

@@ -15,6 +15,8 @@ import {
   DENSE_VALUES,
   METHODS,
   PATTERNS,
+  PRESET_NAMES,
+  PRODUCTS,
   ROUNDINGS,
   SVD_WEIGHTINGS,
   VALUES,
@@ -167,6 +169,7 @@ function addCompress(program: Command): void {
     .requiredOption("--out <folder>", "artifact folder to make")
     .option("--name <name>", "the model's name (default: the folder's)")
     .option("--recipe <file>", "recipe as a JSON file; the options below replace its fields")
+    .addOption(new Option("--preset <name>", "recipe that fields come from").choices(PRESET_NAMES))
     .addOption(new Option("--method <name>", "compression method").choices(METHODS))
     .addOption(new Option("--rate <share>", "share of block-weight parameters to remove").argParser(share))
     .addOption(
@@ -219,6 +222,7 @@ function addCompress(program: Command): void {
     .addOption(new Option("--sequences <n>", "calibration sequences").argParser(integer(1)))
     .addOption(new Option("--length <n>", "tokens per calibration sequence").argParser(integer(16)))
     .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))
+    .addOption(new Option("--products <kind>", "what the pass for statistics multiplies").choices(PRODUCTS))
     .option("--evaluate <file>", "held-out text for the perplexities")
     .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)))
     .addOption(workMemory())

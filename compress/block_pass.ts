@@ -19,13 +19,13 @@ type PassContext = Pick<CompressionContext, "checkpoint" | "pool">;
 export async function passWithStatistics(
   weights: BlockWeights,
   { calibration, heldOut }: Residuals,
-  { block, moments, write, context: { checkpoint, pool } }: {
+  { block, moments, write, context: { checkpoint, pool, recipe } }: {
     readonly block: number;
     /** Whether to collect X'X. */
     readonly moments: boolean;
     /** Whether the calibration's hidden states go on as well. */
     readonly write: boolean;
-    readonly context: PassContext;
+    readonly context: PassContext & Pick<CompressionContext, "recipe">;
   },
 ): Promise<BlockStatistics | null> {
   await pass(heldOut, weights, { checkpoint, pool });
@@ -36,6 +36,7 @@ export async function passWithStatistics(
     momentSequences: moments ? momentSequences(calibration) : 0,
     write,
     sink: moments,
+    products: recipe.calibration.products,
   });
   return checkStatistics(statistics, block);
 }

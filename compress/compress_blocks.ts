@@ -1,6 +1,6 @@
 /** The blocks in order: statistics, then all layers of a block in parallel, then their tensors into the artifact. */
 import type { LayerReport } from "../models/formats/artifact_header.ts";
-import type { InputName, LinearName } from "../models/spec.ts";
+import type { InputName, LinearName, ModelSpec } from "../models/spec.ts";
 import { collectBehind, pass, passWithStatistics } from "./block_pass.ts";
 import type { CompressionContext, Residuals } from "./compression_context.ts";
 import { INPUT_NAMES } from "./forward/block_graph.ts";
@@ -8,7 +8,7 @@ import { type BlockWeights, readBlock } from "./forward/dense_forward.ts";
 import { inputGroupBytes, type InputGroupJob } from "./input_group.ts";
 import { InsightCollector } from "./insight/collector.ts";
 import type { LayerResult } from "./layer.ts";
-import { blockBytes, inputGroups, isLinear, linearNames } from "./linear_layers.ts";
+import { blockBytes, type InputGroup, inputGroups, isLinear, linearNames } from "./linear_layers.ts";
 import type { BlockPlan, Plans } from "./plans.ts";
 import { inputScale } from "./quantize.ts";
 import { needsMoments } from "./recipe_needs.ts";
@@ -35,8 +35,8 @@ export async function compressBlocks(
   const overlap = recipe.calibration.statistics === "dense" && blockBytes(spec) <= OVERLAP_BYTES;
   let next: BlockUnderWay | null = null;
   for (let i = 0; i < spec.blocks; i++) {
-    const block: BlockUnderWay = next ?? await blocks.begin(i);
-    next = overlap && i + 1 < spec.blocks ? await blocks.begin(i + 1) : null;
+    const block: BlockUnderWay = next ?? await blocks.begin(i, null);
+    next = overlap && i + 1 < spec.blocks ? await blocks.begin(i + 1, block) : null;
     await blocks.end(i, block);
     progress.report("compress", i + 1, spec.blocks, `block ${i}`);
     collectBehind(i);
@@ -72,10 +72,11 @@ class Blocks implements CompressedBlocks {
     this.insight = new InsightCollector(options.context.pool);
   }
 
-  async begin(index: number): Promise<BlockUnderWay> {
+  /** @param last the block that workers still have */
+  async begin(index: number, last: BlockUnderWay | null): Promise<BlockUnderWay> {
     const { plans, context } = this.options, { checkpoint, progress } = context;
     const weights = await progress.time("read", () => readBlock(checkpoint, index));
-    const statistics = await this.#statistics(index, weights);
+    const statistics = await this.#statistics(index, weights, last);
     await progress.time("compress", () => this.insight.addBlock(weights, statistics));
     const stored: Promise<StoredBlock> = plans.pruning && statistics
       ? plans.pruning.prune(weights, statistics)
@@ -86,7 +87,11 @@ class Blocks implements CompressedBlocks {
   }
 
   /** As a pass for the plans has collected them, or from one over this block. */
-  async #statistics(index: number, weights: BlockWeights): Promise<BlockStatistics | null> {
+  async #statistics(
+    index: number,
+    weights: BlockWeights,
+    last: BlockUnderWay | null,
+  ): Promise<BlockStatistics | null> {
     const { plans, residuals, context } = this.options, { recipe, progress, checkpoint } = context;
     if (plans.statistics) return plans.statistics.get(index);
     const write = recipe.calibration.statistics === "dense";
@@ -99,6 +104,7 @@ class Blocks implements CompressedBlocks {
           write,
           context,
         }),
+      last ? { phase: "compress", work: last.results } : undefined,
     );
     progress.report("calibrate", index + 1, checkpoint.spec.blocks);
     return found;
@@ -138,6 +144,13 @@ class Blocks implements CompressedBlocks {
   }
 }
 
+/** What one job takes: the layers of an input when they share its factored X'X, otherwise every layer is one. */
+function jobGroups(spec: ModelSpec, statistics: BlockStatistics | null): InputGroup[] {
+  return inputGroups(spec, linearNames(spec)).flatMap(({ input, names }) =>
+    statistics?.[input].H ? [{ input, names }] : names.map((name) => ({ input, names: [name] }))
+  );
+}
+
 /** All inputs of a block at once, those of the most work first: the pool's workers then end together. */
 async function compressLayers(
   { weights, statistics }: StoredBlock,
@@ -149,7 +162,7 @@ async function compressLayers(
 ): Promise<Map<LinearName, LayerResult>> {
   const results = new Map<LinearName, LayerResult>();
   await Promise.all(
-    inputGroups(checkpoint.spec, linearNames(checkpoint.spec)).map(async ({ input, names }) => {
+    jobGroups(checkpoint.spec, statistics).map(async ({ input, names }) => {
       const job: InputGroupJob = {
         kind: "inputGroup",
         layers: names.map((name) => ({

@@ -18,11 +18,14 @@ export const linearNames = (spec: ModelSpec): LinearName[] =>
 export const compressedNames = (spec: ModelSpec, { method, dense }: Recipe): LinearName[] =>
   linearNames(spec).filter((name) => method === "none" || !dense.includes(name));
 
+/** Linear layers that share an input. */
+export interface InputGroup {
+  readonly input: InputName;
+  readonly names: readonly LinearName[];
+}
+
 /** Some of the layers by the input they share, the most work (about dOut dIn²) first. */
-export function inputGroups(
-  spec: ModelSpec,
-  some: readonly LinearName[],
-): { readonly input: InputName; readonly names: readonly LinearName[] }[] {
+export function inputGroups(spec: ModelSpec, some: readonly LinearName[]): InputGroup[] {
   const shapes = linearShapes(spec);
   const work = (names: readonly LinearName[]) =>
     names.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1] ** 2, 0);

@@ -4,6 +4,11 @@ import type { CompressOptions, CompressPhase, CompressProgress } from "./types.t
 
 const RSS_INTERVAL_MS = 100;
 
+interface Behind {
+  readonly phase: CompressPhase;
+  readonly work: Promise<unknown>;
+}
+
 export class ProgressReporter implements Disposable {
   readonly phases: Partial<Record<CompressPhase, number>> = {};
   peakRssBytes = 0;
@@ -16,16 +21,28 @@ export class ProgressReporter implements Disposable {
     this.#timer = setInterval(() => this.#sampleRss(), RSS_INTERVAL_MS);
   }
 
-  /** Runs one step of a phase and adds its time. @throws {OatmillError} cancelled, before the step */
-  async time<T>(phase: CompressPhase, step: () => T | Promise<T>): Promise<T> {
+  /**
+   * Runs one step of a phase and adds its time.
+   * @param behind work of another phase that the step queues behind: until it has ended the time is that phase's
+   * @throws {OatmillError} cancelled, before the step
+   */
+  async time<T>(phase: CompressPhase, step: () => T | Promise<T>, behind?: Behind): Promise<T> {
     this.checkCancelled();
     const start = performance.now();
+    let own = behind ? Infinity : start;
+    behind?.work.finally(() => own = performance.now()).catch(() => {});
     try {
       return await step();
     } finally {
-      this.phases[phase] = (this.phases[phase] ?? 0) + (performance.now() - start) / 1000;
+      const end = performance.now();
+      this.#add(phase, end - Math.min(own, end));
+      if (behind) this.#add(behind.phase, Math.min(own, end) - start);
       this.#sampleRss();
     }
+  }
+
+  #add(phase: CompressPhase, ms: number): void {
+    this.phases[phase] = (this.phases[phase] ?? 0) + ms / 1000;
   }
 
   checkCancelled(): void {

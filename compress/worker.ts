@@ -4,7 +4,7 @@ import { packF32, packQ8 } from "../kernels/packers.ts";
 import { collectGarbage } from "../engine/collect_garbage.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import { type LayerProbe, type ProbeJob, probeLayers } from "./allocation/probe_job.ts";
-import { outlierRatio, type ScoredLayer } from "./allocation/owl.ts";
+import { outlierRatios, type ScoredLayer } from "./allocation/owl.ts";
 import { type BlockJob, type BlockSums, runBlock } from "./forward/block_job.ts";
 import { type DivergenceJob, runDivergence } from "./forward/divergence_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
@@ -30,11 +30,11 @@ interface TableJob {
   readonly format: "f32" | "q8";
 }
 
-/** OWL's outlier ratio of one block. */
+/** OWL's outlier ratios of one block. */
 interface OutliersJob {
   readonly kind: "outliers";
   readonly layers: readonly ScoredLayer[];
-  readonly m: number;
+  readonly multiples: readonly number[];
 }
 
 interface Jobs {
@@ -45,7 +45,7 @@ interface Jobs {
   table: { job: TableJob; result: Uint8Array };
   probe: { job: ProbeJob; result: LayerProbe[] };
   divergence: { job: DivergenceJob; result: number[] };
-  outliers: { job: OutliersJob; result: number };
+  outliers: { job: OutliersJob; result: number[] };
   channelLosses: { job: LossesJob & { readonly kind: "channelLosses" }; result: ChannelLosses };
   headChoices: { job: LossesJob & { readonly kind: "headChoices" }; result: HeadChoice[] };
   keepInputs: { job: KeepInputsJob; result: KeptInputs };
@@ -85,7 +85,7 @@ async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
     case "divergence":
       return await runDivergence(job, linalg);
     case "outliers":
-      return outlierRatio(job.layers, job.m);
+      return outlierRatios(job.layers, job.multiples);
     case "channelLosses":
       return await lossesOfChannels(job, linalg);
     case "headChoices":

@@ -40,8 +40,10 @@ function check(format: CodedFormat, { rows, cols, codes, scales, runColumns }: C
   }
   const wide = format.kind === "q8" || (format.kind === "windows" && format.bits === 8);
   const { min, max } = wide ? Q8_GRID : Q4_GRID;
-  const code = codes.find((c) => c < min || c > max);
-  if (code !== undefined) throw new RangeError(`Cannot pack code ${code}: must lie in ${min}..${max}`);
+  for (let i = 0; i < codes.length; i++) {
+    if (codes[i] >= min && codes[i] <= max) continue;
+    throw new RangeError(`Cannot pack code ${codes[i]}: must lie in ${min}..${max}`);
+  }
   const scale = scales.find((s) => roundScale(s) !== s);
   if (scale !== undefined) throw new RangeError(`Cannot pack scale ${scale}: must be exact in bf16`);
 }

@@ -100,3 +100,27 @@ Deno.test("recipeSchema refuses what method structured would ignore, and takes a
     assert.deepEqual(error?.issues[0].path, Object.keys(field));
   }
 });
+
+Deno.test("a preset fills what a recipe leaves out, field by field", () => {
+  const fast = recipeSchema.parse({
+    preset: "fast",
+    rate: 0.4,
+    calibration: { text: "a.txt" },
+    refine: true,
+  });
+  assert.deepEqual(
+    [
+      fast.method,
+      fast.rate,
+      fast.refine,
+      fast.allocation.kind,
+      fast.calibration.text,
+      fast.calibration.sequences,
+    ],
+    ["oats", 0.4, true, "uniform", "a.txt", 8],
+  );
+  assert.deepEqual(recipeSchema.parse(fast), fast); // a stored recipe reads back as it is
+  assert.deepEqual(recipeSchema.parse({ preset: "default" }), recipeSchema.parse({}));
+  assert.equal(recipeSchema.safeParse({ preset: "slow" }).success, false);
+  assert.equal(recipeSchema.safeParse({ preset: "fast", calibration: 3 }).success, false);
+});

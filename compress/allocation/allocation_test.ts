@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { outlierRatio, owlRates } from "./owl.ts";
+import { seededRandom } from "../random.ts";
+import { outlierRatio, outlierRatios, owlRates } from "./owl.ts";
 import { uniformRates } from "./uniform.ts";
 
 const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
@@ -27,6 +28,17 @@ Deno.test("owlRates() removes nothing at all at rate 0", () => {
 Deno.test("owlRates() is uniform for equal ratios and for λ = 0", () => {
   for (const r of owlRates([2, 2, 2], { rate: 0.4, lambda: 0.08 })) assert.ok(Math.abs(r - 0.4) < 1e-9);
   for (const r of owlRates([1, 2, 3], { rate: 0.4, lambda: 0 })) assert.ok(Math.abs(r - 0.4) < 1e-9);
+});
+
+Deno.test("outlierRatios() of several multiples are those of each alone", () => {
+  const random = seededRandom(3);
+  const layers = [5, 8].map((n) => ({
+    W: Float32Array.from({ length: 40 * n }, () => random.normal() ** 3),
+    d: Float32Array.from({ length: n }, () => Math.abs(random.normal())),
+  }));
+  const found = outlierRatios(layers, [1, 2, 5]);
+  assert.deepEqual(found, [1, 2, 5].map((m) => outlierRatio(layers, m)));
+  assert.ok(found[0] > found[1] && found[1] > found[2] && found[2] > 0);
 });
 
 Deno.test("outlierRatio() counts scores above m x the block's mean", () => {

@@ -31,7 +31,8 @@ export async function outlierRatios(
       sink: false,
     });
     const layers = names.map((name) => ({ W: weights[name].data, d: statistics![LINEAR_INPUT[name]].d }));
-    ratios.push(await pool.run<"outliers">({ kind: "outliers", layers, m: recipe.allocation.m }));
+    const multiples = [recipe.allocation.m];
+    ratios.push(...await pool.run<"outliers">({ kind: "outliers", layers, multiples }));
     progress.report("allocate", i + 1, blocks);
   }
   return ratios;

@@ -11,7 +11,14 @@ export interface ScoredLayer {
 }
 
 /** Share of a block's scores, all its linear layers together, above m x their mean; 0 when all are 0. */
-export function outlierRatio(layers: readonly ScoredLayer[], m: number): number {
+export const outlierRatio = (layers: readonly ScoredLayer[], m: number): number =>
+  outlierRatios(layers, [m])[0];
+
+/**
+ * The same for several m, in the two passes that one takes.
+ * @param multiples rising
+ */
+export function outlierRatios(layers: readonly ScoredLayer[], multiples: readonly number[]): number[] {
   let sum = 0, count = 0;
   for (const { W, d } of layers) {
     for (let at = 0; at < W.length; at += d.length) {
@@ -19,14 +26,16 @@ export function outlierRatio(layers: readonly ScoredLayer[], m: number): number 
     }
     count += W.length;
   }
-  const bound = m * sum / count;
-  let outliers = 0;
+  const bounds = multiples.map((m) => m * sum / count), outliers = multiples.map(() => 0);
   for (const { W, d } of layers) {
     for (let at = 0; at < W.length; at += d.length) {
-      for (let j = 0; j < d.length; j++) if (Math.abs(W[at + j]) * d[j] > bound) outliers++;
+      for (let j = 0; j < d.length; j++) {
+        const score = Math.abs(W[at + j]) * d[j];
+        for (let k = 0; k < bounds.length && score > bounds[k]; k++) outliers[k]++;
+      }
     }
   }
-  return outliers / count;
+  return outliers.map((n) => n / count);
 }
 
 /** Rates stay below this: a block without parameters cannot be described by S and L. */

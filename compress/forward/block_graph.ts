@@ -3,9 +3,26 @@
  * block shape and run for every block. It also answers the statistics of the four inputs that linear layers read.
  */
 import { OnnxGraph } from "../linalg/onnx_graph.ts";
-import { type InputName, type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import { outputMoments } from "./moments.ts";
+import {
+  codedInputs,
+  int8Product,
+  isCoded,
+  type ScaledRows,
+  scaleRows,
+  smoothing,
+  weightScale,
+} from "./int8_linear.ts";
+import type { Products } from "../../models/recipe.ts";
+import {
+  type InputName,
+  LINEAR_INPUT,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+} from "../../models/spec.ts";
 
-/** What is gathered about the inputs: nothing, the sum of squares of each column, or X'X as well. */
+/** What is gathered about the inputs: nothing, the sum of squares of each column, or X'X, whose diagonal they are. */
 export type Collect = "nothing" | "squares" | "moments";
 
 export const INPUT_NAMES: readonly InputName[] = ["attn", "o", "mlp", "down"];
@@ -33,82 +50,48 @@ export function blockWeights(
   return weights;
 }
 
-/** Rows from..to-1 of X'X, from the diagonal on: it is symmetric, so the rest costs nothing. */
-export interface MomentPanel {
-  readonly from: number;
-  readonly to: number;
-  /** Name of the output `[to - from, dIn - from]`. */
-  readonly output: string;
-}
-const PANEL_COLUMNS = 192;
-
-export function momentPanels(name: InputName, dIn: number): MomentPanel[] {
-  return Array.from({ length: Math.ceil(dIn / PANEL_COLUMNS) }, (_, i) => {
-    const from = i * PANEL_COLUMNS;
-    return { from, to: Math.min(dIn, from + PANEL_COLUMNS), output: `${name}.moments.${from}` };
-  });
-}
-
-/**
- * Outputs the panels of x'x, x `[tokens, dIn]`. From rows of x', transposed once, they take a fifth less than from
- * columns of x, each cut out anew ([2048, 1536]: 68 against 85 ms).
- */
-function outputMoments(g: OnnxGraph, name: InputName, x: string, dIn: number): void {
-  const transposed = g.node("Transpose", [x], { perm: { ints: [1, 0] } });
-  const rows = (from: number, to: number) =>
-    g.node("Slice", [transposed, g.integers([from]), g.integers([to]), g.integers([0])]);
-  for (const { from, to, output } of momentPanels(name, dIn)) {
-    g.output(output, g.node("Gemm", [rows(from, to), rows(from, dIn)], { transB: { int: 1 } }));
-  }
-}
-
 export interface BlockGraphOptions {
   readonly spec: ModelSpec;
   readonly weights: Readonly<Record<string, readonly number[]>>;
   readonly sequences: number;
   readonly length: number;
   readonly collect: Collect;
+  /** Of the linear layers; default f32. With int8 their weights are codes `[dIn, dOut]`, with a scale for each output. */
+  readonly products?: Products;
   /** What stands before the weights' names. */
   readonly prefix?: string;
 }
 
 /**
  * Inputs: `x` [sequences x length, hidden], the weights, in a decoder `mask` [length, length] and, with rope, `cos` and `sin`
- * [length, 1, dims / 2]. Outputs: `y` like x; `INPUT.squares` [dIn], `attn.first` [sequences, hidden] (position 0) when
- * squares are collected; the {@linkcode momentPanels} of each input for moments.
+ * [length, 1, dims / 2]. Outputs: `y` like x; `INPUT.first` [sequences, dIn]
+ * (position 0) when anything is collected, and `INPUT.squares` [dIn] or the panels of its moments (moments.ts).
  */
 export function blockGraph(options: BlockGraphOptions): OnnxGraph {
   const g = new OnnxGraph();
-  const { spec, weights, sequences, length } = options;
+  const { spec, weights, sequences, length, products = "f32" } = options;
   const x = g.input("x", [sequences * length, spec.hiddenSize]);
-  for (const [name, shape] of Object.entries(weights)) g.input(name, shape);
+  for (const [name, shape] of Object.entries(weights)) {
+    if (isCoded(name, products)) {
+      g.input(name, [...shape].reverse(), "i8");
+      g.input(weightScale(name), [shape[0]]);
+    } else g.input(name, shape);
+  }
+  for (const name of codedInputs(products)) g.input(smoothing(name), [inputWidths(spec)[name]]);
   g.output("y", addBlock(g, x, options));
   return g;
 }
 
 /** Adds one block that reads x [sequences x length, hidden] to a graph that has its weights; returns its output, like x. */
 export function addBlock(g: OnnxGraph, x: string, options: BlockGraphOptions): string {
-  const { spec, weights, sequences, length, collect, prefix = "" } = options;
-  const linear = (name: LinearName, input: string) => {
-    const bias = `${name}.bias` in weights ? [`${prefix}${name}.bias`] : [];
-    return g.node("Gemm", [input, prefix + name, ...bias], { transB: { int: 1 } });
-  };
+  const { spec, collect } = options;
+  const linear = linearLayers(g, options);
   const tap = (name: InputName, value: string) => {
-    if (collect === "nothing") return value;
-    g.output(
-      `${name}.squares`,
-      g.node("ReduceSumSquare", [value], { axes: { ints: [0] }, keepdims: { int: 0 } }),
-    );
-    if (collect === "moments") outputMoments(g, name, value, inputWidths(spec)[name]);
+    if (collect !== "nothing") outputStatistics(g, name, value, options);
     return value;
   };
 
   const attnIn = tap("attn", normalise(g, x, "attnNorm", options));
-  if (collect !== "nothing") {
-    const rows = g.node("Reshape", [attnIn, g.integers([sequences, length, spec.hiddenSize])]);
-    const first = g.node("Slice", [rows, g.integers([0]), g.integers([1]), g.integers([1])]);
-    g.output("attn.first", g.node("Reshape", [first, g.integers([sequences, spec.hiddenSize])]));
-  }
   const attended = attention(g, options, linear("q", attnIn), linear("k", attnIn), linear("v", attnIn));
   const middle = g.node("Add", [x, linear("o", tap("o", attended))]);
   const mlpIn = tap("mlp", normalise(g, middle, "mlpNorm", options));
@@ -117,6 +100,36 @@ export function addBlock(g: OnnxGraph, x: string, options: BlockGraphOptions): s
     ? g.node("Mul", [activate(g, spec.mlp.activation, linear("gate", mlpIn)), up])
     : activate(g, spec.mlp.activation, up);
   return g.node("Add", [middle, linear("down", tap("down", activated))]);
+}
+
+/** What is gathered about an input `[sequences x length, dIn]`. */
+function outputStatistics(g: OnnxGraph, name: InputName, value: string, options: BlockGraphOptions): void {
+  const { spec, sequences, length, collect, products = "f32" } = options, dIn = inputWidths(spec)[name];
+  const rows = g.node("Reshape", [value, g.integers([sequences, length, dIn])]);
+  const first = g.node("Slice", [rows, g.integers([0]), g.integers([1]), g.integers([1])]);
+  g.output(`${name}.first`, g.node("Reshape", [first, g.integers([sequences, dIn])]));
+  if (collect === "moments") outputMoments(g, name, value, { sequences, length, dIn }, products);
+  else g.output(`${name}.squares`, sumOfSquares(g, value, sequences * length, dIn));
+}
+
+/** Of each column of x [tokens, dIn]: as a product of ones 1.4 ms of [2048, 1536], where ReduceSumSquare takes 11. */
+function sumOfSquares(g: OnnxGraph, x: string, tokens: number, dIn: number): string {
+  const ones = g.node("Expand", [g.scalar(1), g.integers([1, tokens])]);
+  return g.node("Reshape", [g.node("Gemm", [ones, g.node("Mul", [x, x])]), g.integers([dIn])]);
+}
+
+/** Linear layers by name: with int8 products the rows of an input are scaled once for all that read it. */
+function linearLayers(g: OnnxGraph, { weights, products = "f32", prefix = "" }: BlockGraphOptions) {
+  const scaled = new Map<string, ScaledRows>();
+  return (name: LinearName, input: string): string => {
+    const bias = `${name}.bias` in weights ? [`${prefix}${name}.bias`] : [];
+    if (!isCoded(name, products)) {
+      return g.node("Gemm", [input, prefix + name, ...bias], { transB: { int: 1 } });
+    }
+    if (!scaled.has(input)) scaled.set(input, scaleRows(g, input, smoothing(LINEAR_INPUT[name])));
+    const product = int8Product(g, scaled.get(input)!, prefix + name);
+    return bias.length > 0 ? g.node("Add", [product, ...bias]) : product;
+  };
 }
 
 /** The model's norm with the weights of this name. */

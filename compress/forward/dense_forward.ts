@@ -10,6 +10,7 @@ import { openValues, type Place } from "../work_space.ts";
 import { blockWeights } from "./block_graph.ts";
 import { type BlockJob, blockJobBytes, type BlockSums, type SharedTensor } from "./block_job.ts";
 import { logAddExp } from "./head_job.ts";
+import type { Products } from "../../models/recipe.ts";
 
 export type BlockWeights = Readonly<Record<string, SharedTensor>>;
 
@@ -73,6 +74,8 @@ export interface StepOptions {
   readonly write: boolean;
   /** See {@linkcode blockStatistics}. */
   readonly sink: boolean;
+  /** Of the linear layers; default f32. */
+  readonly products?: Products;
 }
 
 /** One block over the residual stream, split over the workers. */
@@ -103,6 +106,7 @@ export async function runBlockOver(
       // Both shares are rounded: never into the next worker's range.
       momentSequences: Math.min(share(momentSequences, i), to - from),
       write,
+      products: options.products ?? "f32",
     };
     jobs.push(pool.run<"block">(job, bytes));
     from = to;

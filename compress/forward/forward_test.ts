@@ -174,6 +174,7 @@ for (const [name, spec] of Object.entries({ LLAMA, OTHER, ENCODER })) {
       collect: true,
       momentSequences: 2,
       write: true,
+      products: "f32",
     };
     const sums = await runBlock(job, linalg);
     assertClose(x, expected.flatMap(({ y }) => y.flat()));
@@ -203,6 +204,40 @@ for (const [name, spec] of Object.entries({ LLAMA, OTHER, ENCODER })) {
   });
 }
 
+for (const [name, spec] of Object.entries({ LLAMA, OTHER, ENCODER })) {
+  Deno.test(`runBlock() in int8 is near f32: ${name}`, async () => {
+    const linalg = await LinalgRuntime.create();
+    const length = 140, sequences = 6, n = spec.hiddenSize, weights = randomWeights(spec);
+    const run = async (products: BlockJob["products"]) => {
+      const random = seededRandom(2), x = shared(sequences * length * n);
+      for (let i = 0; i < x.length; i++) x[i] = random.normal() * (Math.floor(i / n) % length === 0 ? 50 : 1);
+      const job = { spec, weights, x, length, from: 0, to: sequences, momentSequences: 4, collect: true };
+      const sums = await runBlock({ kind: "block", ...job, write: true, products }, linalg);
+      return { x, sums, statistics: blockStatistics([sums], { sink: false }) };
+    };
+    const exact = await run("f32"), coded = await run("int8");
+    assert.ok(distance(coded.x, exact.x) < 0.02, `${distance(coded.x, exact.x)}`);
+    assert.equal(coded.sums.tokens, exact.sums.tokens);
+    assert.equal(coded.sums.momentTokens, exact.sums.momentTokens);
+    for (const input of INPUT_NAMES) {
+      const a = coded.statistics[input], b = exact.statistics[input];
+      assert.ok(distance(a.d, b.d) < 0.02, `${input} d ${distance(a.d, b.d)}`);
+      assert.ok(distance(a.H!, b.H!) < 0.06, `${input} H ${distance(a.H!, b.H!)}`);
+    }
+    await linalg.close();
+  });
+}
+
+/** ||a - b|| / ||b|| */
+function distance(a: Float32Array, b: Float32Array): number {
+  let difference = 0, size = 0;
+  for (let i = 0; i < a.length; i++) {
+    difference += (a[i] - b[i]) ** 2;
+    size += b[i] ** 2;
+  }
+  return Math.sqrt(difference / size);
+}
+
 Deno.test("blockStatistics() of a wide input is symmetric (its moments come in panels)", async () => {
   const linalg = await LinalgRuntime.create();
   const spec: ModelSpec = { ...LLAMA, mlp: { ...LLAMA.mlp, intermediateSize: 600 } };
@@ -219,6 +254,7 @@ Deno.test("blockStatistics() of a wide input is symmetric (its moments come in p
     to: 2,
     collect: true,
     write: false,
+    products: "f32",
   } as const;
   const { H } =
     blockStatistics([await runBlock({ ...job, momentSequences: 2 }, linalg)], { sink: false }).down;

@@ -43,9 +43,7 @@ export class InsightCollector {
 
   #ratios(layers: readonly ScoredLayer[]): Promise<number[]> {
     const plain = layers.map(({ W, d }) => ({ W, d }));
-    return Promise.all(
-      OUTLIER_MULTIPLES.map((m) => this.pool.run<"outliers">({ kind: "outliers", layers: plain, m })),
-    );
+    return this.pool.run<"outliers">({ kind: "outliers", layers: plain, multiples: OUTLIER_MULTIPLES });
   }
 
   /** A layer of the last block. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { OUTLIER_MULTIPLES } from "../../models/formats/insight_file.ts";
-import { outlierRatio } from "../allocation/owl.ts";
+import { outlierRatio, outlierRatios } from "../allocation/owl.ts";
 import type { JobOf, ResultOf } from "../worker.ts";
 import { seededRandom } from "../random.ts";
 import { type BlockStatistics, toShared } from "../statistics.ts";
@@ -10,8 +10,8 @@ const none = { inputError: null, scaled: null, plain: null, windows: null };
 /** The pool's job, done here. */
 const pool = {
   run: (job: unknown) => {
-    const { layers, m } = job as JobOf<"outliers">;
-    return Promise.resolve(outlierRatio(layers, m) as ResultOf<never>);
+    const { layers, multiples } = job as JobOf<"outliers">;
+    return Promise.resolve(outlierRatios(layers, multiples) as ResultOf<never>);
   },
 };
 const shared = (...values: number[]) => toShared(Float32Array.from(values));

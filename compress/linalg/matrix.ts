@@ -74,10 +74,17 @@ export function reciprocals(d: Float32Array): Float32Array {
 }
 
 /** Sum of squares, in f64. */
-export function energy(A: Matrix): number {
+export function energy({ data }: Matrix): number {
   let sum = 0;
-  for (const v of A.data) sum += v * v;
+  for (let i = 0; i < data.length; i++) sum += data[i] * data[i];
   return sum;
+}
+
+/** Entries that are not 0. */
+export function nonZeros({ data }: Matrix): number {
+  let count = 0;
+  for (let i = 0; i < data.length; i++) count += +(data[i] !== 0);
+  return count;
 }
 
 /**
@@ -86,7 +93,7 @@ export function energy(A: Matrix): number {
  */
 export function unitPower(values: Float32Array): number {
   let most = 0;
-  for (const x of values) most = Math.max(most, Math.abs(x));
+  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i]));
   return most > 0 ? 2 ** -Math.floor(Math.log2(most)) : 1;
 }
 

@@ -11,7 +11,8 @@ const DOMAIN_VERSION = 1;
 /** TensorProto.DataLocation: the values lie in a file beside the model. */
 const EXTERNAL = 1;
 
-const ELEMENT_TYPES = { f32: 1, u8: 2, i64: 7 } as const;
+const ELEMENT_TYPES = { f32: 1, u8: 2, i8: 3, i32: 6, i64: 7 } as const;
+export type ElementType = keyof typeof ELEMENT_TYPES;
 /** AttributeProto.type by the kind of value. */
 const ATTRIBUTE_TYPES = { float: 1, int: 2, ints: 7 } as const;
 
@@ -93,11 +94,11 @@ export class OnnxGraph {
   readonly #domains = new Set<string>();
   #values = 0;
 
-  #valueInfo(name: string, shape: readonly Dimension[] | null) {
+  #valueInfo(name: string, shape: readonly Dimension[] | null, type: ElementType = "f32") {
     return (w: ProtoWriter) =>
       w.string(1, name).message(2, (t) =>
         t.message(1, (tensor) => {
-          tensor.int(1, ELEMENT_TYPES.f32);
+          tensor.int(1, ELEMENT_TYPES[type]);
           if (!shape) return;
           tensor.message(2, (s) => {
             for (const d of shape) {
@@ -107,8 +108,8 @@ export class OnnxGraph {
         }));
   }
 
-  input(name: string, shape: readonly Dimension[]): string {
-    this.#inputs.set(name, this.#valueInfo(name, shape));
+  input(name: string, shape: readonly Dimension[], type: ElementType = "f32"): string {
+    this.#inputs.set(name, this.#valueInfo(name, shape, type));
     return name;
   }
 

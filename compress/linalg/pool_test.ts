@@ -12,22 +12,23 @@ Deno.test("LinalgPool runs more jobs than it has workers, each answered with its
     pool.run<"outliers">({
       kind: "outliers",
       layers: layers([0, 0, 0, ...Array(big).fill(1), ...Array(9 - big).fill(0)]),
-      m: 1,
+      multiples: [1],
     })
   );
-  assert.deepEqual(await Promise.all(jobs), [1, 2, 3, 4, 5].map((big) => big / 12));
+  assert.deepEqual(await Promise.all(jobs), [1, 2, 3, 4, 5].map((big) => [big / 12]));
 });
 
 Deno.test("LinalgPool runs large jobs together only as far as its memory allows, with more threads each", async () => {
   const real = globalThis.Worker, running: { job: unknown; threads: number; end: () => void }[] = [];
   globalThis.Worker = class {
     onmessage?: (event: unknown) => void;
-    postMessage({ job, threads }: { job: { m: number }; threads: number }) {
+    postMessage({ job, threads }: { job: { multiples: number[] }; threads: number }) {
+      const [number] = job.multiples;
       const end = () => {
-        running.splice(running.findIndex((r) => r.job === job.m), 1);
-        this.onmessage!({ data: { result: job.m } });
+        running.splice(running.findIndex((r) => r.job === number), 1);
+        this.onmessage!({ data: { result: job.multiples } });
       };
-      running.push({ job: job.m, threads, end });
+      running.push({ job: number, threads, end });
     }
     terminate() {}
   } as unknown as typeof Worker;
@@ -35,11 +36,13 @@ Deno.test("LinalgPool runs large jobs together only as far as its memory allows,
     using pool = new LinalgPool(4, 100);
     assert.deepEqual([1, 20, 34, 60, 200].map((bytes) => pool.concurrent(bytes)), [4, 4, 2, 1, 1]);
     const sizes = [200, 60, 60, 40, 0];
-    const answers = sizes.map((bytes, m) => pool.run<"outliers">({ kind: "outliers", layers: [], m }, bytes));
+    const answers = sizes.map((bytes, i) =>
+      pool.run<"outliers">({ kind: "outliers", layers: [], multiples: [i] }, bytes)
+    );
     const now = () => running.map(({ job, threads }) => [job, threads]);
     const end = async (job: number) => {
       running.find((r) => r.job === job)!.end();
-      assert.equal(await answers[job], job);
+      assert.deepEqual(await answers[job], [job]);
     };
     assert.deepEqual(now(), [[0, 4]]); // larger than all memory: alone, but it runs
     await end(0);
@@ -56,7 +59,9 @@ Deno.test("LinalgPool hands a job's error to its caller and goes on", async () =
   using pool = new LinalgPool(1);
   const values = toShared(new Float32Array(3));
   await assert.rejects(pool.run<"table">({ kind: "table", values, shape: [2, 64], format: "q8" }), Error);
-  assert.equal(await pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), m: 2 }), 0);
+  assert.deepEqual(await pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), multiples: [2] }), [
+    0,
+  ]);
 });
 
 Deno.test("LinalgPool refuses jobs once a worker has died, also one that died idle", async () => {
@@ -71,7 +76,7 @@ Deno.test("LinalgPool refuses jobs once a worker has died, also one that died id
     using pool = new LinalgPool(1);
     started[0].onerror!(new ErrorEvent("error", { message: "out of memory" }));
     await assert.rejects(
-      pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), m: 2 }),
+      pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), multiples: [2] }),
       /out of memory/,
     );
   } finally {
@@ -81,7 +86,7 @@ Deno.test("LinalgPool refuses jobs once a worker has died, also one that died id
 
 Deno.test("LinalgPool.close() rejects what is not done and what comes later", async () => {
   const pool = new LinalgPool(1);
-  const job = () => pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), m: 2 });
+  const job = () => pool.run<"outliers">({ kind: "outliers", layers: layers([1, 1]), multiples: [2] });
   const open = [job(), job()];
   pool.close();
   for (const promise of open) await assert.rejects(promise, /closed/);

@@ -11,6 +11,12 @@ export interface Tensor {
   readonly shape: readonly number[];
 }
 
+/** What a graph reads: codes of weights as well. */
+export interface InputTensor {
+  readonly data: Float32Array<ArrayBuffer> | Int8Array<ArrayBuffer>;
+  readonly shape: readonly number[];
+}
+
 export interface Transposes {
   readonly transA?: boolean;
   readonly transB?: boolean;
@@ -57,7 +63,7 @@ export class LinalgRuntime implements Linalg {
   async run(
     key: string,
     build: () => OnnxGraph,
-    inputs: Readonly<Record<string, Tensor>>,
+    inputs: Readonly<Record<string, InputTensor>>,
     outputs: Readonly<Record<string, Tensor>>,
   ): Promise<void> {
     let session = this.#sessions.get(key);
@@ -77,13 +83,12 @@ export class LinalgRuntime implements Linalg {
     await (await session).run(this.#tensors(inputs), this.#tensors(outputs));
   }
 
-  #tensors(values: Readonly<Record<string, Tensor>>): Record<string, OrtTensor> {
-    return Object.fromEntries(
-      Object.entries(values).map(([name, { data, shape }]) => [
-        name,
-        new this.ort.Tensor("float32", data, shape),
-      ]),
-    );
+  #tensors(values: Readonly<Record<string, InputTensor>>): Record<string, OrtTensor> {
+    const tensor = ({ data, shape }: InputTensor) =>
+      data instanceof Int8Array
+        ? new this.ort.Tensor("int8", data, shape)
+        : new this.ort.Tensor("float32", data, shape);
+    return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, tensor(value)]));
   }
 
   async close(): Promise<void> {
