@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import fc from "fast-check";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { sampleSequences } from "./sampling.ts";
+import { sampleBatch, sampleSequences } from "./sampling.ts";
 
 const checkpoint = await openCheckpoint(new URL("../models/default", import.meta.url).pathname);
 const model = packDense(checkpoint, { values: "int8" });
@@ -13,4 +14,25 @@ Deno.test("sampleSequences() draws different sequences whatever the seed's size"
     assert.equal(new Set(found.map(String)).size, 4, `seed ${seed}`);
     assert.ok(found.every((ids) => ids.length === 16));
   }
+});
+
+Deno.test("sampleSequences() draws what it would draw one by one, whatever is decoded together", async () => {
+  const request = { sequences: 11, length: 20, seed: 3 };
+  const found = await sampleSequences(model, request, { threads: 2 });
+  assert.equal(found.length, 11);
+  const few = await sampleSequences(model, { ...request, sequences: 2 }, { threads: 1 });
+  assert.deepEqual(found.slice(0, 2), few);
+});
+
+Deno.test("sampleBatch() decodes as many each time, in whole tiles, and no more than fit", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 5000 }), fc.integer({ min: 0, max: 300 }), (sequences, room) => {
+      const batch = sampleBatch(sequences, room), most = Math.max(1, Math.min(128, room));
+      assert.ok(batch >= 1 && batch <= most);
+      assert.equal(Math.ceil(sequences / batch), Math.ceil(sequences / most), "no more rounds than needed");
+    }),
+  );
+  assert.equal(sampleBatch(72, 128), 72);
+  assert.equal(sampleBatch(136, 1000), 72);
+  assert.equal(sampleBatch(64, 9), 8);
 });
