@@ -42,7 +42,7 @@ export async function benchCompressRowsCommand(
   printResult(report, { json: options.json, lines: () => compressTable(report) });
 }
 
-/** Rows whose names contain one of the parts. @throws {OatmillError} invalid_request: a part that no row has */
+/** Rows of these names, and for what is no name those that contain it. @throws {OatmillError} invalid_request: a part that no row has */
 export function rowsNamed(parts: readonly string[] | undefined): CompressRowName[] {
   if (!parts) return COMPRESS_ROW_NAMES;
   const unknown = parts.find((part) => !COMPRESS_ROW_NAMES.some((name) => name.includes(part)));
@@ -52,7 +52,9 @@ export function rowsNamed(parts: readonly string[] | undefined): CompressRowName
       `Cannot find rows "${unknown}": there are ${COMPRESS_ROW_NAMES.map((name) => `"${name}"`).join(", ")}`,
     );
   }
-  return COMPRESS_ROW_NAMES.filter((name) => parts.some((part) => name.includes(part)));
+  const names = new Set<string>(COMPRESS_ROW_NAMES);
+  const fits = (name: string, part: string) => names.has(part) ? name === part : name.includes(part);
+  return COMPRESS_ROW_NAMES.filter((name) => parts.some((part) => fits(name, part)));
 }
 
 function compressTable({ source, tokens, rows }: BenchCompressReport): string[] {
