@@ -7,8 +7,11 @@ import { join, resolve } from "node:path";
 import { z } from "zod";
 import { hashText } from "./_hash_text.ts";
 import { denoCommand, ROOT, taskPermissions } from "./_own_process.ts";
-import type { RecipeInput } from "../models/recipe.ts";
-import { COMPRESS_ROWS, type CompressRowName } from "./compress_rows.ts";
+import { otherBytes } from "../compress/other_bytes.ts";
+import { openCheckpoint } from "../models/open.ts";
+import { type RecipeInput, recipeSchema } from "../models/recipe.ts";
+import { linearShapes } from "../models/spec.ts";
+import { type CompressRowName, rowRecipeOf } from "./compress_rows.ts";
 
 export interface BenchCompressOptions {
   /** Model folder or .gguf file. */
@@ -62,10 +65,11 @@ export async function benchCompress(options: BenchCompressOptions): Promise<Benc
   const { source, rows, folder } = options;
   await Deno.mkdir(folder, { recursive: true });
   const results = join(folder, RESULTS), known = await readRows(results);
-  const found: StoredRow[] = [];
+  const found: StoredRow[] = [], int8Bytes = await denseInt8Bytes(source);
   for (const [i, name] of rows.entries()) {
     options.onProgress?.(i, rows.length, name);
-    const recipe = rowRecipe(name, options), key = await hashText(JSON.stringify([resolve(source), recipe]));
+    const recipe = rowRecipe(name, options, int8Bytes);
+    const key = await hashText(JSON.stringify([resolve(source), recipe]));
     let row = known.find((r) => r.key === key);
     if (!row) {
       row = {
@@ -93,8 +97,19 @@ const publicRow = ({ name, recipe, report }: StoredRow): CompressRow => ({
   bytes: report.bytes,
 });
 
-function rowRecipe(name: CompressRowName, { calibration, evaluate }: BenchCompressOptions): RecipeInput {
-  const recipe: RecipeInput = COMPRESS_ROWS[name];
+/** Of all tensors of an artifact that compresses nothing, but has inputs' scales. */
+async function denseInt8Bytes(source: string): Promise<number> {
+  const checkpoint = await openCheckpoint(source), { spec } = checkpoint;
+  checkpoint.close();
+  return otherBytes(spec, recipeSchema.parse({ method: "none", dense: Object.keys(linearShapes(spec)) }));
+}
+
+function rowRecipe(
+  name: CompressRowName,
+  { calibration, evaluate }: BenchCompressOptions,
+  int8Bytes: number,
+): RecipeInput {
+  const recipe = rowRecipeOf(name, int8Bytes);
   return { ...recipe, calibration: { ...calibration, ...recipe.calibration }, evaluate };
 }
 

@@ -58,5 +58,26 @@ export const COMPRESS_ROWS = {
   "oatmill 0.3": oatmill({ rate: 0.3 }),
   "oatmill 0.7": oatmill({ rate: 0.7 }),
 } as const satisfies Readonly<Record<string, RecipeInput>>;
-export type CompressRowName = keyof typeof COMPRESS_ROWS;
-export const COMPRESS_ROW_NAMES = Object.keys(COMPRESS_ROWS) as CompressRowName[];
+
+/** Budgets in bytes, as shares of what dense int8 takes: a model's artifact says how many bytes that is. */
+export const BUDGET_ROWS = {
+  "budget of int8": 1,
+  "budget of 0.8 int8": 0.8,
+  "budget of 0.63 int8": 0.63, // about dense int4
+  "budget of 0.55 int8": 0.55,
+} as const;
+/** What such a budget is spent by. */
+const SPENDING: RecipeInput = { method: "oatmill", rounding: "feedback" };
+
+export type CompressRowName = keyof typeof COMPRESS_ROWS | keyof typeof BUDGET_ROWS;
+export const COMPRESS_ROW_NAMES = [
+  ...Object.keys(COMPRESS_ROWS),
+  ...Object.keys(BUDGET_ROWS),
+] as CompressRowName[];
+
+/** @param int8Bytes of the model's artifact in dense int8 */
+export function rowRecipeOf(name: CompressRowName, int8Bytes: number): RecipeInput {
+  if (!(name in BUDGET_ROWS)) return COMPRESS_ROWS[name as keyof typeof COMPRESS_ROWS];
+  const share = BUDGET_ROWS[name as keyof typeof BUDGET_ROWS];
+  return { ...SPENDING, budget: { bytes: Math.floor(share * int8Bytes) } };
+}
