@@ -19,6 +19,7 @@ export const COMPRESS_ROWS = {
   "dense int8": { method: "none", values: "int8" },
   "dense int5": { method: "none", values: "int5" },
   "dense int4": { method: "none", values: "int4" },
+  "dense int8: feedback": { method: "none", values: "int8", rounding: "feedback" },
   "dense int4: feedback": { method: "none", values: "int4", rounding: "feedback" },
   "dense int3: feedback": { method: "none", values: "int3", rounding: "feedback" },
   "dense mixed 4 bits: feedback": { method: "none", mean_bits: 4, rounding: "feedback" },

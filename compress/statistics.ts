@@ -1,6 +1,6 @@
 /** Input statistics of one block's linear layers, reduced from the sums of all workers. */
 import { INPUT_NAMES } from "./forward/block_graph.ts";
-import type { BlockSums } from "./forward/block_job.ts";
+import type { BlockSums } from "./forward/block_sums.ts";
 import type { InputName } from "../models/spec.ts";
 
 /**

@@ -33,6 +33,17 @@ export function inputWidths(spec: ModelSpec): Readonly<Record<InputName, number>
   return { attn: shapes.q![1], o: shapes.o![1], mlp: shapes.up![1], down: shapes.down![1] };
 }
 
+export type ByInput<T> = Readonly<Record<InputName, T>>;
+
+export function byInput<T>(
+  spec: ModelSpec,
+  make: (dIn: number, name: InputName) => T,
+): Record<InputName, T> {
+  const widths = inputWidths(spec);
+  const entries = INPUT_NAMES.map((name) => [name, make(widths[name], name)] as const);
+  return Object.fromEntries(entries) as Record<InputName, T>;
+}
+
 /** Names and shapes of a block's weights, as graph inputs and as checkpoint roles under `block.I.`. */
 export function blockWeights(
   spec: ModelSpec,

@@ -8,7 +8,8 @@ import type { Checkpoint, WeightRole } from "../../models/checkpoint.ts";
 import { type BlockStatistics, blockStatistics, shared, toShared } from "../statistics.ts";
 import { openValues, type Place } from "../work_space.ts";
 import { blockWeights } from "./block_graph.ts";
-import { type BlockJob, blockJobBytes, type BlockSums, type SharedTensor } from "./block_job.ts";
+import { type BlockJob, blockJobBytes, type SharedTensor } from "./block_job.ts";
+import type { BlockSums } from "./block_sums.ts";
 import { logAddExp } from "./head_job.ts";
 import type { Products } from "../../models/recipe.ts";
 
