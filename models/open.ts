@@ -1,11 +1,12 @@
 /** Opens a source model, whatever its format. Anyone may call it, on any thread; weights are read later, one by one. */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { OatmillError } from "../errors.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { familyOfConfig } from "./families/registry.ts";
 import { specFromConfig } from "./families/spec_from_config.ts";
 import { weightLocations } from "./families/weight_names.ts";
 import { readJsonFile } from "./formats/json_file.ts";
+import { isPickleName, pickleRefused, refusePickles } from "./formats/pickle.ts";
 import { openGguf } from "./open_gguf.ts";
 import { SafetensorsFolder } from "./formats/safetensors_folder.ts";
 import { SourceCheckpoint } from "./source_checkpoint.ts";
@@ -26,13 +27,15 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   });
   if (info.isDirectory) return await openFolder(path);
   if (path.toLowerCase().endsWith(".gguf")) return await openGguf(path);
+  if (isPickleName(path)) throw pickleRefused(basename(path));
   throw new OatmillError(
     "unsupported_format",
-    `Cannot open "${path}": unsupported format, wanted are a folder with config.json and safetensors, or a .gguf file (pickles are never read)`,
+    `Cannot open "${path}": unsupported format, wanted are a folder with config.json and safetensors, or a .gguf file`,
   );
 }
 
 async function openFolder(path: string): Promise<Checkpoint> {
+  await refusePickles(path);
   const config = await readJsonFile(join(path, "config.json"), "invalid_config", MAX_CONFIG_BYTES);
   if (!config) throw new OatmillError("invalid_config", `Cannot open "${path}": config.json is missing`);
   const generation = await readJsonFile(

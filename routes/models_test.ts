@@ -152,6 +152,7 @@ withServer("uploads that cannot become a model are refused and leave nothing", {
     [form({}), 400, "invalid_request", "files"],
     [form({ "run.sh": "x" }), 400, "unsupported_format", "files"],
     [form({ "../../a.gguf": "x" }), 400, "unsupported_format", "files"],
+    [form({ "config.json": "{}", "pytorch_model.bin": "x" }), 400, "unsupported_format", "files"],
     [form({ "config.json": "{}" }), 400, "invalid_request", "files"],
     [form({ "model.safetensors": "" }), 400, "invalid_request", "files"],
     [form({ ...gguf, "b.gguf": "x" }), 400, "invalid_request", "files"],

@@ -4,6 +4,7 @@ import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { join } from "node:path";
 import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { OatmillError } from "../errors.ts";
+import { isPickleName, pickleRefused } from "../models/formats/pickle.ts";
 import { storeStream, type UploadKind, uploadKind, UploadQuota } from "../store/upload.ts";
 import type { JobFile } from "../store/job_store.ts";
 
@@ -116,6 +117,7 @@ class Receiver {
     if (field !== fileField) {
       throw invalid(`Send files in the field "${fileField}", not "${field.slice(0, 100)}"`, fileField);
     }
+    if (isPickleName(name)) throw pickleRefused(name, fileField);
     const kind = uploadKind(name);
     if (this.#names.has(name)) throw invalid(`File "${name}" is there twice`, fileField);
     this.#names.add(name);

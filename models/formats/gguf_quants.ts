@@ -2,7 +2,7 @@
  * Dequantisation of GGUF tensor types, block by block, in the bit layouts of ggml (ggml/src/ggml-common.h,
  * dequantize_row_* in ggml/src/ggml-quants.c). `out.length` is a multiple of the block's elements.
  */
-import { float16FromBits, widenBfloat16, widenFloat16 } from "./widen.ts";
+import { float16FromBits, widenBfloat16, widenFloat16, widenFloat64 } from "./widen.ts";
 
 type Blocks = Uint8Array<ArrayBuffer>;
 type Dequantize = (blocks: Blocks, out: Float32Array) => void;
@@ -173,11 +173,35 @@ const iq4_xs: BlockKernel = (bytes, b, out, o) => {
   }
 };
 
+/** Digit `n` from the left of the five ternary digits in a byte, less 1: the byte is ceil(256 / 243 of their number). */
+const trit = (byte: number, n: number): number => ((byte * 3 ** n & 255) * 3 >> 8) - 1;
+
+/** Runs of bytes whose first digits come first, then their second ones, ...: where a run begins, bytes, digits. */
+const TRIT_RUNS = [[0, 32, 5], [32, 16, 5], [48, 4, 4]] as const;
+
+const tq1_0: BlockKernel = (bytes, b, out, o) => {
+  const d = half(bytes, b + 52);
+  for (const [from, length, digits] of TRIT_RUNS) {
+    for (let n = 0; n < digits; n++) {
+      for (let i = 0; i < length; i++) out[o++] = d * trit(bytes[b + from + i], n);
+    }
+  }
+};
+
+/** As in Q2_K, 128 elements share 32 bytes; codes 0 to 2 are -1 to 1. */
+const tq2_0: BlockKernel = (bytes, b, out, o) => {
+  const d = half(bytes, b + 64);
+  for (let i = 0; i < 256; i++) {
+    out[o + i] = d * ((bytes[b + (i >> 7) * 32 + (i & 31)] >> ((i >> 5 & 3) * 2) & 3) - 1);
+  }
+};
+
 /** The types Oatmill reads, by name. */
 export const dequantizers: ReadonlyMap<string, Dequantize> = new Map<string, Dequantize>([
   ["F32", (bytes, out) => out.set(new Float32Array(bytes.buffer, bytes.byteOffset, out.length))],
   ["F16", widenFloat16],
   ["BF16", widenBfloat16],
+  ["F64", widenFloat64],
   ["Q4_0", perBlock(18, 32, q4_0)],
   ["Q4_1", perBlock(20, 32, q4_1)],
   ["Q5_0", perBlock(22, 32, q5_0)],
@@ -190,4 +214,6 @@ export const dequantizers: ReadonlyMap<string, Dequantize> = new Map<string, Deq
   ["Q6_K", perBlock(210, 256, q6_k)],
   ["IQ4_NL", perBlock(18, 32, iq4_nl)],
   ["IQ4_XS", perBlock(136, 256, iq4_xs)],
+  ["TQ1_0", perBlock(54, 256, tq1_0)],
+  ["TQ2_0", perBlock(66, 256, tq2_0)],
 ]);

@@ -8,7 +8,7 @@ import {
   parseSafetensorsHeader,
   type SafetensorsEntry,
 } from "./safetensors_header.ts";
-import { widenBfloat16, widenFloat16 } from "./widen.ts";
+import { widenBfloat16, widenFloat16, widenFloat64, widenFloat8E4M3, widenFloat8E5M2 } from "./widen.ts";
 
 export { type SafetensorsEntry, safetensorsHeader } from "./safetensors_header.ts";
 
@@ -23,6 +23,9 @@ const READABLE: Readonly<Record<string, { readonly bytes: number; readonly widen
   },
   F16: { bytes: 2, widen: widenFloat16 },
   BF16: { bytes: 2, widen: widenBfloat16 },
+  F64: { bytes: 8, widen: widenFloat64 },
+  F8_E4M3: { bytes: 1, widen: widenFloat8E4M3 },
+  F8_E5M2: { bytes: 1, widen: widenFloat8E5M2 },
 };
 
 /** One open safetensors file. */
@@ -70,13 +73,15 @@ export class SafetensorsFile implements Disposable {
     await this.#file.readInto(this.dataOffset + this.#entry(name).begin + first, out);
   }
 
-  /** Elements `first` to `first + count - 1` as float32; F32, F16 and BF16 only. */
+  /** Elements `first` to `first + count - 1` as float32; the float types only. */
   async readFloat32(name: string, first: number, count: number): Promise<Float32Array<ArrayBuffer>> {
     const entry = this.#entry(name);
     if (!Object.hasOwn(READABLE, entry.dtype)) {
       throw new OatmillError(
         "unsupported_format",
-        `Cannot read tensor "${name}" of "${this.name}": its dtype is ${entry.dtype}, supported are F32, F16 and BF16`,
+        `Cannot read tensor "${name}" of "${this.name}": its dtype is ${entry.dtype}, supported are ${
+          Object.keys(READABLE).join(", ")
+        }`,
       );
     }
     const { bytes, widen } = READABLE[entry.dtype];

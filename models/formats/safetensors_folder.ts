@@ -52,7 +52,18 @@ export class SafetensorsFolder implements TensorSource, Disposable {
   async readFloat32(name: string, first: number, count: number): Promise<Float32Array<ArrayBuffer>> {
     const file = this.#fileOf.get(name);
     if (!file) throw new OatmillError("invalid_checkpoint", `Cannot read tensor "${name}": it is missing`);
+    this.#requireUnscaled(name);
     return await file.readFloat32(name, first, count);
+  }
+
+  /** Codes of 8 bits mostly count in units that stand beside them: without these they would be read wrong. */
+  #requireUnscaled(name: string): void {
+    const scale = [`${name}_scale`, `${name}_scale_inv`].find((other) => this.#fileOf.has(other));
+    if (!scale || !this.info(name)?.type.startsWith("F8")) return;
+    throw new OatmillError(
+      "unsupported_format",
+      `Cannot read tensor "${name}": it is quantised (scales in "${scale}"), wanted are plain float weights`,
+    );
   }
 
   close(): void {

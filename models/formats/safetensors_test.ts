@@ -113,11 +113,12 @@ function fileOf(dtype: SafetensorsDtype, data: Uint8Array): Uint8Array {
   return new Uint8Array([...header, ...data]);
 }
 
-Deno.test("readFloat32() widens F32, F16 and BF16 exactly, whole or in part", async () => {
+Deno.test("readFloat32() widens every float type, whole or in part", async () => {
   const values = [0, -0, 1, -2.5, 0.0009765625, 65504];
   const f16 = new Uint8Array(new Float16Array(values).buffer);
   const f32 = new Uint8Array(new Float32Array(values).buffer);
-  for (const [dtype, data] of [["F16", f16], ["F32", f32]] as const) {
+  const f64 = new Uint8Array(new Float64Array(values).buffer);
+  for (const [dtype, data] of [["F16", f16], ["F32", f32], ["F64", f64]] as const) {
     await withFile(fileOf(dtype, data), async (folder) => {
       using file = await SafetensorsFile.open(`${folder}/model.safetensors`);
       assert.deepEqual([...await file.readFloat32("t", 0, 6)], values);
@@ -130,18 +131,41 @@ Deno.test("readFloat32() widens F32, F16 and BF16 exactly, whole or in part", as
     using file = await SafetensorsFile.open(`${folder}/model.safetensors`);
     assert.deepEqual([...await file.readFloat32("t", 0, 3)], [1, -2.5, Infinity]);
   });
+  const bytes = [["F8_E4M3", Uint8Array.of(0x38, 0xc2, 0x01)], ["F8_E5M2", Uint8Array.of(0x3c, 0xc1, 0x18)]];
+  for (const [dtype, data] of bytes as [SafetensorsDtype, Uint8Array][]) {
+    await withFile(fileOf(dtype, data), async (folder) => {
+      using file = await SafetensorsFile.open(`${folder}/model.safetensors`);
+      assert.deepEqual([...await file.readFloat32("t", 0, 3)], [1, -2.5, 2 ** -9]);
+    });
+  }
 });
 
 Deno.test("readFloat32() names file, tensor and dtype it does not read", async () => {
-  await withFile(fileOf("I64", new Uint8Array(16)), async (folder) => {
-    using source = await SafetensorsFolder.open(folder);
-    await assert.rejects(source.readFloat32("t", 0, 1), {
-      code: "unsupported_format",
-      message: /"t" of "model.safetensors".*I64/,
+  for (const dtype of ["BOOL", "U8", "I8", "I32", "I64", "F8_E8M0", "C64"] as const) {
+    await withFile(fileOf(dtype, new Uint8Array(16)), async (folder) => {
+      using source = await SafetensorsFolder.open(folder);
+      await assert.rejects(source.readFloat32("t", 0, 1), {
+        code: "unsupported_format",
+        message: new RegExp(`"t" of "model.safetensors".*${dtype}`),
+      });
     });
+  }
+  await withFile(fileOf("F32", new Uint8Array(16)), async (folder) => {
+    using source = await SafetensorsFolder.open(folder);
     await assert.rejects(source.readFloat32("u", 0, 1), {
       code: "invalid_checkpoint",
       message: /"u".*missing/,
+    });
+  });
+});
+
+Deno.test("readFloat32() refuses 8-bit weights whose scales stand beside them", async () => {
+  const header = safetensorsHeader(place([["a.weight", "F8_E4M3", [4]], ["a.weight_scale", "F32", [1]]]));
+  await withFile(new Uint8Array([...header, ...new Uint8Array(8)]), async (folder) => {
+    using source = await SafetensorsFolder.open(folder);
+    await assert.rejects(source.readFloat32("a.weight", 0, 4), {
+      code: "unsupported_format",
+      message: /"a\.weight".*scales in "a\.weight_scale"/,
     });
   });
 });
