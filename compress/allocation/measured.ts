@@ -11,6 +11,7 @@ import { type LayerPlan, planAtRate, planBytes, planParameters } from "../layer_
 import { denseValues } from "../stored_parts.ts";
 import { headMs, type LayerTimesOptions, planMs } from "./layer_times.ts";
 import { CURVE_POINTS, type LayerProbe } from "./probe_job.ts";
+import type { RoundingErrors } from "./rounding_errors.ts";
 import { type Divergences, type PartName, PARTS } from "./sensitivity.ts";
 import { chooseOptions } from "./solve.ts";
 
@@ -28,6 +29,7 @@ const LEAST_SHARE = 0.01;
  * 0.6: 46.6; 0.5: 10.084; 0, one rate for all: 49.9, 10.12.
  */
 const TEMPER = 0.6;
+const MOST_ROUNDING = 3;
 /** No layer loses more than this, or than halfway from the mean rate to everything. */
 const MOST_RATE = 0.8;
 
@@ -44,6 +46,8 @@ interface Layer {
   /** What the quick S + L of this layer costs, in a unit of its own: its divergence, tempered. */
   readonly divergence: number;
   readonly probe: LayerProbe;
+  /** What rounding it costs, as a share of the quick S + L. */
+  readonly rounding: RoundingErrors;
 }
 
 /** One way to store a layer. */
@@ -83,7 +87,7 @@ export function measuredPlans(
 
 function layersOf({ probes, divergences }: Measurements, { spec }: MeasuredOptions): Layer[] {
   const shapes = linearShapes(spec);
-  const all = divergences.parts.flatMap((parts) => Object.values(parts));
+  const all = divergences.parts.flatMap((parts) => Object.values(parts)), rounding = roundingRatios(probes);
   const least = LEAST_SHARE * all.reduce((a, b) => a + Math.max(0, b), 0) / all.length;
   return probes.flatMap((ofBlock, block) =>
     (Object.entries(ofBlock) as [LinearName, LayerProbe][]).map(([name, probe]) => {
@@ -94,9 +98,35 @@ function layersOf({ probes, divergences }: Measurements, { spec }: MeasuredOptio
       const size = shapes[name]![0] * shapes[name]![1];
       const alone = share * Math.max(least, divergences.parts[block][part]);
       const divergence = size * (alone / size) ** TEMPER;
-      return { block, name, shape: shapes[name]!, divergence, probe };
+      return { block, name, shape: shapes[name]!, divergence, probe, rounding: rounding(name, probe) };
     })
   );
+}
+
+/**
+ * Errors of rounding over those of the quick S + L, at most {@linkcode MOST_ROUNDING} times the usual ratio of a name's
+ * layers. Where one token has nearly all the energy of the inputs, the quick S + L keeps what that token needs, rounding
+ * does not, and the ratio says nothing of the other tokens: SmolLM2's block 11 then stored `down` as S + L where dense
+ * int4 fits, 33.3 in place of 32.2 perplexity.
+ */
+function roundingRatios(
+  probes: Measurements["probes"],
+): (name: LinearName, probe: LayerProbe) => RoundingErrors {
+  const ratio = ({ rounding, error }: LayerProbe, values: keyof RoundingErrors) =>
+    (rounding?.[values] ?? 0) / Math.max(error, Number.MIN_VALUE);
+  const bounds = new Map<string, number>();
+  const bound = (name: LinearName, values: keyof RoundingErrors) => {
+    const key = `${name} ${values}`;
+    if (!bounds.has(key)) {
+      const all = probes.flatMap((ofBlock) => ofBlock[name] ? [ratio(ofBlock[name], values)] : []);
+      bounds.set(key, MOST_ROUNDING * all.sort((a, b) => a - b)[all.length >> 1]);
+    }
+    return bounds.get(key)!;
+  };
+  return (name, probe) => ({
+    int8: Math.min(ratio(probe, "int8"), bound(name, "int8")),
+    int4: Math.min(ratio(probe, "int4"), bound(name, "int4")),
+  });
 }
 
 /** A layer's share of what its part of a block matters: as its name matters in all blocks. */
@@ -192,17 +222,14 @@ function candidatesOf(layer: Layer, budget: Budget, options: MeasuredOptions): C
 }
 
 /** What a plan costs, as if losses of layers added up: they do not quite, but it ranks them. */
-function predictedLoss({ shape, divergence, probe }: Layer, { budget, values }: LayerPlan): number {
-  const rounding = divergence * roundingError(probe, values) / Math.max(probe.error, Number.MIN_VALUE);
+function predictedLoss({ shape, divergence, probe, ...layer }: Layer, { budget, values }: LayerPlan): number {
+  const rounding = values === "f32" ? 0 : divergence * layer.rounding[values === "int4" ? "int4" : "int8"];
   if (!budget) return rounding;
   const lowRank = budget.rank * (shape[0] + shape[1]) / (shape[0] * shape[1]);
   // More or less L than the quick one had counts as as many entries of S.
   const kept = budget.kept / shape[1] + lowRank - probe.lowRank;
   return rounding + divergence * FULL_METHOD * interpolate(probe.curve, kept * CURVE_POINTS);
 }
-
-const roundingError = ({ rounding }: LayerProbe, values: Recipe["values"]): number =>
-  rounding === null || values === "f32" ? 0 : rounding[values === "int4" ? "int4" : "int8"];
 
 function interpolate(curve: readonly number[], at: number): number {
   const x = Math.min(curve.length - 1, Math.max(0, at)), low = Math.min(curve.length - 2, Math.floor(x));

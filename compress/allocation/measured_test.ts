@@ -209,3 +209,19 @@ Deno.test("droppedCurve() is the energy of the smallest entries, relative to wha
     assert.ok(Math.abs(curve[i] - energy(CURVE_POINTS - i) / energy(32)) < 1e-6, `${i}`);
   }
 });
+
+Deno.test("a layer whose quick S + L hardly errs is not thought to suffer from rounding more than others of its name", () => {
+  const odd = { ...probe, error: 1e-6 }, ordinary = measurements(equal);
+  const probes = ordinary.probes.map((ofBlock, i) => i === 2 ? { ...ofBlock, down: odd } : ofBlock);
+  const bytes = names.reduce((sum, name) => sum + packedBytes({ kind: "q4" }, shapes[name]!), 0) *
+    spec.blocks;
+  const plans = measuredPlans({ ...ordinary, probes }, {
+    spec,
+    recipe: recipeSchema.parse({ budget: { bytes: Math.floor(0.999 * bytes) } }),
+    values: int8,
+    blockChunks: 4,
+    otherBytes: 0,
+    speed: null,
+  });
+  assert.deepEqual(plans[2].down, { budget: null, values: "int4" });
+});
