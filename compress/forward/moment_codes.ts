@@ -13,7 +13,7 @@ export class MomentCodes {
     sizes: ByInput<Float64Array>,
     readonly shape: { readonly spec: ModelSpec; readonly length: number },
   ) {
-    this.#scales = byInput(shape.spec, (_, name) => codeScales(sizes[name]));
+    this.#scales = byInput(shape.spec, (_, name) => codeScales(name, sizes[name]));
   }
 
   /** What the graph takes to make codes. */
