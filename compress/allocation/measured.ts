@@ -107,7 +107,7 @@ function layersOf({ probes, divergences }: Measurements, { spec }: MeasuredOptio
  * Errors of rounding over those of the quick S + L, at most {@linkcode MOST_ROUNDING} times the usual ratio of a name's
  * layers. Where one token has nearly all the energy of the inputs, the quick S + L keeps what that token needs, rounding
  * does not, and the ratio says nothing of the other tokens: SmolLM2's block 11 then stored `down` as S + L where dense
- * int4 fits, 33.3 in place of 32.2 perplexity.
+ * int4 fits, 33.3 in place of 32.5 perplexity.
  */
 function roundingRatios(
   probes: Measurements["probes"],
