@@ -40,7 +40,7 @@ export async function finishArtifact(
     created: new Date().toISOString(),
     name: options.name ?? basename(options.out),
     spec,
-    recipe: recipe.budget ? { ...recipe, rate: meanRate(layers) } : recipe,
+    recipe: recipe.budget || recipe.method === "none" ? { ...recipe, rate: meanRate(layers) } : recipe,
     source: {
       file: basename(checkpoint.path),
       format: checkpoint.format,

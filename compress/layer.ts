@@ -5,7 +5,7 @@ import type { LayerReport } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { layerInsight, type LayerMeasures } from "./insight/layer_insight.ts";
 import type { LayerPlan } from "./layer_plan.ts";
-import { type Matrix, matrix, nonZeros, scale, subtract, unitPower } from "./linalg/matrix.ts";
+import { type Matrix, matrix, nonZeroMask, nonZeros, scale, subtract, unitPower } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import type { PreparedMethod, SparseLowRank } from "./methods/method.ts";
 import {
@@ -24,6 +24,7 @@ import { type RoundingMoments, roundingMoments } from "./quantizers/rounding.ts"
 import { refine, type UnitMoments } from "./refine.ts";
 import { reselect } from "./reselect.ts";
 import { entryChoice, rowChoice } from "./select.ts";
+import { sparseAsItIs } from "./source_zeros.ts";
 import { budgetSlots, denseFormat, denseValues, sparseFormat, tooLarge } from "./stored_parts.ts";
 
 /** One layer of an input group. */
@@ -98,9 +99,10 @@ async function sparseLowRank(
 
 async function decompose(
   W: Matrix,
-  { plan: { budget, values }, shape }: LayerInput,
+  { plan: { budget, values, zerosOut }, shape }: LayerInput,
   { recipe, blockChunks, method, moments, linalg }: LayerContext,
 ): Promise<(SparseLowRank & { readonly slots: WindowCount | null }) | null> {
+  if (zerosOut) return sparseAsItIs(W, { values, blockChunks });
   if (!budget || !method) return null;
   const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
   // The pattern's own choice can wait for the last rounds of reselect(): matching windows takes 0.1 s per million weights.
@@ -145,13 +147,6 @@ async function packParts(
   const factors = await packFactors(balanceFactors(U, toPackedColumns(V, scale)), context);
   target = subtract(target, await linalg.multiply(unpackMatrix(factors.u), unpackMatrix(factors.v)));
   return [await packRounded("s", packedS, format, { ...options, target }), factors.v, factors.u];
-}
-
-/** 1 where a value is not 0; a plain loop, since `Uint8Array.from` takes 60 ns a value. */
-function nonZeroMask(values: Float32Array): Uint8Array {
-  const mask = new Uint8Array(values.length);
-  for (let i = 0; i < values.length; i++) mask[i] = +(values[i] !== 0);
-  return mask;
 }
 
 /** Both factors of L at int8. Columns of U are all but orthogonal after the refit, so rows of V can be rounded one by one. */

@@ -10,6 +10,8 @@ export interface LayerPlan {
   readonly budget: LayerBudget | null;
   /** How its weights are stored. */
   readonly values: Recipe["values"];
+  /** Without a budget: zeros that W comes with are left out, where that pays (source_zeros.ts). */
+  readonly zerosOut?: true;
 }
 
 /** The recipe's plan for a layer at this rate. */

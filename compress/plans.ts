@@ -56,8 +56,9 @@ function plansAtRates(rates: readonly number[], { values, context }: PlanOptions
     const options = { recipe: { ...recipe, values: values[block] }, blockChunks };
     return Object.fromEntries(
       linearNames(spec).map((name) => {
-        const rate = recipe.dense.includes(name) ? 0 : rates[block];
-        return [name, planAtRate(shapes[name]!, rate, options)];
+        const dense = recipe.dense.includes(name);
+        const plan = planAtRate(shapes[name]!, dense ? 0 : rates[block], options);
+        return [name, recipe.method === "none" && !dense ? { ...plan, zerosOut: true } : plan];
       }),
     );
   };

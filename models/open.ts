@@ -5,6 +5,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { familyOfConfig } from "./families/registry.ts";
 import { specFromConfig } from "./families/spec_from_config.ts";
 import { weightLocations } from "./families/weight_names.ts";
+import { CompressedTensors } from "./formats/compressed_tensors.ts";
 import { readJsonFile } from "./formats/json_file.ts";
 import { isPickleName, pickleRefused, refusePickles } from "./formats/pickle.ts";
 import { openGguf } from "./open_gguf.ts";
@@ -46,12 +47,12 @@ async function openFolder(path: string): Promise<Checkpoint> {
   const family = familyOfConfig(config);
   const spec = specFromConfig(config, { generation, family });
   const tokenizerFiles = await readTokenizerFiles(path);
-  const source = await SafetensorsFolder.open(path);
+  const files = await SafetensorsFolder.open(path);
   try {
-    const locations = weightLocations(spec, family.names);
+    const source = await CompressedTensors.over(files), locations = weightLocations(spec, family.names);
     return new SourceCheckpoint({ path, spec, source, locations, tokenizerFiles });
   } catch (error) {
-    source.close();
+    files.close();
     throw error;
   }
 }

@@ -173,7 +173,7 @@ const fieldsSchema = z.strictObject({
     "How weights become S + L; structured: whole heads and FFN channels are removed, what is left stays dense",
   ),
   rate: z.number().min(0).max(MAX_RATE).default(0.3).describe(
-    "Share of the block weights' parameters removed (ρ); with a budget: what came out. N:M patterns say it themselves: 1 - N/M without a low-rank part",
+    "Share of the block weights' parameters removed (ρ); with a budget: what came out, with method none: zeros left out. N:M patterns say it themselves: 1 - N/M without a low-rank part",
   ),
   budget: budgetSchema.nullable().default(null),
   rank_ratio: z.number().min(0).max(1).default(DEFAULT_RANK_RATIO).describe(

@@ -87,6 +87,13 @@ export function nonZeros({ data }: Matrix): number {
   return count;
 }
 
+/** 1 where a value is not 0; a plain loop, since `Uint8Array.from` takes 60 ns a value. */
+export function nonZeroMask(values: Float32Array): Uint8Array {
+  const mask = new Uint8Array(values.length);
+  for (let i = 0; i < values.length; i++) mask[i] = +(values[i] !== 0);
+  return mask;
+}
+
 /**
  * The power of two that brings the largest magnitude to [1, 2): products of sums of squares then stay within f32 whatever
  * unit the values had, and no value loses a bit. 1 when all are 0.

@@ -53,6 +53,7 @@ const configSchema = z.object({
   bos_token_id: tokenId.nullish(),
   eos_token_id: z.union([tokenId, z.array(tokenId).max(64)]).nullish(),
   quantization_config: record.nullish(),
+  compression_config: record.nullish(),
 });
 export type ModelConfig = z.infer<typeof configSchema>;
 
@@ -79,15 +80,36 @@ export function parseConfig(
       field,
     );
   }
-  const quantization = parsed.data.quantization_config;
-  if (quantization) {
-    const method = JSON.stringify(quantization.quant_method) ?? "an unnamed method";
-    throw new OatmillError(
-      "unsupported_format",
-      `Cannot read weights of ${source}: quantization_config says ${
-        method.slice(0, 80)
-      }, wanted are plain float weights`,
-    );
+  for (const field of ["quantization_config", "compression_config"] as const) {
+    const config = parsed.data[field];
+    if (config && !isSparseOnly(config)) throw quantised(source, field, config);
   }
   return parsed.data;
+}
+
+const nothing = z.union([z.null(), z.record(z.string(), z.never()), z.array(z.never())]);
+
+/** What compressed-tensors writes of a model that is sparse and not quantised; formats/compressed_tensors.ts reads it. */
+const sparseOnlySchema = z.object({
+  quant_method: z.literal(["compressed-tensors", "sparseml"]).nullish(),
+  config_groups: nothing.nullish(),
+  kv_cache_scheme: nothing.nullish(),
+  transform_config: nothing.nullish(),
+  sparsity_config: z.object({ format: z.enum(["dense", "sparse-bitmask", "sparse-24-bitmask"]).nullish() }),
+});
+
+const isSparseOnly = (config: Readonly<Record<string, unknown>>): boolean =>
+  sparseOnlySchema.safeParse(config).success;
+
+function quantised(source: string, field: string, config: Readonly<Record<string, unknown>>): OatmillError {
+  const { quant_method, format, sparsity_config: sparsity } = config;
+  const named = sparsity && typeof sparsity === "object" && "format" in sparsity ? sparsity.format : format;
+  const of = [quant_method, named].filter((value) => typeof value === "string").join(", ").slice(0, 80);
+  return new OatmillError(
+    "unsupported_format",
+    `Cannot read weights of ${source}: ${field} says "${
+      of || "an unnamed method"
+    }", wanted are plain float weights, ` +
+      "dense or sparse (compressed-tensors: dense, sparse-bitmask, sparse-24-bitmask)",
+  );
 }

@@ -62,6 +62,25 @@ Deno.test("qwen2 slides only when use_sliding_window says so, in all layers or n
   );
 });
 
+Deno.test("specFromConfig() takes sparse weights that compressed-tensors wrote, and none that are quantised", () => {
+  const sparsity_config = { format: "sparse-bitmask", global_sparsity: 0.5, targets: ["Linear"] };
+  const sparse = { quant_method: "compressed-tensors", version: "0.9.4", sparsity_config };
+  for (
+    const config of [
+      { quantization_config: sparse },
+      { compression_config: { sparsity_config: { format: "dense" } } },
+      { quantization_config: { ...sparse, sparsity_config: {}, transform_config: {}, config_groups: {} } },
+    ]
+  ) assert.equal(specFromConfig({ ...LLAMA, ...config }).family, "llama");
+  for (
+    const config of [
+      { quantization_config: { ...sparse, config_groups: { group_0: {} }, format: "pack-quantized" } },
+      { quantization_config: { ...sparse, sparsity_config: { format: "marlin-24" } } },
+      { compression_config: { quant_method: "fp8" } },
+    ]
+  ) assert.match(refusal(config), /unsupported_format: .*_config says "(compressed-tensors|fp8)/);
+});
+
 Deno.test("specFromConfig() names the field and its value", () => {
   assert.match(refusal({ hidden_size: null }), /invalid_config: .*hidden_size is null/);
   assert.match(refusal({ hidden_size: 1e12 }), /hidden_size is 1000000000000/);

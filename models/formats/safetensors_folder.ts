@@ -49,11 +49,25 @@ export class SafetensorsFolder implements TensorSource, Disposable {
     return file && entry && { shape: entry.shape, type: entry.dtype, file: file.name };
   }
 
+  names(): Iterable<string> {
+    return this.#fileOf.keys();
+  }
+
   async readFloat32(name: string, first: number, count: number): Promise<Float32Array<ArrayBuffer>> {
-    const file = this.#fileOf.get(name);
-    if (!file) throw new OatmillError("invalid_checkpoint", `Cannot read tensor "${name}": it is missing`);
+    const file = this.#file(name);
     this.#requireUnscaled(name);
     return await file.readFloat32(name, first, count);
+  }
+
+  /** The first bytes of a tensor as they are stored, as many as `out` takes. */
+  async readBytes(name: string, out: Uint8Array): Promise<void> {
+    await this.#file(name).readBytes(name, out);
+  }
+
+  #file(name: string): SafetensorsFile {
+    const file = this.#fileOf.get(name);
+    if (file) return file;
+    throw new OatmillError("invalid_checkpoint", `Cannot read tensor "${name}": it is missing`);
   }
 
   /** Codes of 8 bits mostly count in units that stand beside them: without these they would be read wrong. */
