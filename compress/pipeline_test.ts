@@ -11,6 +11,8 @@ import type { CompressProgress, CompressResult } from "./types.ts";
 const SOURCE = new URL("../models/default", import.meta.url).pathname;
 /** Perplexity of the compressed model over the dense one on the model's own text; measured 1.01-1.03 at rate 0.4. */
 const PERPLEXITY_BOUND = 1.1;
+/** The same with S in 4 bits to nearest. Measured 1.09-1.10. */
+const INT4_BOUND = 1.25;
 /** The same at N:8 with mean N 4: half of the weights. Measured 1.31. */
 const MIXED_BOUND = 1.5;
 
@@ -118,7 +120,7 @@ Deno.test("compress() leaves layers dense that the recipe names, and the rate of
     });
     const { layers, tensors, perplexity } = result.header;
     assert.ok(Math.abs(meanRate(result) - 0.4) < 0.02, `mean rate ${meanRate(result)}`);
-    assert.ok(perplexity!.compressed < perplexity!.dense * PERPLEXITY_BOUND, JSON.stringify(perplexity));
+    assert.ok(perplexity!.compressed < perplexity!.dense * INT4_BOUND, JSON.stringify(perplexity));
     const formats = new Map(tensors.map(({ name, format }) => [name, format.kind]));
     for (const { name, rate, kept, error } of layers) {
       const stays = /\.[vo]$/.test(name);
