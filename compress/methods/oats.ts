@@ -3,7 +3,7 @@
  * alternate L = best rank-r approximation of A - S and S = the largest entries of A - L in every row; then
  * W ~ (S + L) diag(1 / d).
  */
-import { type Factors, subspaceStep, truncatedSvd } from "../linalg/low_rank.ts";
+import { type BestFactors, type Factors, subspaceStep, truncatedSvd } from "../linalg/low_rank.ts";
 import { type Matrix, matrix, reciprocals, scaleColumns, subtract, unitSized } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
 import { seededRandom } from "../random.ts";
@@ -91,16 +91,16 @@ interface AlternateOptions extends MethodContext {
   readonly kept: number;
 }
 
-/** The paper's iteration: a full factorisation in every step. */
+/** The paper's iteration: the best L in every step, found from the last one's. */
 async function alternateExactly(
   A: Matrix,
   { rank, kept, recipe: { iterations }, linalg }: AlternateOptions,
 ): Promise<Factors> {
   const choice = new SparseChoice(A, kept);
-  let factors!: Factors;
+  let factors!: BestFactors;
   for (let i = 0; i < iterations; i++) {
     if (i > 0) choice.take(await linalg.multiply(factors.U, factors.V));
-    factors = await truncatedSvd(choice.rest(), rank, linalg);
+    factors = await truncatedSvd(choice.rest(), rank, linalg, factors?.basis);
   }
   return factors; // the last S is the caller's to choose
 }
