@@ -37,7 +37,7 @@ CMD ["run", "--no-prompt", "--cached-only", \
   "--allow-net=0.0.0.0:8000", \
   "--allow-read=/app,/data", \
   "--allow-write=/data", \
-  "--allow-env=OTEL_*,OATMILL_DATA,OATMILL_HOST,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
+  "--allow-env=OTEL_*,OATMILL_DATA,OATMILL_HOST,OATMILL_HUB_URL,HF_TOKEN,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
   "--allow-ffi=/app/node_modules,/lib/x86_64-linux-gnu/libc.so.6,/lib/aarch64-linux-gnu/libc.so.6,/lib64/libc.so.6", \
   "--allow-sys=systemMemoryInfo", \
   "main.ts", "serve"]

@@ -39,6 +39,10 @@ export const ERRORS = {
   model_not_found: { status: 404, type: "invalid_request_error" },
   /** No job or file of that id, or no such route. */
   not_found: { status: 404, type: "invalid_request_error" },
+  /** The hub has no such model, revision or file, or does not show it without another token. */
+  source_not_found: { status: 404, type: "invalid_request_error" },
+  /** The hub cannot be reached, or what it sends is not what it should be. */
+  hub_unavailable: { status: 503, type: "server_error" },
   /** The name is taken, or the state forbids the action. */
   conflict: { status: 409, type: "invalid_request_error" },
   /** The body or a file is larger than allowed. */

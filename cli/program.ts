@@ -475,6 +475,15 @@ function addBench(program: Command): void {
 const INSIGHT_ONLY = ["source", "calibration", "sequences", "length", "seed"] as const;
 
 function addSmall(program: Command): void {
+  program.command("pull")
+    .description("Fetch a model of Hugging Face, or of the mirror in OATMILL_HUB_URL, into a folder")
+    .argument("<model>", "organisation/name")
+    .addOption(new Option("--revision <name>", "branch, tag or commit").default("main"))
+    .option("--file <name>", "the .gguf file to take, of several")
+    .option("--out <folder>", "where it goes (default: the model's name); what is there is not fetched again")
+    .addOption(new Option("--max-bytes <n>", "largest model").default(2 ** 40).argParser(integer(1)))
+    .addOption(json())
+    .action(async (model, options) => await (await import("./pull.ts")).pullCommand(model, options));
   program.command("chat")
     .description("Talk with a model in the terminal (a model without a chat template continues your text)")
     .argument("<model>", MODEL)

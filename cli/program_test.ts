@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { Command } from "commander";
+import { COMMIT, FakeHub } from "../hub/testing/fake_hub.ts";
 import { insightSchema } from "../models/formats/insight_file.ts";
 import { writeArtifact } from "../models/testing/artifact.ts";
 import { permissionsOf, ROOT } from "../tests/server_process.ts";
@@ -10,11 +11,11 @@ import { createProgram } from "./program.ts";
 const F32_NOISE = 1e-4;
 
 const oatmill = (...args: string[]) => oatmillWith("", args);
-async function oatmillWith(input: string, args: string[]) {
+async function oatmillWith(input: string, args: string[], env: Record<string, string> = {}) {
   const child = new Deno.Command(Deno.execPath(), {
     cwd: ROOT,
     args: ["run", "--no-prompt", ...permissionsOf("oatmill"), "main.ts", ...args],
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -39,6 +40,7 @@ Deno.test("every command has a description and describes its options", () => {
     "inspect",
     "kernels",
     "logits",
+    "pull",
     "serve",
     "start",
   ]);
@@ -260,4 +262,28 @@ Deno.test("bench engine --synthetic times an encoder's forward pass, also agains
   }
   const { ratios } = models[0];
   assert.ok(ratios["onnxruntime f32"].median.forward_tokens_per_second > 0);
+});
+
+Deno.test("pull fetches a model from the mirror in OATMILL_HUB_URL with the token in HF_TOKEN", async () => {
+  const weights = Uint8Array.from({ length: 5000 }, (_, i) => i);
+  const files = { "config.json": new TextEncoder().encode("{}"), "model.safetensors": weights };
+  await using hub = new FakeHub({ repo: "tiny/llama", files, token: "hf_secret" });
+  const dir = await Deno.makeTempDir();
+  try {
+    const out = join(dir, "llama"), args = ["pull", "tiny/llama", "--out", out, "--json"];
+    const refused = await oatmillWith("", args, { OATMILL_HUB_URL: hub.url });
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /oatmill: .*"tiny\/llama" \(status 401\).*HF_TOKEN/);
+    const env = { OATMILL_HUB_URL: hub.url, HF_TOKEN: "hf_secret" };
+    const { code, stdout, stderr } = await oatmillWith("", args, env);
+    assert.equal(code, 0, stderr);
+    const { model, commit, bytes } = JSON.parse(stdout);
+    assert.deepEqual([model, commit, bytes], [out, COMMIT, 5002]);
+    assert.deepEqual(await Deno.readFile(join(out, "model.safetensors")), weights);
+    // Without the hub's hosts among the permissions the answer says what to add.
+    const elsewhere = await oatmillWith("", args, { OATMILL_HUB_URL: "https://hub.example" });
+    assert.match(elsewhere.stderr, /net access to "hub\.example:443": add the host to --allow-net/);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
 });

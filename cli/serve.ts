@@ -1,4 +1,5 @@
 /** `serve`: the HTTP server, until SIGINT or SIGTERM. */
+import { hubAccess } from "../hub/reference.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import { Server } from "../routes/server.ts";
 import { log } from "../telemetry/log.ts";
@@ -55,6 +56,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     },
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,
+    hub: hubAccess(Deno.env),
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });
   try {

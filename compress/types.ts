@@ -2,7 +2,15 @@
 import type { RecipeInput } from "../models/recipe.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 
-export type CompressPhase = "read" | "sample" | "calibrate" | "allocate" | "compress" | "write" | "evaluate";
+export type CompressPhase =
+  | "pull"
+  | "read"
+  | "sample"
+  | "calibrate"
+  | "allocate"
+  | "compress"
+  | "write"
+  | "evaluate";
 
 export interface CompressProgress {
   readonly phase: CompressPhase;

@@ -42,6 +42,7 @@ async function run(task: CompressTask): Promise<CompressResult> {
     await Deno.remove(task.archive); // its content is unpacked: halves the disk a job needs
     source = await findModel(source);
   }
+  if (task.hub) source = await pullModel(task, task.hub);
   abort.signal.throwIfAborted();
   return await compress({
     source,
@@ -51,6 +52,24 @@ async function run(task: CompressTask): Promise<CompressResult> {
     signal: abort.signal,
     onProgress: (progress) => post({ type: "progress", progress }),
   });
+}
+
+async function pullModel(
+  { source, maxBytes, maxFiles }: CompressTask,
+  hub: NonNullable<CompressTask["hub"]>,
+): Promise<string> {
+  const { pull } = await import("../hub/pull.ts"); // few jobs need it, and it takes 5 MB of library
+  const onProgress = (progress: { readonly done: number; readonly total: number }) =>
+    post({ type: "progress", progress: { phase: "pull", ...progress } });
+  const { path } = await pull({
+    ...hub,
+    folder: source,
+    maxBytes,
+    maxFiles,
+    signal: abort.signal,
+    onProgress,
+  });
+  return path;
 }
 
 /** The one model in an unpacked archive: a folder with config.json, or a .gguf file. @throws {OatmillError} invalid_archive */

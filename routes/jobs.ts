@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { type ErrorCode, OatmillError } from "../errors.ts";
 import type { CompressProgress, CompressResult } from "../compress/types.ts";
+import type { HubAccess, HubReference } from "../hub/reference.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { asStorageError, removeTree } from "../store/data_folder.ts";
 import {
@@ -25,7 +26,9 @@ import type { ModelRegistry } from "./registry.ts";
 export interface CompressTask {
   /** An archive to unpack first, or null. */
   readonly archive: string | null;
-  /** Folder or file with the model; for an archive, the folder to unpack into. */
+  /** A model of a hub to pull first. */
+  readonly hub?: HubReference & { readonly access: HubAccess };
+  /** Folder or file with the model; for an archive or a hub, the folder to make for it. */
   readonly source: string;
   readonly out: string;
   readonly name: string;

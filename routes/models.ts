@@ -7,6 +7,7 @@ import { removeTree } from "../store/data_folder.ts";
 import type { StoredModel } from "../store/model_store.ts";
 import { jobBody, jobSchema } from "./compressions.ts";
 import { errorResponse, invalidInput } from "./errors.ts";
+import { hubBodySchema, readHubBody } from "./hub_source.ts";
 import type { Submission } from "./jobs.ts";
 import { receiveMultipart, type Upload, type UploadedFile } from "./multipart.ts";
 import type { ModelInfo } from "./registry.ts";
@@ -76,11 +77,11 @@ const fileRoute = createRoute({
 const uploadRoute = createRoute({
   method: "post",
   path: "/v1/models",
-  summary: "Upload a model and compress it",
+  summary: "Upload a model, or name one of a hub, and compress it",
   description:
     "Files of a Hugging Face folder (config.json, tokenizer.json, *.safetensors), one .gguf file, or one " +
     "archive (.tar, .tar.gz, .tgz, .zip) with either. Text for calibration or evaluation (.txt, .jsonl) may come along; " +
-    "the recipe names it.",
+    "the recipe names it. As JSON: a model that the server pulls from Hugging Face or a mirror of it.",
   request: {
     body: {
       required: true,
@@ -92,6 +93,7 @@ const uploadRoute = createRoute({
             name: z.string().optional().openapi({ description: "The model's id; default: the file's name" }),
           }),
         },
+        "application/json": { schema: hubBodySchema },
       },
     },
   },
@@ -133,7 +135,11 @@ export function models(services: Services): OpenAPIHono {
   });
   // Not app.openapi(): its validator would read the multipart body into memory.
   app.openAPIRegistry.registerPath(uploadRoute);
-  app.post("/v1/models", async (c) => c.json(jobBody(await upload(c.req.raw, services)), 202));
+  app.post("/v1/models", async (c) => {
+    const isJson = /^application\/json\b/i.test(c.req.header("content-type") ?? "");
+    const job = await (isJson ? pullAndCompress : upload)(c.req.raw, services);
+    return c.json(jobBody(job), 202);
+  });
   return app;
 }
 
@@ -170,7 +176,7 @@ async function upload(request: Request, { data, jobs, limits }: Services) {
     });
     const model = readName(received);
     jobs.checkName(model);
-    const recipe = readRecipe(received);
+    const recipe = readRecipe(parseRecipe(received));
     const task: Submission["task"] = {
       ...readSource(received, folder),
       recipe: withPaths(recipe, received),
@@ -179,6 +185,30 @@ async function upload(request: Request, { data, jobs, limits }: Services) {
     };
     const files = received.files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }));
     return jobs.submit({ model, recipe, files, folder, task });
+  } catch (error) {
+    await removeTree(folder);
+    throw error;
+  }
+}
+
+/** Queues a job that pulls the model first: what a hub has can be large and slow. */
+async function pullAndCompress(request: Request, { data, jobs, limits, hub: access }: Services) {
+  const { source, name, recipe: given = {} } = await readHubBody(request, limits.jsonBytes);
+  const { hub: repo, revision, file } = source;
+  const model = modelName(name, file ?? repo.split("/")[1]);
+  jobs.checkName(model);
+  const recipe = withPaths(readRecipe(given), { files: [] });
+  const folder = await data.temporary();
+  try {
+    const task: Submission["task"] = {
+      archive: null,
+      hub: { repo, revision, file, access },
+      source: join(folder, "pulled"),
+      recipe,
+      maxBytes: limits.uploadBytes,
+      maxFiles: limits.uploadFiles,
+    };
+    return jobs.submit({ model, recipe, files: [], folder, task });
   } catch (error) {
     await removeTree(folder);
     throw error;
@@ -208,10 +238,9 @@ function readSource(received: Upload, folder: string): { archive: string | null;
   return { archive: null, source: folder };
 }
 
-function readRecipe(received: Upload): Recipe {
-  let value: unknown;
+function parseRecipe(received: Upload): unknown {
   try {
-    value = JSON.parse(received.fields.get("recipe") ?? "{}");
+    return JSON.parse(received.fields.get("recipe") ?? "{}");
   } catch (error) {
     throw new OatmillError(
       "invalid_recipe",
@@ -219,13 +248,16 @@ function readRecipe(received: Upload): Recipe {
       "recipe",
     );
   }
+}
+
+function readRecipe(value: unknown): Recipe {
   const parsed = recipeSchema.safeParse(value);
   if (!parsed.success) throw invalidInput(parsed.error, { code: "invalid_recipe", within: "recipe" });
   return parsed.data;
 }
 
 /** The texts a recipe names must have come with the upload: it never names a path on the server. */
-function withPaths(recipe: Recipe, received: Upload): Recipe {
+function withPaths(recipe: Recipe, received: Pick<Upload, "files">): Recipe {
   const path = (name: string, param: string) => {
     const file = received.files.find((f) => f.kind === "text" && f.name === name);
     if (file) return file.path;
@@ -246,7 +278,11 @@ function withPaths(recipe: Recipe, received: Upload): Recipe {
 
 /** The given name, or the file's. */
 function readName(received: Upload): string {
-  const given = received.fields.get("name");
+  const single = received.files.find((f) => f.kind === "gguf" || f.kind === "archive");
+  return modelName(received.fields.get("name"), single?.name);
+}
+
+function modelName(given: string | undefined, file = ""): string {
   if (given !== undefined) {
     if (MODEL_ID.test(given)) return given;
     throw invalid(
@@ -254,7 +290,6 @@ function readName(received: Upload): string {
       "name",
     );
   }
-  const single = received.files.find((f) => f.kind === "gguf" || f.kind === "archive");
-  const stem = single?.name.replace(/\.(gguf|tar|tar\.gz|tgz|zip)$/, "").slice(0, 96) ?? "";
+  const stem = file.replace(/\.(gguf|tar|tar\.gz|tgz|zip)$/, "").slice(0, 96);
   return MODEL_ID.test(stem) ? stem : `model-${crypto.randomUUID().slice(0, 8)}`;
 }

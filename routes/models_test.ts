@@ -144,6 +144,57 @@ withServer("an upload may be a folder's files with texts for the recipe, or an a
   assert.match(tasks[1].archive!, /m\.tar\.gz$/);
 });
 
+withServer(
+  "a model of a hub becomes a job, with the server's token and limits",
+  { run: recordingRun },
+  async (server) => {
+    tasks.length = 0;
+    const source = { hub: "tiny/llama", revision: "v1" };
+    const response = await server.post("/v1/models", { source, recipe: { rate: 0.5 } });
+    assert.equal(response.status, 202);
+    const job = await response.json();
+    assert.deepEqual([job.model, job.recipe.rate, job.files], ["llama", 0.5, []]);
+    assert.equal((await finished(server, job.id)).status, "succeeded");
+    const [{ hub, source: folder, maxBytes }] = tasks;
+    assert.deepEqual(hub, {
+      ...{ repo: "tiny/llama", revision: "v1", file: undefined },
+      access: { url: "http://hub.test", token: "hf_test" },
+    });
+    assert.match(folder, /pulled$/);
+    assert.equal(maxBytes, server.services.limits.uploadBytes);
+    const named = await (await server.post("/v1/models", { source: { hub: "a/b", file: "c.Q4_0.gguf" } }))
+      .json();
+    assert.equal(named.model, "c.Q4_0");
+    await finished(server, named.id);
+    assert.ok(!(await (await server.get("/v1/compressions")).text()).includes("hf_test"));
+    await settled(server);
+
+    const other = { hub: "tiny/other" };
+    const cases: [body: unknown, status: number, code: string, param: string | null][] = [
+      [{}, 400, "invalid_request", "source"],
+      [{ source: { hub: 5 } }, 400, "invalid_request", "source.hub"],
+      [{ source: { hub: "a/b", url: "http://x" } }, 400, "invalid_request", "source"],
+      [{ source: { hub: "../b" } }, 400, "invalid_request", "source.hub"],
+      [{ source: { hub: "a/b", revision: "../x" } }, 400, "invalid_request", "source.revision"],
+      [{ source: other, recipe: { rate: 2 } }, 400, "invalid_recipe", "recipe.rate"],
+      [
+        { source: other, recipe: { evaluate: { text: "/etc/passwd" } } },
+        400,
+        "invalid_recipe",
+        "recipe.evaluate.text",
+      ],
+      [{ source: other, name: "../x" }, 400, "invalid_request", "name"],
+      [{ source: other, name: "fake" }, 409, "conflict", "name"],
+    ];
+    for (const [body, status, code, param] of cases) {
+      const refused = await server.post("/v1/models", body);
+      const { error } = await refused.json();
+      assert.deepEqual([refused.status, error?.code, error?.param], [status, code, param], error?.message);
+    }
+    assert.deepEqual(leftovers(server), []);
+  },
+);
+
 withServer("uploads that cannot become a model are refused and leave nothing", {
   limits: { uploadBytes: 100, uploadFiles: 3 },
 }, async (server) => {
@@ -190,7 +241,8 @@ withServer("uploads that cannot become a model are refused and leave nothing", {
   const wrongField = new FormData();
   wrongField.append("file", new Blob(["x"]), "a.gguf");
   assert.equal((await (await upload(server, wrongField)).json()).error.param, "files");
-  assert.equal((await server.post("/v1/models", {})).status, 415);
+  const form415 = await server.get("/v1/models", { method: "POST", body: new URLSearchParams({ a: "b" }) });
+  assert.deepEqual([form415.status, (await form415.json()).error.code], [415, "unsupported_media_type"]);
   const broken = await server.get("/v1/models", {
     method: "POST",
     headers: { "content-type": "multipart/form-data; boundary=b" },

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { LOWEST_PRIORITY } from "../engine/low_priority.ts";
 import { OatmillError } from "../errors.ts";
+import { FakeHub } from "../hub/testing/fake_hub.ts";
 import { recipeSchema } from "../models/recipe.ts";
 import { niceValues } from "../tests/nice_values.ts";
 import { runTask } from "./run_task.ts";
@@ -43,4 +44,38 @@ Deno.test({
     // The job's own thread and one for each core; tests that run at this priority themselves show nothing.
     if (before === 0) assert.ok(await low! > navigator.hardwareConcurrency, `${await low!} threads`);
   },
+});
+
+Deno.test("runTask() pulls a model of a hub first", async () => {
+  const dir = await Deno.makeTempDir(), cancel = new AbortController(), phases: string[] = [];
+  const read = (name: string) => Deno.readFile(join(SOURCE, name));
+  const files = {
+    "config.json": await read("config.json"),
+    "tokenizer.json": await read("tokenizer.json"),
+    "model.safetensors": await read("model.safetensors"),
+  };
+  await using hub = new FakeHub({ repo: "tiny/stories", files });
+  const source = join(dir, "pulled");
+  const task = {
+    ...{ archive: null, source, out: join(dir, "out"), name: "x" },
+    hub: { repo: "tiny/stories", access: { url: hub.url, token: null } },
+    recipe: recipeSchema.parse({ method: "none", evaluate: { tokens: 64 } }),
+    ...{ maxBytes: 2 ** 30, maxFiles: 10 },
+  };
+  const work = runTask(task, {
+    signal: cancel.signal,
+    onProgress: ({ phase }) => {
+      phases.push(phase);
+      if (phase !== "pull") cancel.abort(); // the model was opened: the rest is a compression like any other
+    },
+  });
+  await assert.rejects(work, (e) => e instanceof OatmillError && e.code === "cancelled");
+  assert.equal(phases[0], "pull");
+  assert.deepEqual([...Deno.readDirSync(source)].map((e) => e.name).sort(), Object.keys(files).sort());
+  const failing = runTask({ ...task, hub: { ...task.hub, repo: "tiny/none" } }, {
+    signal: new AbortController().signal,
+    onProgress: () => {},
+  });
+  await assert.rejects(failing, (e) => e instanceof OatmillError && e.code === "source_not_found");
+  await Deno.remove(dir, { recursive: true });
 });

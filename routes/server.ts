@@ -6,6 +6,7 @@ import { openModel } from "../engine/open_model.ts";
 import type { TuningOptions } from "../engine/tuning.ts";
 import type { EngineOptions } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
+import { DEFAULT_HUB_URL, type HubAccess } from "../hub/reference.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
@@ -29,6 +30,8 @@ export interface ServerOptions {
   /** Engines that nobody uses are closed after so long; 0 = never. */
   readonly idleMs: number;
   readonly limits?: Partial<Limits>;
+  /** Default: Hugging Face, without a token. */
+  readonly hub?: HubAccess;
 }
 export interface ListenOptions {
   readonly host: string;
@@ -66,9 +69,10 @@ export class Server implements AsyncDisposable {
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
     const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
     const notReady = () => server.#notReady;
     const server = new Server(
-      { version, telemetry, data, registry, jobs: runner, limits, notReady },
+      { version, telemetry, data, registry, jobs: runner, limits, hub, notReady },
       database,
     );
     observeModels(server.services);

@@ -1,5 +1,6 @@
 /** What the handlers work with; made by server.ts, or by tests with a fake engine. */
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
+import type { HubAccess } from "../hub/reference.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { invalidInput } from "./errors.ts";
 import type { JobRunner } from "./jobs.ts";
@@ -27,6 +28,8 @@ export interface Services {
   readonly registry: ModelRegistry;
   readonly jobs: JobRunner;
   readonly limits: Limits;
+  /** Where models are pulled from. */
+  readonly hub: HubAccess;
   /** Why the server is not ready, or null when it is. */
   notReady(): string | null;
 }

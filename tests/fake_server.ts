@@ -62,6 +62,7 @@ export class FakeServer implements AsyncDisposable {
       registry,
       jobs,
       limits,
+      hub: { url: "http://hub.test", token: "hf_test" },
       notReady: () => null,
     };
     const http = Deno.serve(
