@@ -75,14 +75,14 @@ function shardsOf(spec: ModelSpec): Tensor[][] {
     shape,
     deviation,
   });
-  const { embedding, finalNorm, head, block, attnNorm, mlpNorm, linear } = LLAMA_NAMES;
+  const { embedding, finalNorm, head, block, norms, linear } = LLAMA_NAMES;
   const tables = [tensor(embedding, [vocabSize, hiddenSize], 1), tensor(finalNorm, [hiddenSize], null)];
   if (!spec.tiedEmbeddings) tables.push(tensor(head!, [vocabSize, hiddenSize], hiddenSize ** -0.5));
   const blocks = Array.from({ length: spec.blocks }, (_, i) => {
     const prefix = block.replace("{block}", String(i));
     const layers = Object.entries(linearShapes(spec)) as [LinearName, Shape2][];
     return [
-      ...[attnNorm, mlpNorm].map((name) => tensor(prefix + name, [hiddenSize], null)),
+      ...Object.values(norms).map((name) => tensor(prefix + name, [hiddenSize], null)),
       ...layers.map(([name, shape]) => tensor(prefix + linear[name], shape, shape[1] ** -0.5)),
     ];
   });

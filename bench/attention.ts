@@ -109,6 +109,7 @@ function prepare(
         headDim,
         1 / Math.sqrt(headDim),
         0,
+        0,
         scratch,
         0,
         0,

@@ -115,9 +115,14 @@ async function inspectShape(shape: SyntheticShape, options: InspectOptions): Pro
 }
 
 function specLines(name: string, spec: ModelSpec): string[] {
-  const { headDim, window } = spec.attention;
+  const { headDim } = spec.attention;
   const blocks = blockSpecs(spec);
   const sizes = (of: (block: ModelSpec) => number) => range(blocks.map(of));
+  const sliding = blocks.map(({ attention }) => attention.window).filter((window) => window !== null);
+  const windows = [...new Set(sliding)].map((window) => {
+    const count = sliding.filter((other) => other === window).length;
+    return `window ${window}${count < spec.blocks ? ` in ${count} blocks` : ""}`;
+  });
   return [
     `model        ${name}`,
     `family       ${spec.family} (${spec.architecture}), ${
@@ -129,7 +134,7 @@ function specLines(name: string, spec: ModelSpec): string[] {
       sizes((b) => b.attention.kvHeads)
     } KV heads`,
     `vocabulary   ${spec.vocabSize}${spec.tiedEmbeddings ? ", head tied to the embedding" : ""}`,
-    `context      ${spec.contextLength}${window === null ? "" : `, window ${window}`}`,
+    `context      ${spec.contextLength}${windows.map((text) => `, ${text}`).join("")}`,
   ];
 }
 
@@ -144,6 +149,6 @@ export function parameterCount(spec: ModelSpec): number {
   const blocks = blockSpecs(spec)
     .flatMap((block) => Object.values(linearShapes(block)))
     .reduce((sum, shape) => sum + (shape ? shape[0] * shape[1] : 0), 0);
-  const table = spec.vocabSize * spec.hiddenSize;
-  return blocks + table * (spec.tiedEmbeddings ? 1 : 2);
+  const positions = spec.learnedPositions ? spec.contextLength : 0;
+  return blocks + spec.hiddenSize * (positions + spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2));
 }

@@ -28,8 +28,9 @@ export async function passWithStatistics(
     readonly context: PassContext & Pick<CompressionContext, "recipe">;
   },
 ): Promise<BlockStatistics | null> {
-  await pass(heldOut, weights, { checkpoint, pool });
+  await pass(heldOut, weights, { block, context: { checkpoint, pool } });
   const statistics = await runBlockOver(calibration, weights, {
+    block,
     checkpoint,
     pool,
     collect: true,
@@ -45,9 +46,9 @@ export async function passWithStatistics(
 export async function pass(
   residual: Residual,
   weights: BlockWeights,
-  { checkpoint, pool }: PassContext,
+  { block, context: { checkpoint, pool } }: { readonly block: number; readonly context: PassContext },
 ): Promise<void> {
-  await runBlockOver(residual, weights, { checkpoint, pool, ...PLAIN });
+  await runBlockOver(residual, weights, { block, checkpoint, pool, ...PLAIN });
 }
 
 function momentSequences({ sequences, length }: Residual): number {

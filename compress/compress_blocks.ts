@@ -117,7 +117,7 @@ class Blocks implements CompressedBlocks {
     await progress.time("write", () => this.#write(index, block, found));
     if (recipe.calibration.statistics === "dense" || !block.statistics) return;
     // What is stored stands in `weights` now.
-    await progress.time("calibrate", () => pass(residuals.calibration, weights, context));
+    await progress.time("calibrate", () => pass(residuals.calibration, weights, { block: index, context }));
   }
 
   async #write(

@@ -4,7 +4,7 @@ import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { openArtifact, updateHeader } from "../models/formats/artifact.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
 import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
-import type { ModelSpec } from "../models/spec.ts";
+import { hasFinalNorm, type ModelSpec } from "../models/spec.ts";
 import type { CompressedBlocks } from "./compress_blocks.ts";
 import type { CompressionContext } from "./compression_context.ts";
 import { servedPerplexity } from "./evaluation/served_perplexity.ts";
@@ -30,7 +30,7 @@ export async function finishArtifact(
   },
 ): Promise<ArtifactHeader> {
   const { checkpoint, writer, options, recipe, blockChunks } = context;
-  await writeNorm("finalNorm", context);
+  if (hasFinalNorm(spec)) await writeNorm("finalNorm", context);
   if (!spec.tiedEmbeddings) await writeTable("head", (await checkpoint.read("head")).data, context);
   const { sequences, length } = calibration, text = basename(recipe.calibration.text);
   const found = insight.result(sequences > 0 ? { text, sequences, length } : null);
@@ -63,10 +63,11 @@ function meanRate(layers: readonly LayerReport[]): number {
 /** Bytes of the whole model in dense float16. */
 function denseHalfBytes(checkpoint: Checkpoint): number {
   const { spec } = checkpoint;
-  const table = spec.vocabSize * spec.hiddenSize * (spec.tiedEmbeddings ? 1 : 2);
+  const rows = spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2) +
+    (spec.learnedPositions ? spec.contextLength : 0);
   const weights = blockWeights(spec, (name) => checkpoint.has(`block.0.${name}` as WeightRole));
   const block = Object.values(weights).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
-  return 2 * (table + spec.blocks * block + spec.hiddenSize);
+  return 2 * (rows * spec.hiddenSize + spec.blocks * block + (hasFinalNorm(spec) ? spec.hiddenSize : 0));
 }
 
 /** Scores the artifact as it will be served and stores both perplexities in it; after an error the artifact is gone. */

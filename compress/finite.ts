@@ -18,7 +18,7 @@ export async function checkWeights(checkpoint: Checkpoint, onBlock: () => void):
     onBlock();
     await readBlock(checkpoint, i);
   }
-  const tables: WeightRole[] = ["embedding", "finalNorm", "finalNorm.bias" as WeightRole];
+  const tables: WeightRole[] = ["embedding", "positions", "finalNorm", "finalNorm.bias"];
   if (!checkpoint.spec.tiedEmbeddings) tables.push("head");
   for (const name of tables) if (checkpoint.has(name)) await checkpoint.read(name);
 }

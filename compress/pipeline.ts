@@ -8,14 +8,14 @@ import { ArtifactWriter } from "../models/formats/artifact.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
-import type { ModelSpec } from "../models/spec.ts";
+import { blockNorms, type ModelSpec } from "../models/spec.ts";
 import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { compressBlocks } from "./compress_blocks.ts";
 import type { CompressionContext, Residuals } from "./compression_context.ts";
 import { sparseRate } from "./dense_layers.ts";
 import { checkWeights } from "./finite.ts";
 import { evaluateArtifact, finishArtifact } from "./finish_artifact.ts";
-import { densePerplexity, embed } from "./forward/dense_forward.ts";
+import { densePerplexity, embed, readEmbedding } from "./forward/dense_forward.ts";
 import { LinalgPool } from "./linalg/pool.ts";
 import { planBlocks } from "./plans.ts";
 import { ProgressReporter } from "./progress.ts";
@@ -23,7 +23,7 @@ import { chooseBlockChunks } from "./stored_parts.ts";
 import { readTexts, type Texts } from "./texts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
 import { WorkSpace } from "./work_space.ts";
-import { writeTable } from "./write_tensors.ts";
+import { writePositions, writeTable } from "./write_tensors.ts";
 
 /**
  * @throws {OatmillError} invalid_recipe, conflict (`out` exists), cancelled, storage_failed, and what reading the
@@ -75,8 +75,9 @@ function parseRecipe(input: unknown): Recipe {
   );
 }
 
-/** Embedding, final norm, head; a block: two norms, four scales, seven layers of three parts, each perhaps with a bias. */
-const maxTensors = ({ blocks }: ModelSpec): number => 6 + blocks * (4 + 4 + 7 * 4);
+/** Tables, final norm; a block: its norms, four scales, seven layers of three parts; each perhaps with a bias. */
+const maxTensors = (spec: ModelSpec): number =>
+  8 + spec.blocks * (2 * Object.keys(blockNorms(spec)).length + 4 + 7 * 4);
 
 async function run(context: CompressionContext): Promise<ArtifactHeader> {
   const { progress, checkpoint, pool } = context;
@@ -93,10 +94,13 @@ async function run(context: CompressionContext): Promise<ArtifactHeader> {
 
 /** Hidden states before the first block. The embedding goes into the artifact on the way. */
 async function embedTexts({ calibration, heldOut }: Texts, context: CompressionContext): Promise<Residuals> {
-  const { progress, checkpoint, space } = context, width = checkpoint.spec.hiddenSize;
-  const table = await progress.time("read", async () => (await checkpoint.read("embedding")).data);
-  await progress.time("write", () => writeTable("embedding", table, context));
+  const { progress, checkpoint, space } = context;
+  const embedding = await progress.time("read", () => readEmbedding(checkpoint));
+  await progress.time("write", async () => {
+    await writeTable("embedding", embedding.table, context);
+    if (embedding.positions) await writePositions(embedding.positions, context);
+  });
   const residual = (name: string, sequences: readonly Int32Array[]) =>
-    embed(table, sequences, { width, place: (values) => space.place(name, values) });
+    embed(embedding, sequences, (values) => space.place(name, values));
   return { calibration: residual("calibration", calibration), heldOut: residual("held-out", heldOut) };
 }

@@ -1,5 +1,6 @@
 /** The artifact's tensors that are no layers: tables, norms, scales and biases. */
 import type { WeightRole } from "../models/checkpoint.ts";
+import { packDenseTensor, POSITIONS_FORMAT } from "../models/pack_dense.ts";
 import type { CompressionContext } from "./compression_context.ts";
 import { toShared } from "./statistics.ts";
 import { factorKind } from "./stored_parts.ts";
@@ -32,4 +33,13 @@ export async function writeTable(
   const kind = factorKind(recipe), shape = [spec.vocabSize, spec.hiddenSize] as const;
   const bytes = await pool.run<"table">({ kind: "table", values: toShared(values), shape, format: kind });
   await writer.add(name, { kind }, shape, bytes);
+}
+
+/** Learned positions, `[context, hidden]`, exactly. */
+export async function writePositions(
+  values: Float32Array,
+  { checkpoint: { spec }, writer }: Pick<CompressionContext, "checkpoint" | "writer">,
+): Promise<void> {
+  const shape = [spec.contextLength, spec.hiddenSize];
+  await writer.add("positions", POSITIONS_FORMAT, shape, packDenseTensor(values, shape, POSITIONS_FORMAT));
 }

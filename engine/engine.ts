@@ -13,7 +13,7 @@ import { ComputeThreads } from "./compute_threads.ts";
 import { adviseHugePages } from "./huge_pages.ts";
 import { LoadTimes } from "./load_times.ts";
 import { weightsEnd } from "./segment_map.ts";
-import { fillRope } from "./rope_tables.ts";
+import { fillRope, ropeRows } from "./rope_tables.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import { SharedStats } from "./shared_stats.ts";
 import {
@@ -110,6 +110,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     maxWaiting: options.maxWaiting ?? DEFAULT_WAITING,
     // What an encoder stores of a token depends on what follows it.
     prefixCache: !encoder && (options.prefixCache ?? true),
+    longBeyond: ropeRows(spec, contextLength).beyond,
   };
   const stats = new SharedStats();
   const init = {

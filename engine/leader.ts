@@ -8,6 +8,7 @@ import type { Kernels } from "../kernels/load.ts";
 import type { Executor } from "./executor.ts";
 import { HEAD_ROWS } from "./segment_map.ts";
 import type { LogitsRow } from "./sampler.ts";
+import { ropeRows } from "./rope_tables.ts";
 import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
 import { StepCost, WHOLE_PROMPTS } from "./step_cost.ts";
 import { SharedStats } from "./shared_stats.ts";
@@ -29,6 +30,8 @@ export class Leader {
   readonly #stats: SharedStats;
   readonly #report: (events: WorkEvent[]) => void;
   #events: WorkEvent[] = [];
+  /** Row of the rope tables where long sequences begin. */
+  readonly #longTurns: number;
   #looping = false;
   #steps = 0;
   #batchTokens = 0;
@@ -43,6 +46,7 @@ export class Leader {
     this.#executor = executor;
     this.#kernels = kernels;
     this.#scheduler = new Scheduler(init.scheduler);
+    this.#longTurns = ropeRows(init.spec, init.scheduler.contextLength).long;
     const { memories, map } = init;
     this.#control = new Int32Array(memories[0].buffer, map.segments[0].control, 16);
     this.#ints = memories.map((memory) => new Int32Array(memory.buffer));
@@ -155,6 +159,7 @@ export class Leader {
       const table = map.blockTables + s.slot * map.blocksPerSequence * 4;
       ints[at.ids / 4 + row] = token;
       ints[at.positions / 4 + row] = position;
+      ints[at.turns / 4 + row] = position + (s.long ? this.#longTurns : 0);
       ints[at.slots / 4 + row] = s.blocks[Math.floor(position / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS +
         position % KV_BLOCK_TOKENS;
       ints[at.contexts / 4 + row] = causal ? position + 1 : s.tokens.length;

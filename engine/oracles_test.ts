@@ -5,21 +5,11 @@
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
+import { DECODER_ORACLES } from "../models/testing/decoder_oracles.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, GREEDY } from "./types.ts";
 
 const ORACLES = new URL("../../shared/oracles/", import.meta.url).pathname;
-const FAMILIES = [
-  "llama2",
-  "vicuna",
-  "llama3",
-  "llama3.2_tied",
-  "llama_bias",
-  "llama_odd",
-  "mistral",
-  "vicuna_16k",
-  "llama_yarn",
-];
 /** f32 kernels against an f32 reference (README of the oracles: f32 against f64 differs by at most 1.1e-4). */
 const LOGITS_TOLERANCE = 1e-3;
 const NLL_TOLERANCE = 2e-3;
@@ -61,7 +51,7 @@ function assertClose(
   assert.ok(worst <= tolerance, `${what}: differs by ${worst}, allowed ${tolerance}`);
 }
 
-for (const family of FAMILIES) {
+for (const family of DECODER_ORACLES) {
   for (const threads of [1, 2]) {
     Deno.test({
       name: `${family} equals its oracle on ${threads} thread(s) (needs ../shared/oracles)`,

@@ -22,11 +22,13 @@ export interface CachedBlock {
 
 /** The empty prefix. */
 export const ROOT = 0;
+/** The same for sequences whose keys are those of long ones: theirs fit no other. */
+export const LONG_ROOT = 1;
 
 export class PrefixCache {
   readonly #byKey = new Map<string, CachedBlock>();
   readonly #byBlock = new Map<number, CachedBlock>();
-  #next = ROOT + 1;
+  #next = LONG_ROOT + 1;
   /** Sequences that looked for their prompt, those that found some of it, and the tokens they found. */
   queries = 0;
   hits = 0;

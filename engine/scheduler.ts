@@ -10,7 +10,7 @@
 import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { KvBlocks } from "./kv_blocks.ts";
-import { type CachedBlock, PrefixCache, ROOT } from "./prefix_cache.ts";
+import { type CachedBlock, PrefixCache } from "./prefix_cache.ts";
 import type { Sequence } from "./sequence.ts";
 import type { PromptBudget, StepShape } from "./step_cost.ts";
 
@@ -39,6 +39,8 @@ export interface SchedulerOptions {
   readonly maxWaiting: number;
   /** Keep full KV blocks after their sequence and let later ones with the same beginning use them. */
   readonly prefixCache: boolean;
+  /** Sequences of more tokens than this turn otherwise (longrope), so that what was computed of them is void. */
+  readonly longBeyond?: number;
 }
 
 export interface StepRow {
@@ -107,7 +109,13 @@ export class Scheduler {
         `The queue is full: ${this.#waiting.length} requests wait. Retry later`,
       );
     }
+    s.long = s.tokens.length > this.#longBeyond;
+    s.prefix = s.root;
     this.#waiting.push(s);
+  }
+
+  get #longBeyond(): number {
+    return this.#o.longBeyond ?? Infinity;
   }
 
   /** Ends a sequence, running or waiting, and frees what it holds. Unknown sequences are ignored. */
@@ -127,6 +135,7 @@ export class Scheduler {
       this.#settle(s);
       this.#publish(s);
     }
+    this.#outgrow();
     this.#admit();
     const decodes = this.#decodes();
     const prompts = this.#prompts(budget, decodes.length);
@@ -155,6 +164,14 @@ export class Scheduler {
     s.drafted = 0;
   }
 
+  /** Sequences that have become long begin anew: their keys were turned as those of short ones. */
+  #outgrow(): void {
+    for (const s of this.#running.filter((s) => !s.long && s.tokens.length > this.#longBeyond).reverse()) {
+      s.long = true;
+      this.#preempt(s);
+    }
+  }
+
   /** One row of every sequence that waits for its next token, and its drafts. */
   #decodes(): StepRow[] {
     // An earlier sequence may preempt a later one. All have their blocks before any of them drafts.
@@ -172,7 +189,8 @@ export class Scheduler {
   #draft(s: Sequence, most: number, decoding: number): StepRow[] {
     if (s.tokens.length === s.promptLength) return [];
     const room = (s.blocks.length + this.blocks.available) * KV_BLOCK_TOKENS - s.computed;
-    const draft = s.lookup?.propose(s.tokens, Math.min(most, room), decoding) ?? [];
+    const left = s.long ? Infinity : this.#longBeyond - s.computed; // rows behind would have to turn otherwise
+    const draft = s.lookup?.propose(s.tokens, Math.min(most, room, left), decoding) ?? [];
     this.#reserve(s, s.computed + draft.length);
     const rows = draft.map((token, i) => ({ sequence: s, position: s.computed + i, token, output: true }));
     s.computed += draft.length;
@@ -332,7 +350,7 @@ export class Scheduler {
     for (const b of s.blocks.reverse()) this.blocks.release(b, this.prefixes.has(b));
     s.blocks.length = 0;
     s.known = 0;
-    s.prefix = ROOT;
+    s.prefix = s.root;
     s.drafted = 0;
     if (s.slot >= 0) this.#slots.push(s.slot);
     s.slot = -1;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { OatmillError } from "../errors.ts";
+import { LONG_ROOT, ROOT } from "./prefix_cache.ts";
 import { PromptLookup } from "./prompt_lookup.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { type Outputs, Sequence } from "./sequence.ts";
@@ -64,7 +65,7 @@ function checkBlocks({ blocks, prefixes }: Scheduler, sequences: readonly Sequen
   assert.equal(blocks.used, users.size);
   const known = [...prefixes.blocks()];
   assert.equal(known.filter((e) => blocks.usersOf(e.block) === 0).length, blocks.kept);
-  const numbers = new Set([0, ...known.map((e) => e.prefix)]);
+  const numbers = new Set([ROOT, LONG_ROOT, ...known.map((e) => e.prefix)]);
   for (const e of known) assert.ok(numbers.has(e.parent), "the ends of prefixes are evicted first");
 }
 
@@ -138,7 +139,8 @@ class Simulation {
 
   #step(): void {
     const decoding = this.sequences.filter(({ s }) =>
-      s.slot >= 0 && s.needed === s.tokens.length - 1 && s.computed > 0 && s.computed >= s.needed
+      s.slot >= 0 && s.needed === s.tokens.length - 1 && s.computed > 0 && s.computed >= s.needed &&
+      s.long === this.#isLong(s)
     );
     const step = this.scheduler.next(this.budget);
     if (!step) return assert.ok(this.scheduler.idle, "a step comes while work waits");
@@ -168,8 +170,14 @@ class Simulation {
     }
   }
 
-  /** Writes all rows, then reads what each attends to, as the attention kernels do. */
+  #isLong(s: Sequence): boolean {
+    return s.tokens.length > (this.options.longBeyond ?? Infinity);
+  }
+
+  /** Writes all rows, then reads what each attends to, as the attention kernels do. Long sequences write something else. */
   #compute({ rows }: Step): void {
+    const contents = (s: Sequence, tokens: readonly number[], length: number) =>
+      contentsOf(tokens, length).map((hash) => s.long ? ~hash : hash);
     const slot = (s: Sequence, p: number) =>
       s.blocks[Math.floor(p / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS + p % KV_BLOCK_TOKENS;
     const written = new Set<number>(), inputs = new Map<Sequence, number[]>();
@@ -185,11 +193,16 @@ class Simulation {
         "shared blocks are read only",
       );
       written.add(at);
-      this.#memory.set(at, contentsOf(input, position + 1).at(-1)!);
+      assert.equal(s.long, this.#isLong(s));
+      assert.ok(
+        s.long || position < (this.options.longBeyond ?? Infinity),
+        "no draft makes a short sequence long",
+      );
+      this.#memory.set(at, contents(s, input, position + 1).at(-1)!);
     }
     for (const { sequence: s, position } of rows) {
-      contentsOf(inputs.get(s)!, position + 1).forEach((contents, p) =>
-        assert.equal(this.#memory.get(slot(s, p)), contents, "the cache holds what the row attends to")
+      contents(s, inputs.get(s)!, position + 1).forEach((hash, p) =>
+        assert.equal(this.#memory.get(slot(s, p)), hash, "the cache holds what the row attends to")
       );
     }
   }
@@ -235,6 +248,7 @@ Deno.test("Scheduler completes every request as if it were alone, reads what was
         maxRows: fc.integer({ min: 4, max: 160 }),
         maxSequences: fc.integer({ min: 1, max: 4 }),
         prefixCache: fc.boolean(),
+        longBeyond: fc.constantFrom(Infinity, Infinity, 17, 40, 64),
       }),
       fc.record({ mixedMs: fc.integer({ min: 0, max: 60 }), aloneMs: fc.integer({ min: 1, max: 200 }) }),
       fc.boolean(),
@@ -422,4 +436,25 @@ Deno.test("Scheduler.add() refuses what exceeds the queue or the context window"
     () => scheduler.add(new Sequence(2, prompt(5), "last")),
     (e) => e instanceof OatmillError && e.code === "rate_limit_exceeded",
   );
+});
+
+Deno.test("Scheduler begins a sequence anew when it has become long, with cached blocks of long ones only", () => {
+  const scheduler = new Scheduler({ ...OPTIONS, maxRows: 64, longBeyond: 40 });
+  const budget = { ...BUDGET, mixedMs: 1e6 };
+  const rowsOf = (s: Sequence) => scheduler.next(budget)!.rows.filter((row) => row.sequence === s);
+  const grows = new Sequence(0, prompt(40), "last"), long = new Sequence(1, prompt(41), "last");
+  scheduler.add(grows);
+  assert.equal(rowsOf(grows).length, 40);
+  grows.needed = grows.tokens.push(40) - 1;
+  assert.deepEqual(
+    rowsOf(grows).map((row) => [row.position, row.output]),
+    prompt(41).map((p) => [p, p === 40]),
+  );
+  grows.needed = grows.tokens.push(7) - 1;
+  scheduler.add(long);
+  assert.equal(rowsOf(long)[0].position, 2 * KV_BLOCK_TOKENS);
+  const short = new Sequence(2, prompt(39), "last");
+  scheduler.add(short);
+  assert.equal(rowsOf(short)[0].position, 2 * KV_BLOCK_TOKENS, "of what the first was before it grew");
+  assert.deepEqual([grows.long, long.long, short.long], [true, true, false]);
 });

@@ -14,6 +14,7 @@ import { blockSpec, blockSpecs, type ModelSpec } from "../models/spec.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
 import { tileRowsOf } from "./attention_work.ts";
+import { ropeRows } from "./rope_tables.ts";
 import { CONTROL_BYTES } from "./threads.ts";
 
 /** Rows whose logits are held at once. */
@@ -29,6 +30,11 @@ export interface TilePlace {
   readonly xb: number;
   readonly xs: number;
   readonly f32: number;
+}
+/** Tables `[rows][dims / 2]`. */
+export interface RopePlace {
+  readonly cos: number;
+  readonly sin: number;
 }
 /** What belongs to one thread. */
 export interface PrivatePlaces {
@@ -47,6 +53,8 @@ export interface CommonPlaces {
   readonly step: {
     readonly ids: number;
     readonly positions: number;
+    /** Rows of the rope tables. */
+    readonly turns: number;
     readonly slots: number;
     readonly contexts: number;
     readonly tables: number;
@@ -67,7 +75,8 @@ export interface SegmentMap extends CommonPlaces {
   readonly tiles: Readonly<Record<string, TilePlace>>;
   /** By thread. */
   readonly own: readonly PrivatePlaces[];
-  readonly rope: { readonly cos: number; readonly sin: number } | null;
+  /** Tables of rotary positions by transformer block; blocks that turn alike share one. */
+  readonly ropes: Readonly<Record<number, RopePlace>>;
   readonly kvFormat: KvFormat;
   /** Pools by transformer block. */
   readonly kv: Readonly<Record<number, { readonly k: number; readonly v: number }>>;
@@ -165,7 +174,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   };
   const i32 = (n: number) => take(n * 4);
   const { spec } = model;
-  const { headDim, rope } = spec.attention;
+  const { headDim } = spec.attention;
   const sizes = blockSpecs(spec), heads = Math.max(...sizes.map(({ attention }) => attention.heads));
 
   // First, so that these addresses are the same in every memory.
@@ -174,6 +183,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   const step = {
     ids: i32(o.maxRows),
     positions: i32(o.maxRows),
+    turns: i32(o.maxRows),
     slots: i32(o.maxRows),
     contexts: i32(o.maxRows),
     tables: i32(o.maxRows),
@@ -217,10 +227,15 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
     rows: buffer(Math.max(spec.hiddenSize, ...sizes.map(({ mlp }) => mlp.intermediateSize)), TILE_SIZES[0]),
     tiles: mapUsed(plan.tiles, usedTiles, (_, t) => tile(t, TILE_SIZES[0])),
   }));
-  const ropeBytes = rope ? o.contextLength * (rope.dims / 2) * 4 : 0;
-  const ropePlace = part.ops.some(({ op }) => op === "rope")
-    ? { cos: take(ropeBytes), sin: take(ropeBytes) }
-    : null;
+  const ropePlaces = new Map<string, RopePlace>(), ropes: Record<number, RopePlace> = {};
+  for (const op of part.ops) {
+    const rope = op.op === "rope" ? sizes[op.block].attention.rope : null;
+    if (op.op !== "rope" || !rope) continue;
+    const bytes = ropeRows(spec, o.contextLength).count * (rope.dims / 2) * 4;
+    const key = JSON.stringify(rope);
+    if (!ropePlaces.has(key)) ropePlaces.set(key, { cos: take(bytes), sin: take(bytes) });
+    ropes[op.block] = ropePlaces.get(key)!;
+  }
   const candidates = usedBuffers.has("logits")
     ? take(spec.vocabSize * 4 + logitsScratchBytes(spec.vocabSize))
     : 0;
@@ -248,7 +263,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
     buffers,
     tiles,
     own,
-    rope: ropePlace,
+    ropes,
     kvFormat: o.kvFormat,
     kv,
     candidates,

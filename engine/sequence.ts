@@ -1,5 +1,5 @@
 /** One request as the scheduler sees it: its tokens, how far they are computed, and the KV blocks it holds. */
-import { ROOT } from "./prefix_cache.ts";
+import { LONG_ROOT, ROOT } from "./prefix_cache.ts";
 import type { PromptLookup } from "./prompt_lookup.ts";
 
 /** Which positions of a prompt need logits. */
@@ -26,6 +26,8 @@ export class Sequence {
   /** How many of the blocks the prefix cache knows, and the number of the prefix they hold. */
   known = 0;
   prefix = ROOT;
+  /** Has outgrown the length up to which the model turns short sequences (longrope). */
+  long = false;
   /** Row of the block tables; -1 while waiting. */
   slot = -1;
   /** Prompt rows the scheduler had given to anybody when this sequence was first admitted. */
@@ -41,6 +43,10 @@ export class Sequence {
     this.tokens = [...promptIds];
     this.promptLength = promptIds.length;
     this.needed = outputs === "all" ? 0 : promptIds.length - 1;
+  }
+  /** The prefix of none of its blocks. */
+  get root(): number {
+    return this.long ? LONG_ROOT : ROOT;
   }
   get pending(): number {
     return this.tokens.length - this.computed;

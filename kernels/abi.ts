@@ -39,7 +39,7 @@ export type LinearKernel = (
   consts: number,
 ) => void;
 
-/** Reads rows of a packed table. */
+/** Reads rows of a packed table: times `factor`, added to `out` when `accumulate` is 1. */
 type EmbedKernel = (
   table: number,
   groups: number,
@@ -48,6 +48,8 @@ type EmbedKernel = (
   cols: number,
   out: number,
   outStride: number,
+  factor: number,
+  accumulate: number,
 ) => void;
 
 /** Exports of the `base` module. B is 1, 2, 4 or 8. */
@@ -117,6 +119,8 @@ export interface BaseKernels {
   /** Rows of a packed table of `groups` groups: format f32 or q8 (layout.ts). ids i32 [rows]. */
   embed_f32: EmbedKernel;
   embed_q8: EmbedKernel;
+  /** x = cap tanh(x / cap), in place. */
+  soft_cap: (x: number, xStride: number, cols: number, rows: number, cap: number) => void;
   argmax: (x: number, n: number) => number;
   max: (x: number, n: number) => number;
   /** log(sum(exp(x x inverseTemperature))), stable. */
@@ -189,7 +193,8 @@ export interface AttentionKernels {
    * A tile: rows row..row+rows-1, all of one sequence, for KV heads kvHeadBegin..kvHeadEnd-1, each with its `groupSize` query
    * heads (heads = kvHeads x groupSize, query head = kvHead x groupSize + g). contexts i32 [rows]: visible tokens of a row,
    * any number up to what is stored; tables i32 [rows]: address of the row's KV block table (i32 ids), the same for all
-   * rows of a tile; window 0 = all, else only the last `window` of the visible tokens.
+   * rows of a tile; window 0 = all, else only the last `window` of the visible tokens; softCap 0 = none, else scores (q·k x scale) become
+   * softCap tanh(score / softCap).
    *
    * `parts` 0: the whole context, into `out`. Else the partial softmaxes of PART_TOKENS tokens number partBegin..partEnd-1,
    * as records of partFloats floats at `parts`, `[row][head][maxParts]`, which `attention_merge` turns into `out`: the same
@@ -213,6 +218,7 @@ export interface AttentionKernels {
     headDim: number,
     scale: number,
     window: number,
+    softCap: number,
     scratch: number,
     partBegin: number,
     partEnd: number,

@@ -103,12 +103,13 @@ interface Query {
   readonly q: Float32Array;
   readonly contexts: readonly number[];
   readonly window: number;
+  readonly softCap?: number;
 }
 
 /** Outputs `[rows][heads x headDim]`. @param tile rows of a call @param split through partial softmaxes */
 function attend(
   stored: Stored,
-  { q, contexts, window }: Query,
+  { q, contexts, window, softCap = 0 }: Query,
   { tile, split }: { tile: number; split: boolean },
 ): Float32Array {
   const { headDim, kvHeads, groupSize } = stored.shape;
@@ -149,6 +150,7 @@ function attend(
         headDim,
         1 / Math.sqrt(headDim),
         window,
+        softCap,
         scratch,
         partBegin,
         partEnd,
@@ -190,18 +192,25 @@ function attend(
   return result;
 }
 
-function expected(stored: Stored, { q, contexts, window }: Query, row: number, head: number): number[] {
+function expected(
+  stored: Stored,
+  { q, contexts, window, softCap }: Query,
+  row: number,
+  head: number,
+): number[] {
   const { headDim, kvHeads, groupSize } = stored.shape;
   const kvHead = Math.floor(head / groupSize), at = (row * kvHeads * groupSize + head) * headDim;
   return referenceAttention(
     referenceQuery(stored.format, q.subarray(at, at + headDim)),
     stored.rows("k", kvHead, contexts[row]),
     stored.rows("v", kvHead, contexts[row]),
-    { scale: 1 / Math.sqrt(headDim), window },
+    { scale: 1 / Math.sqrt(headDim), window, softCap },
   );
 }
 
-const CASES: readonly (Shape & { readonly contexts: readonly number[]; readonly window: number })[] = [
+const CASES: readonly (Shape & Omit<Query, "q">)[] = [
+  { headDim: 64, kvHeads: 2, groupSize: 3, contexts: [1, 16, 17, 100], window: 0, softCap: 5 },
+  { headDim: 20, kvHeads: 1, groupSize: 2, contexts: [70, 1100], window: 600, softCap: 0.5 },
   { headDim: 64, kvHeads: 3, groupSize: 3, contexts: [1, 16, 17, 100], window: 0 },
   { headDim: 10, kvHeads: 2, groupSize: 1, contexts: [5, 33], window: 0 },
   { headDim: 7, kvHeads: 1, groupSize: 7, contexts: [20, 64, 65], window: 0 },
@@ -216,13 +225,13 @@ const CASES: readonly (Shape & { readonly contexts: readonly number[]; readonly 
 ];
 
 for (const format of KV_FORMATS) {
-  for (const { contexts, window, ...shape } of CASES) {
-    Deno.test(`${format} attention equals its reference: ${JSON.stringify({ ...shape, contexts, window })}`, () => {
+  for (const { contexts, window, softCap, ...shape } of CASES) {
+    Deno.test(`${format} attention equals its reference: ${JSON.stringify({ ...shape, contexts, window, softCap })}`, () => {
       arena.reset();
       const stored = new Stored(format, shape, Math.max(...contexts), shape.headDim);
       const heads = shape.kvHeads * shape.groupSize;
       const q = normals(contexts.length * heads * shape.headDim, 77).map((v) => v * 3);
-      const query = { q, contexts, window };
+      const query = { q, contexts, window, softCap };
       const out = attend(stored, query, { tile: contexts.length, split: false });
       contexts.forEach((_, row) => {
         for (let head = 0; head < heads; head++) {

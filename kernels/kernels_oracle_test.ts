@@ -28,6 +28,7 @@ import {
   referenceQuantize,
   referenceRmsnorm,
   referenceRope,
+  referenceSoftCap,
   type Tile,
 } from "./reference.ts";
 
@@ -495,6 +496,24 @@ Deno.test("add_vector adds, or sets", () => {
   }
 });
 
+Deno.test("soft_cap equals its reference, also far beyond the cap, and passes NaN on", () => {
+  for (const [cols, cap] of [[1, 30], [203, 0.5], [4096, 12]]) {
+    arena.reset();
+    const x = normals(2 * (cols + 1), cols).map((v, i) => v * [0.001, 1, 50, 1e6][i % 4]),
+      at = arena.store(x);
+    base.soft_cap(at, cols + 1, cols, 2, cap);
+    for (const r of [0, 1]) {
+      arena.floats(at + r * (cols + 1) * 4, cols).forEach((v, c) => {
+        const expected = referenceSoftCap(x[r * (cols + 1) + c], cap);
+        assert.ok(Math.abs(v - expected) <= 3e-7 * cap, `${x[c]}: ${v}, must be ${expected}`);
+      });
+    }
+  }
+  const at = arena.store(Float32Array.of(NaN, -Infinity));
+  base.soft_cap(at, 2, 2, 1, 5);
+  assert.deepEqual([...arena.floats(at, 2)], [NaN, -5]);
+});
+
 Deno.test("embed_f32 and embed_q8 read rows of packed tables", () => {
   // Of 11 rows the last group stands alone, of 15 it shares a panel.
   for (const [rows, cols] of [11, 15].flatMap((rows) => [64, 203, 6, 1, 36, 72, 128].map((c) => [rows, c]))) {
@@ -510,12 +529,19 @@ Deno.test("embed_f32 and embed_q8 read rows of packed tables", () => {
       ] as const
     ) {
       const out = arena.allocate(4 * stride * 4);
-      embed(arena.store(bytes), groups, arena.store(ids), 4, cols, out, stride);
-      ids.forEach((id, r) =>
-        arena.floats(out + r * stride * 4, cols).forEach((v, c) =>
-          assert.ok(Math.abs(v - W[id * cols + c]) <= tolerance, `row ${id} column ${c}`)
-        )
-      );
+      const table = arena.store(bytes), idsAt = arena.store(ids);
+      const check = (factor: number) =>
+        ids.forEach((id, r) =>
+          arena.floats(out + r * stride * 4, cols).forEach((v, c) =>
+            assert.ok(Math.abs(v - factor * W[id * cols + c]) <= factor * tolerance, `row ${id} column ${c}`)
+          )
+        );
+      embed(table, groups, idsAt, 4, cols, out, stride, 1, 0);
+      check(1);
+      embed(table, groups, idsAt, 4, cols, out, stride, 2, 0);
+      check(2);
+      embed(table, groups, idsAt, 4, cols, out, stride, 2, 1);
+      check(4);
     }
   }
 });

@@ -280,15 +280,19 @@ function turnBack(row: readonly number[]): number[] {
   return Array.from(rotated, (x) => x / size);
 }
 
-/** One query head over the keys and values of one KV head, the last `window` of them (0: all). */
+/** cap tanh(x / cap); cap 0: x */
+export const referenceSoftCap = (x: number, cap: number): number => cap > 0 ? cap * Math.tanh(x / cap) : x;
+
+/** One query head over the keys and values of one KV head, the last `window` of them (0: all), scores capped (0: not). */
 export function referenceAttention(
   q: Row,
   keys: readonly Row[],
   values: readonly Row[],
-  options: { scale: number; window: number },
+  options: { scale: number; window: number; softCap?: number },
 ): number[] {
   const from = options.window > 0 ? Math.max(0, keys.length - options.window) : 0;
-  const scores = keys.slice(from).map((k) => options.scale * sumOf(toArray(q).map((v, d) => v * k[d])));
+  const scores = keys.slice(from).map((k) => options.scale * sumOf(toArray(q).map((v, d) => v * k[d])))
+    .map((score) => referenceSoftCap(score, options.softCap ?? 0));
   const top = Math.max(...scores);
   const weights = scores.map((s) => Math.exp(s - top));
   const total = sumOf(weights);

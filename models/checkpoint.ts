@@ -2,18 +2,22 @@
  * An opened source model (Hugging Face folder or GGUF file), read tensor by tensor. Weights are addressed by role,
  * never by file name, so that nothing above this folder knows a naming scheme, a fused weight or a quantised type.
  */
-import type { LinearName, ModelSpec } from "./spec.ts";
+import type { LinearName, ModelSpec, NormName } from "./spec.ts";
 
-/** `embedding`, `finalNorm`, `head`, `block.3.q`, `block.3.q.bias`, `block.3.attnNorm`, `block.3.mlpNorm` (+ `.bias` for layernorm). */
+/**
+ * `embedding`, `positions` (learned ones), `finalNorm`, `head`, `block.3.q`, `block.3.q.bias`, `block.3.attnNorm` and the
+ * other norms of a block (+ `.bias` for layernorm).
+ */
 export type WeightRole =
   | "embedding"
+  | "positions"
   | "finalNorm"
   | "head"
-  | `block.${number}.${LinearName | "attnNorm" | "mlpNorm"}`
+  | `block.${number}.${LinearName | NormName}`
   | `${string}.bias`;
 
 export interface Weight {
-  /** Row-major values, `[dOut, dIn]` for linear layers and the embedding `[vocab, hidden]`, `[n]` for vectors. */
+  /** Row-major values, `[dOut, dIn]` for linear layers, `[vocab, hidden]` and `[context, hidden]` for tables, `[n]` for vectors. */
   readonly data: Float32Array<ArrayBuffer>;
   readonly shape: readonly number[];
 }

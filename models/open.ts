@@ -49,7 +49,8 @@ async function openFolder(path: string): Promise<Checkpoint> {
   const tokenizerFiles = await readTokenizerFiles(path);
   const files = await SafetensorsFolder.open(path);
   try {
-    const source = await CompressedTensors.over(files), locations = weightLocations(spec, family.names);
+    const source = await CompressedTensors.over(files);
+    const locations = weightLocations(spec, family.names, { source });
     return new SourceCheckpoint({ path, spec, source, locations, tokenizerFiles });
   } catch (error) {
     files.close();

@@ -32,7 +32,9 @@ export async function openGguf(path: string): Promise<Checkpoint> {
       GGUF_FIELDS[field] ? ggufKey(GGUF_FIELDS[field], architecture) : field;
     const plain = specFromConfig(config, { source: `"${source.name}"`, family, fieldName });
     const spec = await withFileFacts(plain, source);
-    const locations = weightLocations(spec, { ...GGUF_NAMES, linear: gguf.linear }, gguf.permutedRows);
+    const locations = weightLocations(spec, { ...GGUF_NAMES, linear: gguf.linear }, {
+      permutedRows: gguf.permutedRows,
+    });
     return new SourceCheckpoint({
       path,
       spec,

@@ -3,6 +3,7 @@ import { OatmillError } from "../errors.ts";
 import { specFromConfig } from "./families/mod.ts";
 import { openCheckpoint } from "./open.ts";
 import { loadTokenizer } from "./tokenizer.ts";
+import { DECODER_ORACLES } from "./testing/decoder_oracles.ts";
 import { ReferenceModel } from "./testing/reference_forward.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
 
@@ -31,20 +32,7 @@ async function checkPrompts(path: string, prompts: Record<string, Prompt>): Prom
   }
 }
 
-const FAMILY_ORACLES = [
-  "llama2",
-  "vicuna",
-  "vicuna_16k",
-  "llama3",
-  "llama3.2_tied",
-  "llama_bias",
-  "llama_odd",
-  "llama_yarn",
-  "mistral",
-  "qwen2",
-  "phi3",
-];
-for (const name of FAMILY_ORACLES) {
+for (const name of DECODER_ORACLES) {
   oracleTest(`openCheckpoint() reads ${name} so that its logits match`, "oracles", async () => {
     const folder = shared(`oracles/${name}/`);
     const { prompts } = JSON.parse(await Deno.readTextFile(new URL("expected.json", folder)));
@@ -66,14 +54,16 @@ for (const name of GGUF_ORACLES) {
   });
 }
 
-oracleTest("openCheckpoint() reads rope_parameters as rope_scaling", "oracles", async () => {
-  const folder = shared("oracles/llama3/");
-  const [old, recent] = await Promise.all(["config.json", "config.v5.json"].map(async (name) => {
-    const config = JSON.parse(await Deno.readTextFile(new URL(name, folder)));
-    return specFromConfig(config);
-  }));
-  assert.deepEqual(recent, old);
-});
+for (const name of ["llama3", "phi3_longrope", "qwen3", "gemma3_text"]) {
+  oracleTest(`specFromConfig() reads ${name} as transformers 5 writes it`, "oracles", async () => {
+    const folder = shared(`oracles/${name}/`);
+    const [old, recent] = await Promise.all(["config.json", "config.v5.json"].map(async (file) => {
+      const config = JSON.parse(await Deno.readTextFile(new URL(file, folder)));
+      return specFromConfig(config);
+    }));
+    assert.deepEqual(recent, old);
+  });
+}
 
 const DEFAULT_MODEL = new URL("default/", import.meta.url);
 /** expected.json gives five decimals, computed in float32. */

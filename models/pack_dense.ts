@@ -8,7 +8,15 @@ import type { Checkpoint, WeightRole } from "./checkpoint.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
 import type { DENSE_VALUES } from "./recipe.ts";
-import { blockSpec, linearShapes } from "./spec.ts";
+import {
+  blockNorms,
+  blockSpec,
+  hasFinalNorm,
+  linearShapes,
+  type NormName,
+  type NormShape,
+  normShape,
+} from "./spec.ts";
 
 export type DenseValues = (typeof DENSE_VALUES)[number];
 
@@ -21,6 +29,9 @@ const FORMAT: Readonly<Record<DenseValues, WeightFormat>> = {
   int8: { kind: "q8" },
   int4: { kind: "q4" },
 };
+
+/** Learned positions: a few rows, which every token gets added. */
+export const POSITIONS_FORMAT: WeightFormat = { kind: "f32" };
 
 /** Default activation block: 2 chunks = 128 columns (kernels.md of the design: 0.4-1.2 % perplexity, 1.02 of the score). */
 export const DENSE_BLOCK_CHUNKS = 2;
@@ -43,11 +54,9 @@ export function entryBytes(format: TensorEntry["format"], shape: readonly number
 function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[] {
   const { spec } = checkpoint;
   const list: NamedFormat[] = [];
-  const vector = (name: WeightRole, n: number) => {
-    list.push({ name, role: name, format: { kind: "vector" }, shape: [n] });
-    const bias = `${name}.bias` as WeightRole;
-    if (spec.norm.kind === "layernorm" && checkpoint.has(bias)) {
-      list.push({ name: bias, role: bias, format: { kind: "vector" }, shape: [n] });
+  const norm = (name: WeightRole, { length, bias }: NormShape) => {
+    for (const role of bias ? [name, `${name}.bias` as WeightRole] : [name]) {
+      list.push({ name: role, role, format: { kind: "vector" }, shape: [length] });
     }
   };
   // The embedding and the head stay at 8 bits even where the blocks have 4: they are read once and carry the most.
@@ -58,9 +67,13 @@ function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[
     format: outer,
     shape: [spec.vocabSize, spec.hiddenSize],
   });
+  if (spec.learnedPositions) {
+    const shape = [spec.contextLength, spec.hiddenSize];
+    list.push({ name: "positions", role: "positions", format: POSITIONS_FORMAT, shape });
+  }
+  const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][];
   for (let i = 0; i < spec.blocks; i++) {
-    vector(`block.${i}.attnNorm`, spec.hiddenSize);
-    vector(`block.${i}.mlpNorm`, spec.hiddenSize);
+    for (const [name, shape] of norms) norm(`block.${i}.${name}`, shape);
     for (const [name, shape] of Object.entries(linearShapes(blockSpec(spec, i)))) {
       const role = `block.${i}.${name}` as WeightRole;
       list.push({ name: `${role}.w`, role, format: FORMAT[values], shape });
@@ -70,7 +83,7 @@ function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[
       }
     }
   }
-  vector("finalNorm", spec.hiddenSize);
+  if (hasFinalNorm(spec)) norm("finalNorm", normShape(spec));
   if (spec.attention.causal && !spec.tiedEmbeddings) {
     list.push({ name: "head", role: "head", format: outer, shape: [spec.vocabSize, spec.hiddenSize] });
   }

@@ -12,11 +12,13 @@ import type { PackedModel } from "./packed.ts";
 import {
   type Activation,
   blockSpecs,
+  hasFinalNorm,
   type InputName,
   LINEAR_INPUT,
   type LinearName,
   linearShapes,
   type ModelSpec,
+  normShape,
 } from "./spec.ts";
 
 export interface NormRef {
@@ -34,7 +36,15 @@ export interface BufferRef {
 export type TileKind = "q8" | "views" | "f32";
 
 export type PlanOp =
-  | { readonly op: "embed"; readonly table: string; readonly out: BufferRef }
+  /** Rows of a table by token or by position, times a factor, written or added. */
+  | {
+    readonly op: "embed";
+    readonly table: string;
+    readonly by: "token" | "position";
+    readonly factor: number;
+    readonly out: BufferRef;
+    readonly accumulate: boolean;
+  }
   /**
    * Activates or normalises (when asked), scales columns and writes the tile in every kind its consumers read. With an
    * activation the input is activation(gate) * input, or activation(input) without a gate.
@@ -49,8 +59,16 @@ export type PlanOp =
     readonly tile: string;
     readonly kinds: readonly TileKind[];
   }
-  /** Normalises rows as they are: an encoder's output. */
-  | { readonly op: "norm"; readonly input: BufferRef; readonly norm: NormRef; readonly out: BufferRef }
+  /** Normalises rows that become no tile: an encoder's output, sums, what is added to them. In place too. */
+  | {
+    readonly op: "norm";
+    readonly input: BufferRef;
+    readonly norm: NormRef;
+    readonly out: BufferRef;
+    readonly accumulate: boolean;
+  }
+  /** Normalises each head of q or k by itself (rmsnorm), in place. */
+  | { readonly op: "norm_heads"; readonly x: BufferRef; readonly heads: number; readonly weight: string }
   /**
    * One or more weights of one format and input, which lie one after the other in memory, so that they are one long stream:
    * their outputs follow each other too, each padded to whole groups of rows.
@@ -64,9 +82,11 @@ export type PlanOp =
     readonly out: BufferRef;
     readonly accumulate: boolean;
   }
-  | { readonly op: "rope"; readonly x: BufferRef; readonly heads: number }
+  | { readonly op: "rope"; readonly block: number; readonly x: BufferRef; readonly heads: number }
   | { readonly op: "kv_write"; readonly block: number; readonly k: BufferRef; readonly v: BufferRef }
   | { readonly op: "attention"; readonly block: number; readonly q: BufferRef; readonly out: BufferRef }
+  /** x = cap tanh(x / cap) */
+  | { readonly op: "soft_cap"; readonly x: BufferRef; readonly cols: number; readonly cap: number }
   /** `prepared`: all that the other threads wait for is a tile, so threads that made their own need not. */
   | { readonly op: "sync"; readonly prepared?: boolean };
 
@@ -85,13 +105,17 @@ export interface Plan {
   readonly modules: readonly string[];
 }
 
-/** Where the layers of an input write: those of one input side by side, the last two into the residual stream. */
-const OUTPUT_BUFFER: Readonly<Record<InputName, string>> = {
-  attn: "qkv",
-  o: "hidden",
-  mlp: "gateUp",
-  down: "hidden",
-};
+/**
+ * Where the layers of an input write: those of one input side by side, the last two into the residual stream, unless what
+ * they add is normalised first.
+ */
+const outputBuffer = (input: InputName, { norm }: ModelSpec): string =>
+  ({
+    attn: "qkv",
+    o: norm.placement === "around" ? "branch" : "hidden",
+    mlp: "gateUp",
+    down: norm.placement === "around" ? "branch" : "hidden",
+  })[input];
 /** What becomes the tile of an input. */
 type TileInput = Pick<PlanOp & { op: "prepare" }, "input" | "activation" | "norm">;
 
@@ -151,9 +175,9 @@ class Builder {
     }
     return t;
   }
-  /** The embedding or the head: rows that can be looked up. */
-  table(name: string): TensorEntry {
-    const t = this.packed(name, [this.spec.vocabSize, this.spec.hiddenSize]);
+  /** Embedding, positions or head: rows that can be looked up. */
+  table(name: string, rows = this.spec.vocabSize): TensorEntry {
+    const t = this.packed(name, [rows, this.spec.hiddenSize]);
     if (t.format.kind === "f32" || t.format.kind === "q8") return t;
     throw broken(`tensor "${name}" is ${t.format.kind}, must be f32 or q8`);
   }
@@ -166,13 +190,10 @@ class Builder {
     }
     return name;
   }
-  norm(name: string): NormRef {
-    const { hiddenSize, norm } = this.spec;
-    const weight = this.optional(name, hiddenSize);
-    const bias = this.optional(`${name}.bias`, hiddenSize);
-    if (weight === null || (norm.kind === "layernorm" && bias === null)) {
-      throw broken(`norm "${name}" is incomplete`);
-    }
+  norm(name: string, shape = normShape(this.spec)): NormRef {
+    const weight = this.optional(name, shape.length);
+    const bias = this.optional(`${name}.bias`, shape.length);
+    if (weight === null || (shape.bias && bias === null)) throw broken(`norm "${name}" is incomplete`);
     return { weight, bias };
   }
   buffer(name: string, cols: number): void {
@@ -222,7 +243,7 @@ class Builder {
       tile: input,
       kinds,
     }, { op: "sync", prepared: true });
-    const buffer = OUTPUT_BUFFER[input];
+    const buffer = outputBuffer(input, block.spec);
     const outs = this.#streams(layers.map((l) => ({ weight: l.main, bias: l.bias })), {
       tile: input,
       buffer,
@@ -287,7 +308,7 @@ export function buildPlan(model: PackedModel): Plan {
   const { spec } = model;
   const b = new Builder(spec, model.blockChunks, model.tensors);
   b.buffer("hidden", spec.hiddenSize);
-  b.body.push({ op: "embed", table: b.table("embedding").name, out: at("hidden") }, { op: "sync" });
+  addEmbedding(b);
   blockSpecs(spec).forEach((own, i) => addBlock(b, i, own));
   b.buffer("headIn", spec.hiddenSize);
   const output = spec.attention.causal ? logitsOf(b) : statesOf(b);
@@ -297,28 +318,66 @@ export function buildPlan(model: PackedModel): Plan {
   return { body: b.body, head: b.head, output, buffers: b.buffers, tiles: b.tiles, modules: [...modules] };
 }
 
+function addEmbedding(b: Builder): void {
+  const { embeddingScale: factor = 1, learnedPositions, contextLength } = b.spec;
+  const embed = { op: "embed", out: at("hidden") } as const;
+  b.body.push({ ...embed, table: b.table("embedding").name, by: "token", factor, accumulate: false });
+  if (learnedPositions) {
+    const table = b.table("positions", contextLength).name;
+    b.body.push({ ...embed, table, by: "position", factor: 1, accumulate: true });
+  }
+  b.body.push({ op: "sync" });
+}
+
 /** @param spec the block's own */
 function addBlock(b: Builder, index: number, spec: ModelSpec): void {
-  const p = `block.${index}`, block = { index, spec };
-  const { heads, kvHeads, headDim, rope } = spec.attention;
+  const p = `block.${index}`, block = { index, spec }, { placement = "before" } = spec.norm;
   const by = (input: InputName) =>
     (Object.keys(LINEAR_INPUT) as LinearName[])
       .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
-  const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
-  const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
-  b.buffer("attnOut", heads * headDim);
-  b.linears(block, "attn", by("attn"), normed(at("hidden"), b.norm(`${p}.attnNorm`)));
-  if (rope) b.body.push({ op: "rope", x: q, heads }, { op: "rope", x: k, heads: kvHeads });
-  b.body.push({ op: "kv_write", block: index, k, v }, { op: "sync" });
-  b.body.push({ op: "attention", block: index, q, out: at("attnOut") }, { op: "sync" });
+  const hidden = (norm: string): TileInput =>
+    placement === "after" ? plain(at("hidden")) : normed(at("hidden"), b.norm(norm));
+  /** After `o` and `down`: what they added, or will have added once it is normalised. */
+  const close = (input: "attn" | "mlp") => {
+    if (placement === "before") return;
+    const [source, name, accumulate] = placement === "after"
+      ? ["hidden", `${p}.${input}Norm`, false] as const
+      : ["branch", `${p}.${input}PostNorm`, true] as const;
+    b.body.push(
+      { op: "norm", input: at(source), norm: b.norm(name), out: at("hidden"), accumulate },
+      { op: "sync" },
+    );
+  };
+  const addMlp = () => b.linears(block, "mlp", by("mlp"), hidden(`${p}.mlpNorm`));
+  b.linears(block, "attn", by("attn"), hidden(`${p}.attnNorm`));
+  addAttention(b, index, spec);
+  if (spec.parallel) addMlp(); // reads what attention has read: before `o` adds to it
   b.linears(block, "o", by("o"), plain(at("attnOut")));
-  b.linears(block, "mlp", by("mlp"), normed(at("hidden"), b.norm(`${p}.mlpNorm`)));
+  close("attn");
+  if (!spec.parallel) addMlp();
   const { activation: kind, gated, intermediateSize } = spec.mlp;
   b.linears(block, "down", by("down"), {
     input: at("gateUp", gated ? wholeGroups(intermediateSize) : 0),
     activation: { kind, gate: gated ? at("gateUp") : null },
     norm: null,
   });
+  close("mlp");
+}
+
+/** From q, k and v, as the layers leave them, to `attnOut`. */
+function addAttention(b: Builder, block: number, { attention }: ModelSpec): void {
+  const { heads, kvHeads, headDim, rope, headNorms } = attention;
+  const q = at("qkv"), k = at("qkv", wholeGroups(heads * headDim));
+  const v = at("qkv", k.column + wholeGroups(kvHeads * headDim));
+  b.buffer("attnOut", heads * headDim);
+  const turned = [{ name: "q", x: q, heads }, { name: "k", x: k, heads: kvHeads }] as const;
+  for (const { name, x, heads } of headNorms ? turned : []) {
+    const { weight } = b.norm(`block.${block}.${name}Norm`, { length: headDim, bias: false });
+    b.body.push({ op: "norm_heads", x, heads, weight });
+  }
+  for (const { x, heads } of rope ? turned : []) b.body.push({ op: "rope", block, x, heads });
+  b.body.push({ op: "kv_write", block, k, v }, { op: "sync" });
+  b.body.push({ op: "attention", block, q, out: at("attnOut") }, { op: "sync" });
 }
 
 /** A decoder's output: final norm and head. */
@@ -331,7 +390,7 @@ function logitsOf(b: Builder): Plan["output"] {
   b.head.push(
     {
       op: "prepare",
-      ...normed(at("headIn"), b.norm("finalNorm")),
+      ...(hasFinalNorm(spec) ? normed(at("headIn"), b.norm("finalNorm")) : plain(at("headIn"))),
       scale: b.optional("head.scale", spec.hiddenSize),
       cols: spec.hiddenSize,
       tile: "head",
@@ -348,7 +407,9 @@ function logitsOf(b: Builder): Plan["output"] {
     },
     { op: "sync" },
   );
-  return { buffer: "logits", cols: head.shape[0] };
+  const cap = spec.logitsSoftCap, cols = head.shape[0];
+  if (cap) b.head.push({ op: "soft_cap", x: at("logits"), cols, cap }, { op: "sync" });
+  return { buffer: "logits", cols };
 }
 
 /** An encoder's output: the normalised hidden states. */
@@ -357,7 +418,7 @@ function statesOf(b: Builder): Plan["output"] {
   if (b.spec.attention.window !== null) throw broken("an encoder sees its whole input, without a window");
   b.buffer("states", cols);
   b.head.push(
-    { op: "norm", input: at("headIn"), norm: b.norm("finalNorm"), out: at("states") },
+    { op: "norm", input: at("headIn"), norm: b.norm("finalNorm"), out: at("states"), accumulate: false },
     { op: "sync" },
   );
   return { buffer: "states", cols };

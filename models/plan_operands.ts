@@ -29,7 +29,10 @@ export function operandsOf(op: PlanOp): Operands {
       };
     case "linear":
       return { tensors: [...op.weights, ...op.biases], buffers: namesOf([op.out]), tiles: [op.tile] };
+    case "norm_heads":
+      return { tensors: [op.weight], buffers: namesOf([op.x]), tiles: [] };
     case "rope":
+    case "soft_cap":
       return { tensors: [], buffers: namesOf([op.x]), tiles: [] };
     case "kv_write":
       return { tensors: [], buffers: namesOf([op.k, op.v]), tiles: [] };

@@ -24,7 +24,7 @@ export class SourceCheckpoint implements Checkpoint {
 
   /** @throws {OatmillError} invalid_checkpoint when a tensor is missing or has another shape than the spec says */
   constructor({ path, spec, source, locations, tokenizerFiles }: SourceCheckpointInput) {
-    for (const location of locations.values()) checkShape(source, location);
+    for (const location of locations.values()) checkShapes(source, location);
     this.spec = spec;
     this.path = path;
     this.format = source.format;
@@ -43,11 +43,57 @@ export class SourceCheckpoint implements Checkpoint {
     if (!location) {
       throw new OatmillError("invalid_checkpoint", `Cannot read weight "${role}": the model has none`);
     }
-    const { tensor, shape, firstRow, interleavedHeads } = location;
-    const rowLength = shape[1] ?? 1;
-    const data = await this.#source.readFloat32(tensor, firstRow * rowLength, shape[0] * rowLength);
+    const { tensor, shape, interleavedHeads, offset, times } = location;
+    let data = await (location.transposed ? this.#readTransposed(location) : this.#readRows(location));
     this.#requireFinite(tensor, data);
-    return { data: interleavedHeads ? rotateHalfRows(data, interleavedHeads, rowLength) : data, shape };
+    if (times) data = await this.#multiplied(data, location, times);
+    if (offset !== 0) { for (let i = 0; i < data.length; i++) data[i] += offset; }
+    return { data: interleavedHeads ? rotateHalfRows(data, interleavedHeads, shape[1] ?? 1) : data, shape };
+  }
+
+  /** The weight's runs of rows, one after the other. */
+  async #readRows({ tensor, shape, tensorShape, rows }: WeightLocation): Promise<Float32Array<ArrayBuffer>> {
+    const width = tensorShape[1] ?? 1, run = shape[0] / rows.count * width;
+    const read = (i: number) => this.#source.readFloat32(tensor, (rows.first + i * rows.apart) * width, run);
+    if (rows.count === 1) return await read(0);
+    const data = new Float32Array(rows.count * run);
+    for (let i = 0; i < rows.count; i++) data.set(await read(i), i * run);
+    return data;
+  }
+
+  /** Columns of a tensor `[dIn, all]` as rows `[dOut, dIn]`. */
+  async #readTransposed(
+    { tensor, shape: [dOut, dIn], tensorShape: [, all], rows }: WeightLocation,
+  ): Promise<Float32Array<ArrayBuffer>> {
+    const stored = await this.#source.readFloat32(tensor, 0, dIn * all);
+    const data = new Float32Array(dOut * dIn);
+    for (let row = 0; row < dOut; row++) {
+      const column = rows.first + row; // families that store layers transposed stack them whole
+      for (let i = 0; i < dIn; i++) data[row * dIn + i] = stored[i * all + column];
+    }
+    return data;
+  }
+
+  /** data `[rows, inner]` times the other tensor. */
+  async #multiplied(
+    data: Float32Array,
+    { shape: [rows, cols] }: WeightLocation,
+    { tensor, shape, transposed }: NonNullable<WeightLocation["times"]>,
+  ): Promise<Float32Array<ArrayBuffer>> {
+    const other = await this.#source.readFloat32(tensor, 0, shape[0] * shape[1]);
+    this.#requireFinite(tensor, other);
+    const inner = data.length / rows, out = new Float32Array(rows * cols), sums = new Float64Array(cols);
+    const at = (k: number, c: number) => transposed ? other[c * inner + k] : other[k * cols + c];
+    const factors = Float32Array.from(other, (_, i) => at(Math.floor(i / cols), i % cols));
+    for (let row = 0; row < rows; row++) {
+      sums.fill(0);
+      for (let k = 0; k < inner; k++) {
+        const x = data[row * inner + k];
+        for (let c = 0; c < cols; c++) sums[c] += x * factors[k * cols + c];
+      }
+      out.set(sums, row * cols);
+    }
+    return out;
   }
 
   close(): void {
@@ -68,12 +114,18 @@ export class SourceCheckpoint implements Checkpoint {
   }
 }
 
-function checkShape(source: TensorSource, { tensor, shape, tensorRows }: WeightLocation): void {
+function checkShapes(source: TensorSource, { tensor, tensorShape, times, shape }: WeightLocation): void {
+  checkShape(source, tensor, tensorShape);
+  if (!times) return;
+  const inner = tensorShape[1];
+  checkShape(source, times.tensor, times.transposed ? [shape[1], inner] : [inner, shape[1]]);
+}
+
+function checkShape(source: TensorSource, tensor: string, wanted: readonly number[]): void {
   const info = source.info(tensor);
   if (!info) {
     throw new OatmillError("invalid_checkpoint", `Cannot open the checkpoint: tensor "${tensor}" is missing`);
   }
-  const wanted = [tensorRows, ...shape.slice(1)];
   if (info.shape.length !== wanted.length || info.shape.some((n, i) => n !== wanted[i])) {
     throw new OatmillError(
       "invalid_checkpoint",

@@ -11,11 +11,24 @@ export interface RopeSpec {
   readonly inverseFrequencies: readonly number[];
   /** cos and sin are multiplied by this (yarn, longrope; otherwise 1). */
   readonly attentionFactor: number;
+  /**
+   * A sequence of more tokens than `beyond` turns by these instead, from its first position on (longrope): keys that were
+   * stored while it was shorter are then wrong.
+   */
+  readonly long?: { readonly beyond: number; readonly inverseFrequencies: readonly number[] };
 }
+
+/**
+ * Where a block normalises. before: x + f(norm(x)); after: norm(x + f(x)), and no norm behind the last block;
+ * around: x + norm(f(norm(x))).
+ */
+export type NormPlacement = "before" | "after" | "around";
 
 export interface NormSpec {
   readonly kind: "rmsnorm" | "layernorm";
   readonly eps: number;
+  /** Absent: before. */
+  readonly placement?: NormPlacement;
 }
 
 export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu";
@@ -31,7 +44,14 @@ export interface AttentionSpec {
   /** A token sees itself and the window - 1 before it; null = all. */
   readonly window: number | null;
   readonly rope: RopeSpec | null;
+  /** Each head of q and of k is normalised (rmsnorm) before it is rotated. */
+  readonly headNorms?: boolean;
+  /** Scores become cap tanh(score / cap). */
+  readonly softCap?: number;
 }
+
+/** What attention may have differently in some blocks. */
+export type AttentionKind = Pick<AttentionSpec, "scale" | "window" | "rope">;
 
 export interface MlpSpec {
   readonly intermediateSize: number;
@@ -69,13 +89,23 @@ export interface ModelSpec {
   readonly hiddenSize: number;
   readonly blocks: number;
   readonly contextLength: number;
+  /** What embeddings are multiplied by; absent: 1. */
+  readonly embeddingScale?: number;
+  /** A learned vector for each position of the context is added to the embedding. */
+  readonly learnedPositions?: boolean;
   readonly norm: NormSpec;
   readonly attention: AttentionSpec;
   readonly mlp: MlpSpec;
+  /** Attention and MLP read the same hidden states, and both are added to them: x + attention(norm(x)) + mlp(norm(x)). */
+  readonly parallel?: boolean;
+  /** Where blocks differ in how they attend: the kinds there are, and which one each block has. See {@linkcode blockSpec}. */
+  readonly blockAttention?: { readonly kinds: readonly AttentionKind[]; readonly kindOf: readonly number[] };
   /** By block, where blocks differ from what `attention` and `mlp` say: read through {@linkcode blockSpec}. */
   readonly blockSizes?: readonly BlockSizes[];
   /** lm_head is the embedding. */
   readonly tiedEmbeddings: boolean;
+  /** Logits become cap tanh(logit / cap). */
+  readonly logitsSoftCap?: number;
   /** Which linear layers of a block carry a bias. */
   readonly biases: readonly LinearName[];
   readonly bosId: number | null;
@@ -86,14 +116,15 @@ export interface ModelSpec {
 export const startToken = ({ bosId, eosIds }: Pick<ModelSpec, "bosId" | "eosIds">): number =>
   bosId ?? eosIds[0] ?? 0;
 
-/** The model as one of its blocks sees it: with the block's own heads, KV heads and intermediate size. */
+/** The model as one of its blocks sees it: with the block's own kind of attention, heads, KV heads and intermediate size. */
 export function blockSpec(spec: ModelSpec, block: number): ModelSpec {
-  const { blockSizes, ...all } = spec;
-  if (!blockSizes) return spec;
-  const { heads, kvHeads, intermediateSize } = blockSizes[block];
+  const { blockSizes, blockAttention, ...all } = spec;
+  if (!blockSizes && !blockAttention) return spec;
+  const kind = blockAttention?.kinds[blockAttention.kindOf[block]];
+  const { intermediateSize = spec.mlp.intermediateSize, ...heads } = blockSizes?.[block] ?? {};
   return {
     ...all,
-    attention: { ...spec.attention, heads, kvHeads },
+    attention: { ...spec.attention, ...kind, ...heads },
     mlp: { ...spec.mlp, intermediateSize },
   };
 }
@@ -118,3 +149,33 @@ export function linearShapes(
     down: [d, f],
   };
 }
+
+/** Norms of a block: of its two inputs (or, placed after, of its two sums), of what is added to x, and of heads. */
+export type NormName = "attnNorm" | "mlpNorm" | "attnPostNorm" | "mlpPostNorm" | "qNorm" | "kNorm";
+
+/** What a norm's weights are. */
+export interface NormShape {
+  readonly length: number;
+  readonly bias: boolean;
+}
+
+/** The norms that a block has. */
+export function blockNorms(spec: ModelSpec): Readonly<Partial<Record<NormName, NormShape>>> {
+  const { norm: { placement }, attention: { headNorms, headDim } } = spec;
+  const norm = normShape(spec), head = { length: headDim, bias: false };
+  return {
+    attnNorm: norm,
+    mlpNorm: norm,
+    ...placement === "around" ? { attnPostNorm: norm, mlpPostNorm: norm } : {},
+    ...headNorms ? { qNorm: head, kNorm: head } : {},
+  };
+}
+
+/** A norm of hidden states. */
+export const normShape = ({ norm, hiddenSize }: ModelSpec): NormShape => ({
+  length: hiddenSize,
+  bias: norm.kind === "layernorm",
+});
+
+/** Whether hidden states are normalised behind the last block. */
+export const hasFinalNorm = ({ norm }: Pick<ModelSpec, "norm">): boolean => norm.placement !== "after";

@@ -9,9 +9,18 @@ import { columnParts, groupBytes, groupCount, type Shape2, type WeightFormat } f
 import { fromPanels } from "../kernels/panels.ts";
 import { assignWindows, packWindows } from "../kernels/packers.ts";
 import type { StoredPart, TensorEntry } from "./formats/artifact_header.ts";
-import { alignUp, entryBytes, packDenseTensor } from "./pack_dense.ts";
+import { alignUp, entryBytes, packDenseTensor, POSITIONS_FORMAT } from "./pack_dense.ts";
 import type { PackedModel } from "./packed.ts";
-import { LINEAR_INPUT, type LinearName, linearShapes, type ModelSpec } from "./spec.ts";
+import {
+  blockNorms,
+  hasFinalNorm,
+  LINEAR_INPUT,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+  type NormShape,
+  normShape,
+} from "./spec.ts";
 
 export interface SyntheticLayout {
   readonly blockChunks: number;
@@ -32,18 +41,20 @@ type Described = Pick<TensorEntry, "name" | "format" | "shape">;
 function describe(spec: ModelSpec, layout: SyntheticLayout): Described[] {
   const list: Described[] = [];
   const vector = (name: string, n: number) => list.push({ name, format: { kind: "vector" }, shape: [n] });
-  const norm = (name: string) => {
-    vector(name, spec.hiddenSize);
-    if (spec.norm.kind === "layernorm") vector(`${name}.bias`, spec.hiddenSize);
+  const norm = (name: string, { length, bias }: NormShape) => {
+    vector(name, length);
+    if (bias) vector(`${name}.bias`, length);
   };
   const table = (name: string) =>
     list.push({ name, format: layout.table, shape: [spec.vocabSize, spec.hiddenSize] });
   table("embedding");
+  if (spec.learnedPositions) {
+    list.push({ name: "positions", format: POSITIONS_FORMAT, shape: [spec.contextLength, spec.hiddenSize] });
+  }
   const layers = Object.entries(linearShapes(spec)) as [LinearName, Shape2][];
   for (let i = 0; i < spec.blocks; i++) {
     const block = `block.${i}`;
-    norm(`${block}.attnNorm`);
-    norm(`${block}.mlpNorm`);
+    for (const [name, shape] of Object.entries(blockNorms(spec))) norm(`${block}.${name}`, shape);
     if (layout.inputScales) {
       const widths = new Map(layers.map(([name, [, dIn]]) => [LINEAR_INPUT[name], dIn]));
       for (const [input, dIn] of widths) vector(`${block}.${input}.scale`, dIn);
@@ -55,7 +66,7 @@ function describe(spec: ModelSpec, layout: SyntheticLayout): Described[] {
       if (spec.biases.includes(name)) vector(`${block}.${name}.bias`, shape[0]);
     }
   }
-  norm("finalNorm");
+  if (hasFinalNorm(spec)) norm("finalNorm", normShape(spec));
   if (!spec.tiedEmbeddings) table("head");
   return list;
 }

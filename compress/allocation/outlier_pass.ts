@@ -23,6 +23,7 @@ export async function outlierRatios(
     progress.checkCancelled();
     const weights = await readBlock(checkpoint, i);
     const statistics = await runBlockOver(residual, weights, {
+      block: i,
       checkpoint,
       pool,
       collect: true,

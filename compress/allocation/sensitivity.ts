@@ -46,6 +46,12 @@ interface SensitivityContext {
   readonly names: readonly LinearName[];
 }
 
+/** A block, with weights that may not be its own. */
+interface BlockRun {
+  readonly block: number;
+  readonly weights: BlockWeights;
+}
+
 const PLAIN = { collect: false, momentSequences: 0, write: true, sink: false };
 
 export class Sensitivity {
@@ -79,9 +85,9 @@ export class Sensitivity {
     return this.#states.subarray(slot * size, (slot + count) * size);
   }
 
-  #run(slot: number, count: number, weights: BlockWeights): Promise<unknown> {
+  #run(slot: number, count: number, { block, weights }: BlockRun): Promise<unknown> {
     const residual = { values: this.#slot(slot, count), sequences: count, length: this.#length };
-    return runBlockOver(residual, weights, { ...this.context, ...PLAIN });
+    return runBlockOver(residual, weights, { ...this.context, ...PLAIN, block });
   }
 
   /** Takes the next block: its weights, and what replaces them, by name `[dOut, dIn]`. */
@@ -90,21 +96,25 @@ export class Sensitivity {
     replacements: Readonly<Partial<Record<LinearName, Float32Array<SharedArrayBuffer>>>>,
   ): Promise<void> {
     const dense = this.#dense, { names } = this.context;
-    const replaced = (some: readonly LinearName[]): BlockWeights => ({
-      ...weights,
-      ...Object.fromEntries(
-        some.filter((name) => replacements[name]).map((name) => [name, {
-          ...weights[name],
-          data: replacements[name]!,
-        }]),
-      ),
+    const block = this.#block++;
+    const replaced = (some: readonly LinearName[]): BlockRun => ({
+      block,
+      weights: {
+        ...weights,
+        ...Object.fromEntries(
+          some.filter((name) => replacements[name]).map((name) => [name, {
+            ...weights[name],
+            data: replacements[name]!,
+          }]),
+        ),
+      },
     });
-    const earlier = PART_NAMES.length * this.#block++, added = dense + 1 + earlier;
+    const earlier = PART_NAMES.length * block, added = dense + 1 + earlier;
     PART_NAMES.forEach((_, i) => this.#slot(added + i).set(this.#slot(dense)));
     await Promise.all([
       ...names.map((name, i) => this.#run(i, 1, replaced([name]))),
       ...PART_NAMES.map((part, i) => this.#run(added + i, 1, replaced(PARTS[part]))),
-      this.#run(dense, 1 + earlier, weights),
+      this.#run(dense, 1 + earlier, { block, weights }),
     ]);
   }
 
@@ -113,10 +123,10 @@ export class Sensitivity {
     const { checkpoint, pool, names } = this.context, blocks = this.#block;
     await normaliseRows(this.#states, checkpoint);
     const head = await this.#headRows(frequentTokens(tokens));
-    const reference = this.#slot(this.#dense);
+    const reference = this.#slot(this.#dense), softCap = checkpoint.spec.logitsSoftCap;
     const logSums = (await Promise.all(
       ranges(head.length / this.#width, pool.threads).map((range) =>
-        pool.run<"head">({ kind: "head", hidden: reference, head, width: this.#width, ...range })
+        pool.run<"head">({ kind: "head", hidden: reference, head, width: this.#width, softCap, ...range })
       ),
     )).reduce((a, b) => a.map((x, i) => logAddExp(x, b[i])));
     const slots = [
@@ -132,6 +142,7 @@ export class Sensitivity {
           hidden: slots.map((slot) => this.#slot(slot)),
           head,
           width: this.#width,
+          softCap,
           ...range,
         })
       ),

@@ -54,7 +54,8 @@ export class ChunkRunner {
     const outputs = graphOutputs(spec, sequences, sequences * length, collect);
     const weights = Object.fromEntries(Object.entries(job.weights).map(([name, w]) => [name, w.shape]));
     await this.linalg.run(
-      `block ${sequences} x ${length} ${collect} ${products}`,
+      // Of what blocks may have of their own, the scale alone is no input.
+      `block ${sequences} x ${length} ${collect} ${products} ${spec.attention.scale}`,
       () => blockGraph({ spec, weights, sequences, length, collect, products }),
       {
         x: input,

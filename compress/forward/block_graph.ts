@@ -15,11 +15,13 @@ import {
 } from "./int8_linear.ts";
 import type { Products } from "../../models/recipe.ts";
 import {
+  blockNorms,
   type InputName,
   LINEAR_INPUT,
   type LinearName,
   linearShapes,
   type ModelSpec,
+  type NormName,
 } from "../../models/spec.ts";
 
 /** What is gathered about the inputs: nothing, the sum of squares of each column, or X'X, whose diagonal they are. */
@@ -50,9 +52,9 @@ export function blockWeights(
   has: (name: string) => boolean,
 ): Readonly<Record<string, readonly number[]>> {
   const weights: Record<string, readonly number[]> = {};
-  for (const norm of ["attnNorm", "mlpNorm"]) {
-    weights[norm] = [spec.hiddenSize];
-    if (has(`${norm}.bias`)) weights[`${norm}.bias`] = [spec.hiddenSize];
+  for (const [norm, { length, bias }] of Object.entries(blockNorms(spec))) {
+    weights[norm] = [length];
+    if (bias && has(`${norm}.bias`)) weights[`${norm}.bias`] = [length];
   }
   for (const [name, shape] of Object.entries(linearShapes(spec))) {
     weights[name] = shape;
@@ -102,15 +104,25 @@ export function addBlock(g: OnnxGraph, x: string, options: BlockGraphOptions): s
     return value;
   };
 
-  const attnIn = tap("attn", normalise(g, x, "attnNorm", options));
+  const { placement = "before" } = spec.norm;
+  const before = (value: string, name: NormName) =>
+    placement === "after" ? value : normalise(g, value, name, options);
+  const around = (value: string, name: NormName) =>
+    placement === "around" ? normalise(g, value, name, options) : value;
+  const sum = (value: string, added: string, name: NormName) => {
+    const both = g.node("Add", [value, added]);
+    return placement === "after" ? normalise(g, both, name, options) : both;
+  };
+
+  const attnIn = tap("attn", before(x, "attnNorm"));
   const attended = attention(g, options, linear("q", attnIn), linear("k", attnIn), linear("v", attnIn));
-  const middle = g.node("Add", [x, linear("o", tap("o", attended))]);
-  const mlpIn = tap("mlp", normalise(g, middle, "mlpNorm", options));
+  const middle = sum(x, around(linear("o", tap("o", attended)), "attnPostNorm"), "attnNorm");
+  const mlpIn = tap("mlp", before(spec.parallel ? x : middle, "mlpNorm"));
   const up = linear("up", mlpIn);
   const activated = spec.mlp.gated
     ? g.node("Mul", [activate(g, spec.mlp.activation, linear("gate", mlpIn)), up])
     : activate(g, spec.mlp.activation, up);
-  return g.node("Add", [middle, linear("down", tap("down", activated))]);
+  return sum(middle, around(linear("down", tap("down", activated)), "mlpPostNorm"), "mlpNorm");
 }
 
 /** What is gathered about an input `[sequences x length, dIn]`. */
@@ -175,19 +187,23 @@ export const QUERY_BLOCK = 128;
 /** q [tokens, heads x headDim], k and v [tokens, kvHeads x headDim] -> [tokens, heads x headDim] */
 function attention(
   g: OnnxGraph,
-  { spec, sequences: n, length: t }: BlockGraphOptions,
+  { spec, sequences: n, length: t, prefix = "" }: BlockGraphOptions,
   q: string,
   k: string,
   v: string,
 ): string {
-  const { heads, kvHeads, headDim, scale, causal } = spec.attention;
+  const { heads, kvHeads, headDim, scale, causal, headNorms, softCap } = spec.attention;
   if (causal && !g.has("mask")) g.input("mask", [t, t]);
   const groups = heads / kvHeads;
   const reshape = (x: string, ...shape: number[]) => g.node("Reshape", [x, g.integers(shape)]);
   const permute = (x: string, ...perm: number[]) => g.node("Transpose", [x], { perm: { ints: perm } });
-  const scaled = g.node("Mul", [rotate(g, spec, reshape(q, n, t, heads, headDim)), g.scalar(scale)]);
+  const turned = (x: string, count: number, norm: NormName) => {
+    const split = reshape(x, n, t, count, headDim);
+    return rotate(g, spec, headNorms ? rmsNorm(g, split, prefix + norm, spec.norm.eps) : split);
+  };
+  const scaled = g.node("Mul", [turned(q, heads, "qNorm"), g.scalar(scale)]);
   const queries = permute(reshape(scaled, n, t, kvHeads, groups, headDim), 0, 2, 3, 1, 4);
-  const keys = permute(rotate(g, spec, reshape(k, n, t, kvHeads, headDim)), 0, 2, 3, 1);
+  const keys = permute(turned(k, kvHeads, "kNorm"), 0, 2, 3, 1);
   const values = permute(reshape(v, n, t, kvHeads, headDim), 0, 2, 1, 3);
   const slice = (x: string, axis: number, from: number, to: number) =>
     g.node("Slice", [x, g.integers([from]), g.integers([to]), g.integers([axis])]);
@@ -198,7 +214,7 @@ function attention(
     const to = Math.min(t, from + step), rows = to - from, seen = causal ? to : t;
     const block = reshape(slice(queries, 3, from, to), n, kvHeads, groups * rows, headDim);
     const products = g.node("MatMul", [block, slice(keys, 3, 0, seen)]);
-    const scores = reshape(products, n, kvHeads, groups, rows, seen);
+    const scores = capped(g, reshape(products, n, kvHeads, groups, rows, seen), softCap);
     const masked = causal ? g.node("Add", [scores, slice(slice("mask", 0, from, to), 1, 0, to)]) : scores;
     const weights = g.node("Softmax", [masked], { axis: { int: -1 } });
     const mixed = reshape(weights, n, kvHeads, groups * rows, seen);
@@ -207,6 +223,11 @@ function attention(
   }
   const all = parts.length > 1 ? g.node("Concat", parts, { axis: { int: 3 } }) : parts[0];
   return reshape(permute(all, 0, 3, 1, 2, 4), n * t, heads * headDim);
+}
+
+/** cap tanh(x / cap); without a cap x. */
+export function capped(g: OnnxGraph, x: string, cap: number | undefined): string {
+  return cap ? g.node("Mul", [g.node("Tanh", [g.node("Mul", [x, g.scalar(1 / cap)])]), g.scalar(cap)]) : x;
 }
 
 /** Rotary embedding of [n, t, heads, headDim]: pairs (i, i + dims / 2), the dimensions behind `dims` unchanged. */

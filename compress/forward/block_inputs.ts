@@ -23,10 +23,11 @@ export function positionInputs(spec: ModelSpec, length: number): Record<string, 
   const inputs: Record<string, Tensor> = causal ? { mask: { data: mask, shape: [length, length] } } : {};
   if (rope) {
     const half = rope.dims / 2, shape = [length, 1, half];
+    const { inverseFrequencies } = rope.long && length > rope.long.beyond ? rope.long : rope;
     const table = (f: (angle: number) => number) =>
       Float32Array.from(
         { length: length * half },
-        (_, at) => rope.attentionFactor * f(Math.floor(at / half) * rope.inverseFrequencies[at % half]),
+        (_, at) => rope.attentionFactor * f(Math.floor(at / half) * inverseFrequencies[at % half]),
       );
     inputs.cos = { data: table(Math.cos), shape };
     inputs.sin = { data: table(Math.sin), shape };

@@ -12,6 +12,7 @@ import { type BlockJob, blockJobBytes, type SharedTensor } from "./block_job.ts"
 import type { BlockSums } from "./block_sums.ts";
 import { logAddExp } from "./head_job.ts";
 import type { Products } from "../../models/recipe.ts";
+import { blockSpec, hasFinalNorm } from "../../models/spec.ts";
 
 export type BlockWeights = Readonly<Record<string, SharedTensor>>;
 
@@ -37,24 +38,45 @@ export async function readBlock(checkpoint: Checkpoint, index: number): Promise<
   return weights;
 }
 
+/** What token ids become before the first block. */
+export interface Embedding {
+  /** `[vocab, width]` */
+  readonly table: Float32Array;
+  readonly width: number;
+  readonly scale: number;
+  /** `[context, width]`, added; null: none. */
+  readonly positions: Float32Array | null;
+}
+
+export async function readEmbedding(checkpoint: Checkpoint): Promise<Embedding> {
+  const { hiddenSize, embeddingScale = 1, learnedPositions } = checkpoint.spec;
+  return {
+    table: (await checkpoint.read("embedding")).data,
+    width: hiddenSize,
+    scale: embeddingScale,
+    positions: learnedPositions ? (await checkpoint.read("positions")).data : null,
+  };
+}
+
 /**
- * Token embeddings of sequences of one length.
+ * Embeddings of sequences of one length.
  *
- * @param embedding `[vocab, width]`
  * @param place where so many values go
  */
 export function embed(
-  embedding: Float32Array,
+  { table, width, scale, positions }: Embedding,
   sequences: readonly Int32Array[],
-  { width, place }: { readonly width: number; readonly place: (values: number) => Place },
+  place: (values: number) => Place,
 ): Residual {
-  const length = sequences[0]?.length ?? 0;
-  const values = place(sequences.length * length * width);
+  const length = sequences[0]?.length ?? 0, size = length * width;
+  const values = place(sequences.length * size);
   using target = openValues(values);
   sequences.forEach((ids, s) => {
-    const rows = new Float32Array(length * width);
-    ids.forEach((id, t) => rows.set(embedding.subarray(id * width, (id + 1) * width), t * width));
-    target.write(s * rows.length, rows);
+    const rows = new Float32Array(size);
+    ids.forEach((id, t) => rows.set(table.subarray(id * width, (id + 1) * width), t * width));
+    if (scale !== 1) { for (let i = 0; i < size; i++) rows[i] *= scale; }
+    if (positions) { for (let i = 0; i < size; i++) rows[i] += positions[i]; }
+    target.write(s * size, rows);
   });
   return { values, sequences: sequences.length, length };
 }
@@ -68,6 +90,8 @@ export function firstSequences(residual: Residual, sequences: number, width: num
 }
 
 export interface StepOptions {
+  /** Number of the block. */
+  readonly block: number;
   /** Whether to gather statistics, and over how many of the sequences X'X as well. */
   readonly collect: boolean;
   readonly momentSequences: number;
@@ -87,7 +111,7 @@ export async function runBlockOver(
 ): Promise<BlockStatistics | null> {
   const { checkpoint, pool, collect, momentSequences, write } = options;
   if (residual.sequences === 0) return null;
-  const { spec } = checkpoint, { length } = residual;
+  const spec = blockSpec(checkpoint.spec, options.block), { length } = residual;
   const bytes = blockJobBytes({ spec, length, collect, momentSequences });
   const parts = Math.min(pool.concurrent(bytes), residual.sequences);
   const share = (total: number, i: number) =>
@@ -157,7 +181,7 @@ async function negativeLogLikelihood(
   sequences: readonly Int32Array[],
   { checkpoint, pool, head }: HeadContext & { readonly head: Float32Array<SharedArrayBuffer> },
 ): Promise<number> {
-  const { vocabSize, hiddenSize: width } = checkpoint.spec;
+  const { vocabSize, hiddenSize: width, logitsSoftCap: softCap } = checkpoint.spec;
   const parts = await Promise.all(
     Array.from({ length: pool.threads }, (_, i) =>
       pool.run<"head">({
@@ -165,6 +189,7 @@ async function negativeLogLikelihood(
         hidden,
         head,
         width,
+        softCap,
         from: Math.floor(vocabSize * i / pool.threads),
         to: Math.floor(vocabSize * (i + 1) / pool.threads),
       })),
@@ -174,14 +199,16 @@ async function negativeLogLikelihood(
     for (let t = 1; t < ids.length; t++, row++) {
       let logit = 0;
       for (let j = 0; j < width; j++) logit += hidden[row * width + j] * head[ids[t] * width + j];
+      if (softCap) logit = softCap * Math.tanh(logit / softCap);
       nll += parts.map((p) => p[row]).reduce(logAddExp) - logit;
     }
   }
   return nll;
 }
 
-/** The final norm, in place, in f64. */
+/** The final norm (of a model that has one), in place, in f64. */
 export async function normaliseRows(hidden: Float32Array, checkpoint: Checkpoint): Promise<void> {
+  if (!hasFinalNorm(checkpoint.spec)) return;
   const { norm, hiddenSize: n } = checkpoint.spec;
   const weight = (await checkpoint.read("finalNorm")).data;
   const bias = norm.kind === "layernorm" && checkpoint.has("finalNorm.bias")

@@ -1,4 +1,5 @@
 /** Worker side of KL divergences between two models' next tokens, over a range of the vocabulary. */
+import { capped } from "./block_graph.ts";
 import { OnnxGraph } from "../linalg/onnx_graph.ts";
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
 import { logAddExp } from "./head_job.ts";
@@ -16,6 +17,8 @@ export interface DivergenceJob {
   /** `[vocabulary, hidden]` */
   readonly head: Float32Array<SharedArrayBuffer>;
   readonly width: number;
+  /** See `ModelSpec.logitsSoftCap`. */
+  readonly softCap?: number;
   /** Variants from..to-1 of `hidden` are this job's. */
   readonly from: number;
   readonly to: number;
@@ -31,7 +34,7 @@ export async function runDivergence(job: DivergenceJob, linalg: LinalgRuntime): 
 /** KL = sum of p (z_p - z_q) - log Z_p + log Z_q, the sums over the vocabulary in chunks. */
 async function divergence(
   hidden: Float32Array<SharedArrayBuffer>,
-  { reference, logSums, head, width }: DivergenceJob,
+  { reference, logSums, head, width, softCap }: DivergenceJob,
   linalg: LinalgRuntime,
 ): Promise<number> {
   const tokens = logSums.length, vocabulary = head.length / width;
@@ -47,7 +50,7 @@ async function divergence(
     const lse = new Float32Array(tokens), gap = new Float32Array(tokens);
     const inputs = { p: rows(reference), q: rows(hidden), w, z };
     const outputs = { lse: { data: lse, shape: [tokens] }, gap: { data: gap, shape: [tokens] } };
-    await linalg.run("divergence", divergenceGraph, inputs, outputs);
+    await linalg.run(`divergence ${softCap}`, () => divergenceGraph(softCap), inputs, outputs);
     for (let i = 0; i < tokens; i++) {
       sums[i] = logAddExp(sums[i], lse[i]);
       cross += gap[i];
@@ -57,12 +60,12 @@ async function divergence(
   return cross / tokens;
 }
 
-function divergenceGraph(): OnnxGraph {
+function divergenceGraph(softCap?: number): OnnxGraph {
   const g = new OnnxGraph();
   const p = g.input("p", ["tokens", "hidden"]), q = g.input("q", ["tokens", "hidden"]);
   const w = g.input("w", ["vocab", "hidden"]), z = g.input("z", ["tokens", 1]);
-  const zp = g.node("Gemm", [p, w], { transB: { int: 1 } }),
-    zq = g.node("Gemm", [q, w], { transB: { int: 1 } });
+  const logits = (x: string) => capped(g, g.node("Gemm", [x, w], { transB: { int: 1 } }), softCap);
+  const zp = logits(p), zq = logits(q);
   g.output("lse", g.node("ReduceLogSumExp", [zq], { axes: { ints: [1] }, keepdims: { int: 0 } }));
   const weighted = g.node("Mul", [g.node("Exp", [g.node("Sub", [zp, z])]), g.node("Sub", [zp, zq])]);
   g.output("gap", g.node("ReduceSum", [weighted, g.integers([1])], { keepdims: { int: 0 } }));

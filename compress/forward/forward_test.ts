@@ -278,7 +278,7 @@ Deno.test("runBlockOver() does not depend on how many workers share the sequence
     };
     const pool = { concurrent: () => threads, run } as unknown as LinalgPool;
     const checkpoint = { spec: LLAMA } as Checkpoint;
-    const options = { checkpoint, pool, collect: true, momentSequences, write: true, sink: true };
+    const options = { block: 0, checkpoint, pool, collect: true, momentSequences, write: true, sink: true };
     const statistics = await runBlockOver({ values: data, sequences, length }, weights, options);
     return { data, statistics: statistics! };
   };

@@ -15,6 +15,7 @@ import {
   type BlockWeights,
   embed,
   readBlock,
+  readEmbedding,
   type Residual,
   runBlockOver,
 } from "../forward/dense_forward.ts";
@@ -119,6 +120,7 @@ class Measurement {
     const { checkpoint, pool, tensors } = this.context;
     const weights = checkpoint && await readBlock(checkpoint, index);
     const statistics = weights && residual && await runBlockOver(residual, weights, {
+      block: index,
       checkpoint: checkpoint!,
       pool,
       collect: true,
@@ -160,8 +162,7 @@ class Measurement {
 }
 
 async function embedAll(checkpoint: Checkpoint, sequences: readonly Int32Array[]): Promise<Residual> {
-  const { data } = await checkpoint.read("embedding");
-  return embed(data, sequences, { width: checkpoint.spec.hiddenSize, place: shared });
+  return embed(await readEmbedding(checkpoint), sequences, shared);
 }
 
 /** The tensors of one layer, S or the dense weights first. */

@@ -6,7 +6,7 @@ import { packDense } from "../../models/pack_dense.ts";
 import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
 import { randomCheckpoint } from "../../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../../models/testing/reference_forward.ts";
-import { embed, readBlock, runBlockOver } from "../forward/dense_forward.ts";
+import { embed, readBlock, readEmbedding, runBlockOver } from "../forward/dense_forward.ts";
 import { LinalgPool } from "../linalg/pool.ts";
 import { shared } from "../statistics.ts";
 import { BlockPruning } from "./block_pruning.ts";
@@ -85,15 +85,13 @@ async function pruned(
       { length: 8 },
       (_, s) => Int32Array.from({ length: 32 }, (_, t) => (s * 31 + t * (7 + s) + t * t) % spec.vocabSize),
     );
-  const residual = embed((await checkpoint.read("embedding")).data, sequences, {
-    width: spec.hiddenSize,
-    place: shared,
-  });
+  const residual = embed(await readEmbedding(checkpoint), sequences, shared);
   const pruning = new BlockPruning(spec, { dense: [...dense], rates, pool });
   const weights = new Map<WeightRole, Weight>();
   for (let i = 0; i < spec.blocks; i++) {
     const block = await readBlock(checkpoint, i);
     const statistics = await runBlockOver(residual, block, {
+      block: i,
       checkpoint,
       pool,
       collect: true,

@@ -11,8 +11,8 @@ import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 export function bindRope(op: OpOf<"rope">, context: BindContext): Run {
   const { map, kernels, spec } = context;
-  const { headDim, rope } = spec.attention;
-  const x = placeOf(map, op.x);
+  const { headDim, rope } = blockSpec(spec, op.block).attention;
+  const x = placeOf(map, op.x), { cos, sin } = map.ropes[op.block];
   return (_rows, _tiles, mine) => {
     for (const t of mine) {
       kernels.base.rope(
@@ -22,9 +22,9 @@ export function bindRope(op: OpOf<"rope">, context: BindContext): Run {
         op.heads,
         headDim,
         rope!.dims,
-        map.step.positions + t.row * 4,
-        map.rope!.cos,
-        map.rope!.sin,
+        map.step.turns + t.row * 4,
+        cos,
+        sin,
       );
     }
   };
@@ -55,18 +55,19 @@ export function bindKvWrite(op: OpOf<"kv_write">, context: BindContext): Run {
   };
 }
 
-/** How many heads a block has, and what they share: blocks that are equal in it share their work alike. */
-type HeadCounts = Pick<AttentionStep, "kvHeads" | "groupSize">;
-const headCounts = ({ attention: { heads, kvHeads } }: ModelSpec): HeadCounts => ({
+/** How many heads a block has, what they share and see: blocks that are equal in it share their work alike. */
+type BlockWork = Pick<AttentionStep, "kvHeads" | "groupSize" | "window">;
+const blockWork = ({ attention: { heads, kvHeads, window } }: ModelSpec): BlockWork => ({
   kvHeads,
   groupSize: heads / kvHeads,
+  window: window ?? 0,
 });
 
-/** How the step's attention is shared: found once a step for each number of heads that blocks have. */
+/** How the step's attention is shared: found once a step for each kind of blocks. */
 export class StepAttention {
-  readonly #step: Pick<AttentionStep, "window" | "threads" | "splitRows">;
-  readonly #counts: readonly HeadCounts[];
-  /** By block: which of `#counts` it has. */
+  readonly #step: Pick<AttentionStep, "threads" | "splitRows">;
+  readonly #kinds: readonly BlockWork[];
+  /** By block: which of `#kinds` it is. */
   readonly #kind: readonly number[];
   #works: readonly AttentionWork[] = [];
 
@@ -76,18 +77,18 @@ export class StepAttention {
     private readonly map: SegmentMap,
     { spec, threads }: { readonly spec: ModelSpec; readonly threads: number },
   ) {
-    this.#step = { window: spec.attention.window ?? 0, threads, splitRows: map.parts.rows };
-    const all = blockSpecs(spec).map(headCounts), keys = all.map((counts) => JSON.stringify(counts));
+    this.#step = { threads, splitRows: map.parts.rows };
+    const all = blockSpecs(spec).map(blockWork), keys = all.map((work) => JSON.stringify(work));
     const kinds = [...new Set(keys)];
     this.#kind = keys.map((key) => kinds.indexOf(key));
-    this.#counts = kinds.map((key) => all[keys.indexOf(key)]);
+    this.#kinds = kinds.map((key) => all[keys.indexOf(key)]);
   }
 
   begin(rows: number): void {
     const array = (address: number) => this.ints.subarray(address / 4, address / 4 + rows);
     const { contexts, tables } = this.map.step;
     const step = { ...this.#step, contexts: array(contexts), tables: array(tables) };
-    this.#works = this.#counts.map((counts) => shareAttention({ ...step, ...counts }));
+    this.#works = this.#kinds.map((kind) => shareAttention({ ...step, ...kind }));
   }
 
   workOf(block: number): AttentionWork {
@@ -98,8 +99,8 @@ export class StepAttention {
 export function bindAttention(op: OpOf<"attention">, context: BindContext): Run {
   const { map, spec, thread, threads, attention, barrier } = context;
   const kernels = context.kernels.attention(map.kvFormat);
-  const { heads, kvHeads, headDim, scale } = blockSpec(spec, op.block).attention;
-  const window = spec.attention.window ?? 0;
+  const { heads, kvHeads, headDim, scale, window: some, softCap = 0 } = blockSpec(spec, op.block).attention;
+  const window = some ?? 0;
   const q = placeOf(map, op.q), out = placeOf(map, op.out);
   const pool = map.kv[op.block], { parts } = map;
   const call = (c: AttentionCall, split: boolean) =>
@@ -121,6 +122,7 @@ export function bindAttention(op: OpOf<"attention">, context: BindContext): Run 
       headDim,
       scale,
       window,
+      softCap,
       map.scratch[thread],
       c.partBegin,
       c.partEnd,

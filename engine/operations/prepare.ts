@@ -1,4 +1,4 @@
-/** Operations on token rows: the embedding, the input of linear layers, the activation. */
+/** Operations on token rows: the embedding, the input of linear layers, the activation, norms and caps by themselves. */
 import {
   CHUNK,
   chunkCount,
@@ -22,12 +22,13 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
   const format = entry.format as WeightFormat; // the plan names a packed table
   const groups = groupCount(entry.shape[0]);
   const parts = columnParts(format, entry.shape[1]);
+  const indices = op.by === "token" ? map.step.ids : map.step.positions, accumulate = op.accumulate ? 1 : 0;
   return (_rows, _tiles, mine) => {
     for (const t of mine) {
       let table = address;
       for (const { chunk, cols } of parts) {
         const x = out.address + (t.row * out.stride + chunk * CHUNK) * 4;
-        embed(table, groups, map.step.ids + t.row * 4, t.size, cols, x, out.stride);
+        embed(table, groups, indices + t.row * 4, t.size, cols, x, out.stride, op.factor, accumulate);
         table += groups * groupBytes(format, cols);
       }
     }
@@ -119,18 +120,51 @@ function bindNormalise(
 }
 
 export function bindNorm(op: OpOf<"norm">, context: BindContext): Run {
-  const { map, spec } = context;
-  const input = placeOf(map, op.input), out = placeOf(map, op.out);
-  const normalise = bindNormalise(op.norm, spec.hiddenSize, context);
+  const { map, spec: { hiddenSize: cols }, thread, kernels: { base } } = context;
+  const input = placeOf(map, op.input), target = placeOf(map, op.out);
+  const normalise = bindNormalise(op.norm, cols, context);
+  const { rows: own } = map.own[thread];
   return (_rows, _tiles, mine) => {
     for (const { row, size } of mine) {
-      normalise(
-        input.address + row * input.stride * 4,
-        input.stride,
-        out.address + row * out.stride * 4,
-        out.stride,
-        size,
-      );
+      const x = input.address + row * input.stride * 4, y = target.address + row * target.stride * 4;
+      if (!op.accumulate) {
+        normalise(x, input.stride, y, target.stride, size);
+        continue;
+      }
+      normalise(x, input.stride, own.address, own.stride, size);
+      for (let i = 0; i < size; i++) {
+        base.add_vector(
+          y + i * target.stride * 4,
+          target.stride,
+          own.address + i * own.stride * 4,
+          cols,
+          1,
+          0,
+        );
+      }
+    }
+  };
+}
+
+/** The heads of a row are rows of the kernel. */
+export function bindNormHeads(op: OpOf<"norm_heads">, { map, spec, kernels: { base } }: BindContext): Run {
+  const { norm: { eps }, attention: { headDim } } = spec;
+  const x = placeOf(map, op.x), weight = map.tensors[op.weight].address;
+  return (_rows, _tiles, mine) => {
+    for (const { row, size } of mine) {
+      for (let r = row; r < row + size; r++) {
+        const at = x.address + r * x.stride * 4;
+        base.rmsnorm(at, headDim, weight, at, headDim, headDim, op.heads, eps);
+      }
+    }
+  };
+}
+
+export function bindSoftCap(op: OpOf<"soft_cap">, { map, kernels: { base } }: BindContext): Run {
+  const x = placeOf(map, op.x);
+  return (_rows, _tiles, mine) => {
+    for (const { row, size } of mine) {
+      base.soft_cap(x.address + row * x.stride * 4, x.stride, op.cols, size, op.cap);
     }
   };
 }

@@ -200,7 +200,7 @@ function chunk(format: KvFormat, queries: number): string {
   const call = (count: number) =>
     `mix_${format}_${queries}_${count}(weights, table, from, to, v, vBlock, at, state, recordBytes);`;
   return `
-function chunk_${format}_${queries}(q: usize, scales: usize, spans: usize, table: usize, from: i32, to: i32, k: usize, kBlock: usize, v: usize, vBlock: usize, steps: i32, width: i32, s: usize, weights: usize, state: usize): void {
+function chunk_${format}_${queries}(q: usize, scales: usize, spans: usize, table: usize, from: i32, to: i32, k: usize, kBlock: usize, v: usize, vBlock: usize, steps: i32, width: i32, s: usize, weights: usize, state: usize, softCap: f32): void {
   const recordBytes = (<usize>width << 2) + ${RECORD_HEADER};
   for (let j = from; j < to; j += 16) {
     const piece = k + <usize>load<i32>(table + (<usize>(j >> 4) << 2)) * kBlock;
@@ -208,7 +208,7 @@ function chunk_${format}_${queries}(q: usize, scales: usize, spans: usize, table
   }
   for (let h = 0; h < ${queries}; h++) {
     const span = spans + (<usize>h << 3);
-    soften_${format}(s + h * ${SCORE_BYTES}, from, to, load<i32>(span), load<i32>(span, 4), table, v, vBlock, state + h * recordBytes);
+    soften_${format}(s + h * ${SCORE_BYTES}, from, to, load<i32>(span), load<i32>(span, 4), table, v, vBlock, state + h * recordBytes, softCap);
   }
   arrange_${queries === 1 ? "one" : "four"}(s, weights, (to - from + 15) >> 4, state, recordBytes, ${queries});
   let at: usize = 0, left = width >> 3;
@@ -220,7 +220,7 @@ function chunk_${format}_${queries}(q: usize, scales: usize, spans: usize, table
 
 /**
  * Turns a query's scores of tokens from..to-1, whole KV blocks at `s`, into weights 2^(score - maximum) in place, 0 outside
- * its visible tokens first..last-1; updates the maximum and the sum of its record; leaves there the factor of what was summed
+ * its visible tokens first..last-1, capped first where softCap is not 0; updates the maximum and the sum of its record; leaves there the factor of what was summed
  * before. int8: weights are multiplied by V's scales, and the record's unit becomes what 1 code of weight is worth.
  */
 function soften(format: KvFormat): string {
@@ -249,8 +249,9 @@ function soften(format: KvFormat): string {
   for (; p < stop; p += 64) {${range(4).map(weigh).join("")}
   }`;
   return `
-function soften_${format}(s: usize, from: i32, to: i32, first: i32, last: i32, table: usize, v: usize, vBlock: usize, record: usize): void {
+function soften_${format}(s: usize, from: i32, to: i32, first: i32, last: i32, table: usize, v: usize, vBlock: usize, record: usize, softCap: f32): void {
   const end = (to + 15) & -16, stop = s + (<usize>(end - from) << 2);
+  if (softCap > 0) cap_scores(s, stop, f32x4.splat(softCap));
   for (let j = from; j < min(first, end); j++) store<f32>(s + (<usize>(j - from) << 2), -Infinity);
   for (let j = max(last, from); j < end; j++) store<f32>(s + (<usize>(j - from) << 2), -Infinity);
   const zero = f32x4.splat(0), before = load<f32>(record);
@@ -426,6 +427,11 @@ export let HALF_BIAS: v128 = f32x4.splat(5.192296858534828e33); // 2^112
   return <u16>((b + 0xfff + ((b >> 13) & 1)) >> 13 | (bits >> 16 & 0x8000));
 }
 
+// cap tanh(score / cap), whole KV blocks of scores; before the hidden ones are masked, since of those it would make -cap.
+function cap_scores(s: usize, stop: usize, cap: v128): void {
+  for (; s < stop; s += 16) v128.store(s, cap4(v128.load(s), cap));
+}
+
 // total = total joined with a partial softmax: record [maximum, sum, -, -, weighted sum of V].
 @inline function join(total: usize, part: usize, width: i32): void {
   const a = load<f32>(total), b = load<f32>(part), top = max(a, b);
@@ -584,7 +590,7 @@ export function kv_write(k: usize, kStride: i32, v: usize, vStride: i32, rows: i
   }
 }
 
-export function attention(q: usize, qStride: i32, out: usize, outStride: i32, row: i32, rows: i32, kvHeadBegin: i32, kvHeadEnd: i32, contexts: usize, tables: usize, kPool: usize, vPool: usize, kvHeads: i32, groupSize: i32, headDim: i32, scale: f32, window: i32, scratch: usize, partBegin: i32, partEnd: i32, parts: usize, maxParts: i32): void {${pieces}
+export function attention(q: usize, qStride: i32, out: usize, outStride: i32, row: i32, rows: i32, kvHeadBegin: i32, kvHeadEnd: i32, contexts: usize, tables: usize, kPool: usize, vPool: usize, kvHeads: i32, groupSize: i32, headDim: i32, scale: f32, window: i32, softCap: f32, scratch: usize, partBegin: i32, partEnd: i32, parts: usize, maxParts: i32): void {${pieces}
   const headBytes = <usize>headDim << 2, recordBytes = (<usize>width << 2) + ${RECORD_HEADER};
   const queries = rows * groupSize, groups = (queries + 3) >> 2, groupBytes = <usize>steps << 4;
   const prepared = scratch, s = prepared + groups * groupBytes, weights = s + ${4 * SCORE_BYTES};
@@ -620,7 +626,7 @@ export function attention(q: usize, qStride: i32, out: usize, outStride: i32, ro
 ${
     lines(
       [...QUERIES].reverse().map((n) =>
-        `          ${n < 4 ? "else " : ""}${n > 1 ? `if (n == ${n}) ` : ""}chunk_${format}_${n}(a, b, c, table, j, next, k, kBlock, v, vBlock, steps, width, s, weights, state);`
+        `          ${n < 4 ? "else " : ""}${n > 1 ? `if (n == ${n}) ` : ""}chunk_${format}_${n}(a, b, c, table, j, next, k, kBlock, v, vBlock, steps, width, s, weights, state, softCap * LOG2E);`
       ),
     )
   }

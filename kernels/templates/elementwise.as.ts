@@ -90,35 +90,55 @@ export function add_vector(x: usize, xStride: i32, vector: usize, cols: i32, row
   }
 }
 
+// x = cap tanh(x / cap), in place.
+export function soft_cap(x: usize, xStride: i32, cols: i32, rows: i32, cap: f32): void {
+  const top = f32x4.splat(cap);
+  for (let r = 0; r < rows; r++) {
+    let c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      const p = x + (<usize>c << 2);
+      v128.store(p, cap4(v128.load(p), top));
+    }
+    for (; c < cols; c++) {
+      const p = x + (<usize>c << 2);
+      store<f32>(p, f32x4.extract_lane(cap4(v128.load32_splat(p), top), 0));
+    }
+    x += <usize>xStride << 2;
+  }
+}
+
 // A row's group stands alone (1) when it is an odd last one, else it shares a panel (2): steps of 16 bytes alternate.
 @inline function panel_groups(id: i32, groups: i32): usize { return (groups & 1) != 0 && id >> 2 == groups - 1 ? 1 : 2; }
 @inline function panel_start(id: i32, groups: i32, groupBytes: usize): usize {
   return <usize>(id >> 3 << 1) * groupBytes + (panel_groups(id, groups) == 2 ? <usize>(id >> 2 & 1) << 4 : 0);
 }
 
-export function embed_f32(table: usize, groups: i32, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32): void {
+@inline function add_or_set(at: usize, v: f32, accumulate: i32): void { store<f32>(at, accumulate ? load<f32>(at) + v : v); }
+
+export function embed_f32(table: usize, groups: i32, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32, factor: f32, accumulate: i32): void {
   for (let r = 0; r < rows; r++) {
     const id = load<i32>(ids + (<usize>r << 2)), step = panel_groups(id, groups) << 4;
     let p = table + panel_start(id, groups, <usize>cols << 4) + (<usize>(id & 3) << 2);
-    for (let c = 0; c < cols; c++, p += step) store<f32>(out + (<usize>c << 2), load<f32>(p));
+    for (let c = 0; c < cols; c++, p += step) add_or_set(out + (<usize>c << 2), load<f32>(p) * factor, accumulate);
     out += <usize>outStride << 2;
   }
 }
 
-export function embed_q8(table: usize, groups: i32, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32): void {
+export function embed_q8(table: usize, groups: i32, ids: usize, rows: i32, cols: i32, out: usize, outStride: i32, factor: f32, accumulate: i32): void {
   const chunks = (cols + 63) >> 6, groupBytes = <usize>(chunks + ((cols + 3) >> 2)) << 4;
   for (let r = 0; r < rows; r++) {
     const id = load<i32>(ids + (<usize>r << 2)), lane = <usize>(id & 3), step = panel_groups(id, groups) << 4;
     let p = table + panel_start(id, groups, groupBytes);
     for (let q = 0; q < chunks; q++) {
-      const scale = reinterpret<f32>(<u32>load<u16>(p + 8 + (lane << 1)) << 16), scale4 = f32x4.splat(scale);
+      const scale = reinterpret<f32>(<u32>load<u16>(p + 8 + (lane << 1)) << 16) * factor, scale4 = f32x4.splat(scale);
       for (let k = 0; k < 16; k++) {
         const c = (q << 6) + (k << 2), at = p + <usize>(k + 1) * step + (lane << 2), o = out + (<usize>c << 2);
         if (c + 4 <= cols) {
           const codes = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(at)));
-          v128.store(o, f32x4.mul(f32x4.convert_i32x4_s(codes), scale4));
+          const v = f32x4.mul(f32x4.convert_i32x4_s(codes), scale4);
+          v128.store(o, accumulate ? f32x4.add(v128.load(o), v) : v);
         } else {
-          for (let e = 0; c + e < cols; e++) store<f32>(o + (<usize>e << 2), <f32>load<i8>(at + e) * scale);
+          for (let e = 0; c + e < cols; e++) add_or_set(o + (<usize>e << 2), <f32>load<i8>(at + e) * scale, accumulate);
           break;
         }
       }

@@ -67,3 +67,15 @@ export let EXP_ONE: v128 = f32x4.splat(1);
   s = s * q + 1.0 / 7; s = s * q + 1.0 / 5; s = s * q + 1.0 / 3; s = s * q + 1;
   return <f64>e * 0.6931471805599453 + 2 * z * s;
 }
+
+export let SIGN_BIT: v128 = i32x4.splat(0x80000000);
+
+// tanh x from e^(-2 |x|), with the sign of x; about 1e-7 absolute.
+@inline function tanh4(x: v128): v128 {
+  const e = exp4(f32x4.mul(f32x4.abs(x), f32x4.splat(-2)));
+  const t = f32x4.div(f32x4.sub(EXP_ONE, e), f32x4.add(EXP_ONE, e));
+  return v128.or(t, v128.and(x, SIGN_BIT));
+}
+
+// cap tanh(x / cap)
+@inline function cap4(x: v128, cap: v128): v128 { return f32x4.mul(cap, tanh4(f32x4.div(x, cap))); }

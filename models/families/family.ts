@@ -1,31 +1,49 @@
 /**
- * A model family as data. Everything that differs between families is a field here; `spec_from_config.ts` and
- * `weight_names.ts` turn it into a ModelSpec and tensor names. A family file holds one such object and no code.
+ * A model family as data. Everything that differs between families is a field here; `config_fields.ts`,
+ * `spec_from_config.ts` and `weight_names.ts` turn it into a ModelSpec and tensor names. A family file holds one such
+ * object and no code.
  */
-import type { LinearName, NormSpec } from "../spec.ts";
+import type { Activation, LinearName, NormName, NormSpec } from "../spec.ts";
 
-/** Linear layers stored as one weight, their rows stacked in this order. */
+/** Linear layers stored as one weight. */
 export interface FusedName {
   readonly tensor: string;
+  /** Their rows are stacked in this order. */
   readonly parts: readonly LinearName[];
+  /** The stack is not of whole layers: each KV head has the rows of its queries, its keys and its values together. */
+  readonly byKvHead?: true;
 }
 
 /** Names without `.weight` / `.bias`; those of a block begin after `block`, where `{block}` is its number. */
 export interface TensorNames {
+  /** What may stand before every name but the head's; the first that the file has. Default: nothing. */
+  readonly prefixes?: readonly string[];
   readonly embedding: string;
+  /** Of families with learned positions. */
+  readonly positions?: { readonly tensor: string; readonly firstRow: number };
+  /** Linear layers behind the embedding and before the head, in models whose embedding is not as wide as they are. */
+  readonly projections?: { readonly in: string; readonly out: string };
   readonly finalNorm: string;
   readonly head: string;
   readonly block: string;
-  readonly attnNorm: string;
-  readonly mlpNorm: string;
+  readonly norms: Readonly<Partial<Record<NormName, string>>>;
   readonly linear: Readonly<Partial<Record<LinearName, string | FusedName>>>;
+  /** Linear layers of blocks are stored `[dIn, dOut]`. */
+  readonly transposed?: true;
+  /** What is added to the stored weights of norms. */
+  readonly normOffset?: number;
 }
 
+/** Config fields of yes or no that say whether there are biases. */
+export type BiasField = "attention_bias" | "mlp_bias" | "use_bias" | "bias" | "enable_bias";
 /** A bias is always there, never, or when this config field is true. */
-export type BiasRule = boolean | "attention_bias" | "mlp_bias";
+export type BiasRule = boolean | BiasField;
 
-/** `sliding_window` applies always, never, or only when `use_sliding_window` says so (qwen2). */
-export type WindowRule = "always" | "never" | "use_sliding_window";
+/**
+ * Which blocks `sliding_window` applies to: all, none, those from `max_window_layers` on if `use_sliding_window` says so,
+ * or all but the last of every `sliding_window_pattern`. A config's `layer_types` goes before the last two.
+ */
+export type WindowRule = "always" | "never" | "use_sliding_window" | "sliding_window_pattern";
 
 export interface Family {
   readonly name: string;
@@ -34,11 +52,34 @@ export interface Family {
   /** `architectures` values, looked at when `model_type` is missing. */
   readonly architectures: readonly string[];
   readonly norm: NormSpec["kind"];
+  /** Default: before. */
+  readonly normPlacement?: NormSpec["placement"];
+  readonly headNorms?: true;
+  readonly parallel?: true;
   readonly gated: boolean;
+  /** Default: rotary. */
+  readonly positions?: "rotary" | "learned";
+  /** Embeddings are multiplied by the root of the hidden size. */
+  readonly scaledEmbedding?: true;
   readonly window: WindowRule;
   readonly biases: Readonly<Partial<Record<LinearName, BiasRule>>>;
   /** What a missing `tie_word_embeddings` means. */
   readonly tiedByDefault: boolean;
+  /** What the family calls fields of the schema (config_schema.ts). */
+  readonly fields?: Readonly<Record<string, string>>;
+  /** What missing fields mean, where it is not what they mean in llama. */
+  readonly defaults?: Readonly<Record<string, unknown>>;
+  /** `intermediate_size` in parts of `hidden_size` where it is missing. */
+  readonly intermediateFactor?: number;
+  /** Activations that mean another one than their name says. */
+  readonly activations?: Readonly<Record<string, Activation>>;
+  /** The only values of fields that are known here: others make another model of it. */
+  readonly requires?: Readonly<Record<string, unknown>>;
+  /** Fields of the config that make a difference beyond numbers. */
+  readonly variants?: readonly {
+    readonly when: Readonly<Record<string, unknown>>;
+    readonly then: Partial<Omit<Family, "variants">>;
+  }[];
   readonly names: TensorNames;
   /** null: not met as GGUF. */
   readonly gguf: {

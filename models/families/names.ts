@@ -7,8 +7,7 @@ export const LLAMA_NAMES: TensorNames = {
   finalNorm: "model.norm",
   head: "lm_head",
   block: "model.layers.{block}.",
-  attnNorm: "input_layernorm",
-  mlpNorm: "post_attention_layernorm",
+  norms: { attnNorm: "input_layernorm", mlpNorm: "post_attention_layernorm" },
   linear: {
     q: "self_attn.q_proj",
     k: "self_attn.k_proj",
@@ -26,8 +25,7 @@ export const GGUF_NAMES: TensorNames = {
   finalNorm: "output_norm",
   head: "output",
   block: "blk.{block}.",
-  attnNorm: "attn_norm",
-  mlpNorm: "ffn_norm",
+  norms: { attnNorm: "attn_norm", mlpNorm: "ffn_norm" },
   linear: {
     q: "attn_q",
     k: "attn_k",

@@ -1,15 +1,39 @@
 /** All families, and which one a checkpoint names. */
 import { OatmillError } from "../../errors.ts";
+import { variantOf } from "./config_fields.ts";
 import type { Family } from "./family.ts";
+import { falcon } from "./falcon.ts";
+import { gemma } from "./gemma.ts";
+import { gemma2 } from "./gemma2.ts";
+import { gemma3Text } from "./gemma3_text.ts";
+import { gpt2 } from "./gpt2.ts";
+import { gptNeox } from "./gpt_neox.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
+import { opt } from "./opt.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
+import { qwen3 } from "./qwen3.ts";
+import { starcoder2 } from "./starcoder2.ts";
 
-export const FAMILIES: readonly Family[] = [llama, mistral, qwen2, phi3];
+export const FAMILIES: readonly Family[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  phi3,
+  gemma,
+  gemma2,
+  gemma3Text,
+  opt,
+  gpt2,
+  gptNeox,
+  falcon,
+  starcoder2,
+];
 
 /**
- * The family of a config.json.
+ * The family of a config.json, with what the config says of it.
  * @throws {OatmillError} invalid_config (names none), unsupported_architecture
  */
 export function familyOfConfig(config: Readonly<Record<string, unknown>>): Family {
@@ -26,7 +50,7 @@ export function familyOfConfig(config: Readonly<Record<string, unknown>>): Famil
     f.modelTypes.includes(named) || (!modelType && f.architectures.includes(named))
   );
   if (!family) throw unsupported(`model_type "${named.slice(0, 80)}"`);
-  return family;
+  return variantOf(family, config);
 }
 
 /** The family of a GGUF file's `general.architecture`. */

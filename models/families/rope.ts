@@ -8,6 +8,7 @@ import type { RopeSpec } from "../spec.ts";
 
 const factor = z.number().min(1).max(1e6);
 const positions = z.int().min(1).max(2 ** 30);
+const divisors = z.array(z.number().positive().max(1e6)).max(2048);
 const optionalNumber = z.number().positive().max(1e6).nullish();
 
 const scalingSchemas = {
@@ -30,7 +31,16 @@ const scalingSchemas = {
     mscale_all_dim: optionalNumber,
     truncate: z.boolean().nullish(),
   }),
+  longrope: z.object({
+    short_factor: divisors,
+    long_factor: divisors,
+    factor: factor.nullish(),
+    original_max_position_embeddings: positions.nullish(),
+    attention_factor: optionalNumber,
+  }),
 } as const;
+/** Names that kinds had before. */
+const FORMER_NAMES: Readonly<Record<string, string>> = { su: "longrope" };
 type Scaling = {
   [K in keyof typeof scalingSchemas]: { kind: K } & z.infer<typeof scalingSchemas[K]>;
 }[keyof typeof scalingSchemas];
@@ -40,6 +50,8 @@ export interface RopeInput {
   readonly dims: number;
   readonly theta: number;
   readonly maxPositions: number;
+  /** `original_max_position_embeddings` where it stands beside the scaling (phi3). */
+  readonly originalPositions?: number | null;
   /** `rope_scaling` or `rope_parameters`; null = plain. */
   readonly scaling: Readonly<Record<string, unknown>> | null;
 }
@@ -62,12 +74,15 @@ export function ropeSpec(input: RopeInput): RopeSpec {
       return { dims, inverseFrequencies: plain.map((f) => llama3Frequency(f, scaling)), attentionFactor: 1 };
     case "yarn":
       return yarn(input, plain, scaling);
+    case "longrope":
+      return longrope(input, plain, scaling);
   }
 }
 
 function parseScaling(value: RopeInput["scaling"]): Scaling {
   if (!value) return { kind: "default" };
-  const kind = value.rope_type ?? value.type ?? "default";
+  const given = value.rope_type ?? value.type ?? "default";
+  const kind = typeof given === "string" && Object.hasOwn(FORMER_NAMES, given) ? FORMER_NAMES[given] : given;
   if (typeof kind !== "string" || !Object.hasOwn(scalingSchemas, kind)) {
     throw new OatmillError(
       "unsupported_architecture",
@@ -119,4 +134,32 @@ function yarn(
   const attentionFactor = s.attention_factor ??
     (s.mscale && s.mscale_all_dim ? mscale(s.mscale) / mscale(s.mscale_all_dim) : mscale(1));
   return { dims, inverseFrequencies, attentionFactor };
+}
+
+/**
+ * LongRoPE (arXiv 2402.13753): a divisor for each frequency, one list for sequences up to the original length, one for
+ * longer ones.
+ */
+function longrope(
+  { dims, maxPositions, originalPositions }: RopeInput,
+  plain: readonly number[],
+  s: Extract<Scaling, { kind: "longrope" }>,
+): RopeSpec {
+  const original = s.original_max_position_embeddings ?? originalPositions ?? maxPositions;
+  const growth = s.factor ?? maxPositions / original;
+  for (const [name, list] of Object.entries({ short_factor: s.short_factor, long_factor: s.long_factor })) {
+    if (list.length === dims / 2) continue;
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot use rope_scaling: ${name} has ${list.length} numbers, must have ${dims / 2}`,
+    );
+  }
+  const divided = (by: readonly number[]) => plain.map((f, i) => f / by[i]);
+  return {
+    dims,
+    inverseFrequencies: divided(s.short_factor),
+    attentionFactor: s.attention_factor ??
+      (growth <= 1 ? 1 : Math.sqrt(1 + Math.log(growth) / Math.log(original))),
+    long: { beyond: original, inverseFrequencies: divided(s.long_factor) },
+  };
 }

@@ -27,7 +27,23 @@ Deno.test("yarn keeps the fastest pair, slows the slowest, and takes a given att
 });
 
 Deno.test("ropeSpec() refuses a kind that is a property of every object", () => {
-  for (const rope_type of ["constructor", "__proto__", 5, "longrope"]) {
+  for (const rope_type of ["constructor", "__proto__", 5, "nosuch"]) {
     assert.throws(() => ropeSpec({ ...PLAIN, scaling: { rope_type } }), { code: "unsupported_architecture" });
   }
+});
+
+Deno.test("longrope divides by one list up to the original length and by another beyond it", () => {
+  const scaling = { type: "longrope", short_factor: [1, 2, 3, 4], long_factor: [2, 3, 4, 5] };
+  const rope = ropeSpec({ ...PLAIN, maxPositions: 256, originalPositions: 64, scaling });
+  const plain = ropeSpec({ ...PLAIN, scaling: null }).inverseFrequencies;
+  assert.deepEqual(rope.inverseFrequencies, plain.map((f, i) => f / (i + 1)));
+  assert.deepEqual(rope.long, { beyond: 64, inverseFrequencies: plain.map((f, i) => f / (i + 2)) });
+  assert.ok(Math.abs(rope.attentionFactor - Math.sqrt(1 + Math.log(4) / Math.log(64))) < 1e-15);
+  assert.deepEqual(
+    ropeSpec({ ...PLAIN, maxPositions: 256, originalPositions: 64, scaling: { ...scaling, type: "su" } }),
+    rope,
+  );
+  assert.throws(() => ropeSpec({ ...PLAIN, scaling: { ...scaling, long_factor: [1] } }), {
+    code: "invalid_config",
+  });
 });

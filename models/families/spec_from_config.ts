@@ -1,10 +1,11 @@
 /** config.json (or GGUF metadata in its terms) and a family's data -> ModelSpec. */
 import { OatmillError } from "../../errors.ts";
-import type { LinearName, ModelSpec } from "../spec.ts";
+import type { Activation, AttentionKind, LinearName, ModelSpec } from "../spec.ts";
+import { canonicalFields, checkRequirements } from "./config_fields.ts";
 import { ACTIVATIONS, type ModelConfig, parseConfig } from "./config_schema.ts";
 import type { BiasRule, Family } from "./family.ts";
 import { familyOfConfig } from "./registry.ts";
-import { ropeSpec } from "./rope.ts";
+import { type RopeInput, ropeSpec } from "./rope.ts";
 
 /** What transformers assumes for fields that old llama configs leave out. */
 const DEFAULTS = { eps: 1e-6, theta: 10_000, positions: 2048 } as const;
@@ -23,11 +24,15 @@ export interface SpecOptions {
 export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: SpecOptions = {}): ModelSpec {
   const { source = "config.json", generation = null } = options;
   const family = options.family ?? familyOfConfig(raw);
-  const config = parseConfig(raw, source, options.fieldName);
-  const heads = config.num_attention_heads, kvHeads = config.num_key_value_heads ?? heads;
-  const headDim = config.head_dim ?? config.hidden_size / heads;
+  const fields = canonicalFields(raw, family);
+  checkRequirements(fields, family, source);
+  const config = parseConfig(
+    fields,
+    source,
+    options.fieldName ?? ((field) => family.fields?.[field] ?? field),
+  );
   const contextLength = contextOf(config);
-  checkHeads(config, { heads, kvHeads, headDim, source });
+  const kinds = attentionKinds(family, config, { heads: headsOf(config, family, source), contextLength });
   return {
     family: family.name,
     architecture: String((raw.architectures as unknown[] | undefined)?.[0] ?? family.architectures[0]).slice(
@@ -38,31 +43,91 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
     hiddenSize: config.hidden_size,
     blocks: config.num_hidden_layers,
     contextLength,
-    norm: { kind: family.norm, eps: config.rms_norm_eps ?? DEFAULTS.eps },
-    attention: {
-      heads,
-      kvHeads,
-      headDim,
-      causal: true,
-      scale: headDim ** -0.5,
-      window: windowOf(family, config, contextLength),
-      rope: ropeOf(config, headDim),
+    ...family.scaledEmbedding ? { embeddingScale: Math.sqrt(config.hidden_size) } : {},
+    ...family.positions === "learned" ? { learnedPositions: true } : {},
+    norm: {
+      kind: family.norm,
+      eps: config.rms_norm_eps ?? DEFAULTS.eps,
+      ...family.normPlacement ? { placement: family.normPlacement } : {},
     },
+    ...kinds,
     mlp: {
       intermediateSize: config.intermediate_size,
-      activation: ACTIVATIONS[config.hidden_act ?? "silu"],
+      activation: activationOf(family, config),
       gated: family.gated,
     },
-    tiedEmbeddings: config.tie_word_embeddings ?? family.tiedByDefault,
+    ...family.parallel ? { parallel: true } : {},
+    tiedEmbeddings: tiedEmbeddings(family, config),
+    ...config.final_logit_softcapping ? { logitsSoftCap: config.final_logit_softcapping } : {},
     biases: biasesOf(family, config),
     bosId: idsBelow(config.vocab_size, config.bos_token_id)[0] ?? null,
     eosIds: idsBelow(config.vocab_size, config.eos_token_id, generation?.eos_token_id),
   };
 }
 
+function activationOf(family: Family, { hidden_act: name }: ModelConfig): Activation {
+  return name ? family.activations?.[name] ?? ACTIVATIONS[name] : "silu";
+}
+
+/** An embedding of another width is multiplied into the model's width when it is read, and another way for the head. */
+function tiedEmbeddings(family: Family, config: ModelConfig): boolean {
+  const { hidden_size: width, word_embed_proj_dim: stored, tie_word_embeddings: tied } = config;
+  return (stored ?? width) === width && (tied ?? family.tiedByDefault);
+}
+
+interface Heads {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+function headsOf(config: ModelConfig, family: Family, source: string): Heads {
+  const heads = config.num_attention_heads, kvHeads = config.num_key_value_heads ?? heads;
+  const headDim = config.head_dim ?? config.hidden_size / heads;
+  checkHeads(config, { heads, kvHeads, headDim, source, rotary: family.positions !== "learned" });
+  return { heads, kvHeads, headDim };
+}
+
+/** What all blocks have in common, and the kinds where they differ. */
+function attentionKinds(
+  family: Family,
+  config: ModelConfig,
+  { heads: { heads, kvHeads, headDim }, contextLength }: { heads: Heads; contextLength: number },
+): Pick<ModelSpec, "attention" | "blockAttention"> {
+  const sliding = slidingBlocks(family, config, contextLength);
+  const ropeOfKind = new Map([...new Set(sliding)].map((slides) => [
+    slides,
+    family.positions === "learned" ? null : ropeSpec(ropeInput(config, headDim, slides)),
+  ]));
+  const scale = (config.query_pre_attn_scalar ?? headDim) ** -0.5;
+  const kinds: AttentionKind[] = [], kindOf: number[] = [];
+  sliding.forEach((slides, block) => {
+    const kind = {
+      scale: config.scale_attn_by_inverse_layer_idx ? scale / (block + 1) : scale,
+      window: slides ? config.sliding_window! : null,
+      rope: ropeOfKind.get(slides)!,
+    };
+    const known = kinds.findIndex((k) => k.scale === kind.scale && k.window === kind.window);
+    kindOf.push(known >= 0 ? known : kinds.push(kind) - 1);
+  });
+  const softCap = config.attn_logit_softcapping;
+  return {
+    attention: {
+      heads,
+      kvHeads,
+      headDim,
+      causal: true,
+      ...kinds[0],
+      ...family.headNorms ? { headNorms: true } : {},
+      ...softCap ? { softCap } : {},
+    },
+    ...kinds.length > 1 ? { blockAttention: { kinds, kindOf } } : {},
+  };
+}
+
 function checkHeads(
   config: ModelConfig,
-  { heads, kvHeads, headDim, source }: { heads: number; kvHeads: number; headDim: number; source: string },
+  { heads, kvHeads, headDim, source, rotary }: Heads & { readonly source: string; readonly rotary: boolean },
 ): void {
   const fail = (field: string, why: string) =>
     new OatmillError("invalid_config", `Cannot use ${source}: ${field} ${why}`, field);
@@ -72,7 +137,7 @@ function checkHeads(
       `is ${heads}, must divide hidden_size ${config.hidden_size} when head_dim is missing`,
     );
   }
-  if (headDim % 2 !== 0) throw fail("head_dim", `is ${headDim}, must be even for rotary positions`);
+  if (rotary && headDim % 2 !== 0) throw fail("head_dim", `is ${headDim}, must be even for rotary positions`);
   if (heads % kvHeads !== 0) {
     throw fail("num_key_value_heads", `is ${kvHeads}, must divide the ${heads} heads`);
   }
@@ -86,10 +151,15 @@ function contextOf(config: ModelConfig): number {
   );
 }
 
-function ropeOf(config: ModelConfig, headDim: number): ReturnType<typeof ropeSpec> {
-  // transformers 5 writes rope_parameters with theta inside.
-  const scaling = config.rope_parameters ?? config.rope_scaling ?? null;
-  const theta = config.rope_parameters?.rope_theta ?? config.rope_theta ?? DEFAULTS.theta;
+/**
+ * Sliding blocks may turn by frequencies of their own (gemma3), unscaled. transformers 5 writes rope_parameters with theta
+ * inside, and one for each kind of block where they differ.
+ */
+function ropeInput(config: ModelConfig, headDim: number, slides: boolean): RopeInput {
+  const byKind = config.rope_parameters?.[slides ? "sliding_attention" : "full_attention"];
+  const parameters = isRecord(byKind) ? byKind : config.rope_parameters;
+  const local = slides && !parameters ? config.rope_local_base_freq ?? null : null;
+  const theta = local ?? parameters?.rope_theta ?? config.rope_theta ?? DEFAULTS.theta;
   if (typeof theta !== "number" || !(theta >= 1 && theta <= 1e12)) {
     throw new OatmillError(
       "invalid_config",
@@ -97,34 +167,47 @@ function ropeOf(config: ModelConfig, headDim: number): ReturnType<typeof ropeSpe
       "rope_theta",
     );
   }
-  const dims = Math.floor(headDim * (config.partial_rotary_factor ?? 1));
-  if (dims % 2 !== 0 || dims === 0) {
-    throw new OatmillError(
-      "invalid_config",
-      `Cannot use partial_rotary_factor: it rotates ${dims} dimensions, must be an even number`,
-      "partial_rotary_factor",
-    );
-  }
-  return ropeSpec({
-    dims,
+  return {
+    dims: rotatedDims(parameters?.partial_rotary_factor ?? config.partial_rotary_factor ?? 1, headDim),
     theta,
     maxPositions: config.max_position_embeddings ?? DEFAULTS.positions,
-    scaling,
-  });
+    originalPositions: config.original_max_position_embeddings ?? null,
+    scaling: local ? null : parameters ?? config.rope_scaling ?? null,
+  };
 }
 
-/** @returns null when no token can be outside the window */
-function windowOf(family: Family, config: ModelConfig, contextLength: number): number | null {
-  const window = config.sliding_window ?? null;
-  if (family.window === "never" || window === null || window >= contextLength) return null;
-  if (family.window === "always") return window;
-  const firstSliding = config.max_window_layers ?? 0;
-  if (!config.use_sliding_window || firstSliding >= config.num_hidden_layers) return null;
-  if (firstSliding === 0) return window;
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null;
+
+function rotatedDims(share: unknown, headDim: number): number {
+  const dims = typeof share === "number" && share <= 1 ? Math.floor(headDim * share) : 0;
+  if (dims % 2 === 0 && dims > 0) return dims;
   throw new OatmillError(
-    "unsupported_architecture",
-    `Cannot use a sliding window from layer ${firstSliding} on (max_window_layers): all layers or none are supported`,
+    "invalid_config",
+    `Cannot use partial_rotary_factor: it rotates ${dims} dimensions, must be an even number`,
+    "partial_rotary_factor",
   );
+}
+
+/** Which blocks have the sliding window: none when no token can be outside of it. */
+function slidingBlocks(family: Family, config: ModelConfig, contextLength: number): boolean[] {
+  const blocks = Array.from({ length: config.num_hidden_layers }, (_, i) => i);
+  const window = config.sliding_window ?? contextLength;
+  if (family.window === "never" || window >= contextLength) return blocks.map(() => false);
+  if (family.window === "always") return blocks.map(() => true);
+  if (family.window === "use_sliding_window" && !config.use_sliding_window) return blocks.map(() => false);
+  const types = config.layer_types, pattern = config.sliding_window_pattern ?? 1;
+  if (types && types.length !== blocks.length) {
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot use layer_types: it has ${types.length} entries, must have one for each of ${blocks.length} layers`,
+      "layer_types",
+    );
+  }
+  if (types) return blocks.map((i) => types[i] === "sliding_attention");
+  return family.window === "use_sliding_window"
+    ? blocks.map((i) => i >= (config.max_window_layers ?? 0))
+    : blocks.map((i) => (i + 1) % pattern !== 0);
 }
 
 function biasesOf(family: Family, config: ModelConfig): LinearName[] {

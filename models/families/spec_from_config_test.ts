@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { OatmillError } from "../../errors.ts";
+import { blockSpecs } from "../spec.ts";
 import { specFromConfig } from "./mod.ts";
 
 const LLAMA = {
@@ -48,7 +49,7 @@ Deno.test("a sliding window that no token can leave is none", () => {
   assert.equal(specFromConfig({ ...mistral, sliding_window: null }).attention.window, null);
 });
 
-Deno.test("qwen2 slides only when use_sliding_window says so, in all layers or none", () => {
+Deno.test("qwen2 slides only when use_sliding_window says so, from max_window_layers on", () => {
   const qwen2 = { ...LLAMA, model_type: "qwen2", sliding_window: 16, max_window_layers: 0 };
   assert.equal(specFromConfig(qwen2).attention.window, null);
   assert.equal(specFromConfig({ ...qwen2, use_sliding_window: true }).attention.window, 16);
@@ -56,10 +57,8 @@ Deno.test("qwen2 slides only when use_sliding_window says so, in all layers or n
     specFromConfig({ ...qwen2, use_sliding_window: true, max_window_layers: 2 }).attention.window,
     null,
   );
-  assert.match(
-    refusal({ ...qwen2, use_sliding_window: true, max_window_layers: 1 }),
-    /unsupported_architecture/,
-  );
+  const mixed = specFromConfig({ ...qwen2, use_sliding_window: true, max_window_layers: 1 });
+  assert.deepEqual(blockSpecs(mixed).map(({ attention }) => attention.window), [null, 16]);
 });
 
 Deno.test("specFromConfig() takes sparse weights that compressed-tensors wrote, and none that are quantised", () => {
@@ -93,4 +92,32 @@ Deno.test("specFromConfig() names the field and its value", () => {
   assert.match(refusal({ quantization_config: { quant_method: "gptq" } }), /unsupported_format: .*gptq/);
   assert.match(refusal({ model_type: "__proto__" }), /unsupported_architecture/);
   assert.match(refusal({ hidden_act: "constructor" }), /hidden_act/);
+});
+
+Deno.test("a config's switches choose the family's variant, and unknown ones are refused", () => {
+  const { intermediate_size: _, ...falcon } = { ...LLAMA, model_type: "falcon", multi_query: true };
+  assert.deepEqual(
+    [specFromConfig(falcon).attention.kvHeads, specFromConfig(falcon).mlp.intermediateSize],
+    [1, 256],
+  );
+  assert.equal(specFromConfig({ ...falcon, multi_query: false }).attention.kvHeads, 4);
+  assert.match(
+    refusal({ ...falcon, alibi: true }),
+    /unsupported_architecture: Cannot run falcon of config.json: alibi is true, known is false/,
+  );
+  const neox = { ...LLAMA, model_type: "gpt_neox" };
+  assert.equal(specFromConfig(neox).parallel, true);
+  assert.equal(specFromConfig({ ...neox, use_parallel_residual: false }).parallel, undefined);
+  const gpt2 = { model_type: "gpt2", n_embd: 64, n_layer: 2, n_head: 4, vocab_size: 320 };
+  assert.equal(specFromConfig(gpt2).mlp.intermediateSize, 256);
+  assert.match(refusal({ ...gpt2, hidden_size: undefined, n_embd: -1 }), /n_embd is -1/);
+});
+
+Deno.test("layer_types say which blocks slide", () => {
+  const gemma2 = { ...LLAMA, model_type: "gemma2", sliding_window: 16 };
+  const windows = (config: Record<string, unknown>) =>
+    blockSpecs(specFromConfig(config)).map(({ attention }) => attention.window);
+  assert.deepEqual(windows(gemma2), [16, null]);
+  assert.match(refusal({ ...gemma2, layer_types: [] }), /invalid_config: .*layer_types: it has 0 entries/);
+  assert.deepEqual(windows({ ...gemma2, layer_types: ["full_attention", "sliding_attention"] }), [null, 16]);
 });

@@ -1,68 +1,142 @@
 /** Where each weight of a spec lies among a file's tensors. */
 import type { WeightRole } from "../checkpoint.ts";
-import { type LinearName, linearShapes, type ModelSpec } from "../spec.ts";
-import type { TensorNames } from "./family.ts";
+import {
+  blockNorms,
+  hasFinalNorm,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+  type NormName,
+  type NormShape,
+  normShape,
+} from "../spec.ts";
+import type { TensorSource } from "../tensor_source.ts";
+import type { FusedName, TensorNames } from "./family.ts";
+
+/** Which rows of a tensor are a weight's: `count` runs of the same length, `apart` rows from one's start to the next. */
+export interface RowRuns {
+  readonly first: number;
+  readonly count: number;
+  readonly apart: number;
+}
 
 export interface WeightLocation {
   readonly tensor: string;
-  /** Rows of the tensor before this weight's (fused weights; otherwise 0). */
-  readonly firstRow: number;
-  /** Rows of the whole tensor. */
-  readonly tensorRows: number;
+  /** Of the whole tensor. */
+  readonly tensorShape: readonly number[];
+  readonly rows: RowRuns;
   /** `[dOut, dIn]` or `[n]` of this weight. */
   readonly shape: readonly number[];
   /** Heads whose rows are interleaved and must be put back in "rotate half" order; 0 = none. */
   readonly interleavedHeads: number;
+  /** The tensor is stored `[dIn, rows]`. */
+  readonly transposed: boolean;
+  /** Added to every value. */
+  readonly offset: number;
+  /** The weight is the tensor times this one `[width of the tensor, dIn]`, or times its transpose; null: as it is. */
+  readonly times:
+    | { readonly tensor: string; readonly shape: readonly number[]; readonly transposed: boolean }
+    | null;
 }
 
-/**
- * All weights that `spec` needs. `head` of a tied model is the embedding.
- * @param permutedRows the rows of q and k lie interleaved (llama GGUF)
- */
+/** Rows `first` and following, as many as the weight has. */
+const from = (first: number): RowRuns => ({ first, count: 1, apart: 0 });
+
+export interface LocationOptions {
+  /** The file; without it names have no prefix and there are no projections. */
+  readonly source?: Pick<TensorSource, "info">;
+  /** The rows of q and k lie interleaved (llama GGUF). */
+  readonly permutedRows?: boolean;
+}
+
+/** All weights that `spec` needs. `head` of a tied model is the embedding. */
 export function weightLocations(
   spec: ModelSpec,
   names: TensorNames,
-  permutedRows = false,
+  { source, permutedRows = false }: LocationOptions = {},
 ): Map<WeightRole, WeightLocation> {
+  const has = (name: string) => source?.info(`${name}.weight`) !== undefined;
+  const prefix = names.prefixes?.find((p) => has(p + names.embedding)) ?? names.prefixes?.[0] ?? "";
   const locations = new Map<WeightRole, WeightLocation>();
   const add = (
     role: WeightRole,
     tensor: string,
     shape: readonly number[],
     more: Partial<WeightLocation> = {},
-  ) =>
-    locations.set(role, { tensor, firstRow: 0, tensorRows: shape[0], shape, interleavedHeads: 0, ...more });
-  const addNorm = (role: WeightRole, name: string) => {
-    add(role, `${name}.weight`, [spec.hiddenSize]);
-    if (spec.norm.kind === "layernorm") add(`${role}.bias`, `${name}.bias`, [spec.hiddenSize]);
+  ) => locations.set(role, { ...PLAIN, tensor, tensorShape: shape, shape, ...more });
+  const addNorm = (role: WeightRole, name: string, { length, bias }: NormShape) => {
+    add(role, `${name}.weight`, [length], { offset: names.normOffset ?? 0 });
+    if (bias) add(`${role}.bias`, `${name}.bias`, [length]);
   };
-  const table = [spec.vocabSize, spec.hiddenSize];
-  add("embedding", `${names.embedding}.weight`, table);
-  add("head", `${spec.tiedEmbeddings ? names.embedding : names.head}.weight`, table);
-  addNorm("finalNorm", names.finalNorm);
+  const embedding = prefix + names.embedding, table = [spec.vocabSize, spec.hiddenSize];
+  const projected = (name: string | undefined, transposed: boolean) => {
+    const shape = name && !spec.tiedEmbeddings ? source?.info(`${prefix}${name}.weight`)?.shape : undefined;
+    if (!shape) return null;
+    const times = { tensor: `${prefix}${name}.weight`, shape, transposed };
+    return { times, tensorShape: [spec.vocabSize, shape[transposed ? 1 : 0]] };
+  };
+  const first = projected(names.projections?.in, true), last = projected(names.projections?.out, false);
+  add("embedding", `${embedding}.weight`, table, first ?? {});
+  add("head", `${spec.tiedEmbeddings || last ? embedding : names.head}.weight`, table, last ?? {});
+  if (spec.learnedPositions && names.positions) {
+    const { tensor, firstRow } = names.positions, { contextLength, hiddenSize } = spec;
+    add("positions", `${prefix}${tensor}.weight`, [contextLength, hiddenSize], {
+      tensorShape: [firstRow + contextLength, hiddenSize],
+      rows: from(firstRow),
+    });
+  }
+  if (hasFinalNorm(spec)) addNorm("finalNorm", prefix + names.finalNorm, normShape(spec));
 
+  const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][];
   const shapes = linearShapes(spec);
   const { heads, kvHeads } = spec.attention;
   for (let block = 0; block < spec.blocks; block++) {
-    const prefix = names.block.replace("{block}", String(block));
-    addNorm(`block.${block}.attnNorm`, prefix + names.attnNorm);
-    addNorm(`block.${block}.mlpNorm`, prefix + names.mlpNorm);
+    const own = prefix + names.block.replace("{block}", String(block));
+    for (const [name, shape] of norms) {
+      addNorm(`block.${block}.${name}`, own + named(names.norms[name], name), shape);
+    }
     for (const name of Object.keys(shapes) as LinearName[]) {
-      const shape = shapes[name]!;
-      const stored = names.linear[name];
-      if (!stored) throw new RangeError(`No tensor name for ${name}`);
-      const [tensor, parts] = typeof stored === "string" ? [stored, [name]] : [stored.tensor, stored.parts];
-      const rows = (list: readonly LinearName[]) => list.reduce((sum, part) => sum + shapes[part]![0], 0);
+      const shape = shapes[name]!, stored = named(names.linear[name], name);
+      const tensor = own + (typeof stored === "string" ? stored : stored.tensor);
+      const { rows, all } = typeof stored === "string"
+        ? { rows: from(0), all: shape[0] }
+        : fusedRows(name, stored, spec);
       const place = {
-        firstRow: rows(parts.slice(0, parts.indexOf(name))),
-        tensorRows: rows(parts),
+        rows,
         interleavedHeads: permutedRows ? ({ q: heads, k: kvHeads } as Record<string, number>)[name] ?? 0 : 0,
       };
-      add(`block.${block}.${name}`, `${prefix}${tensor}.weight`, shape, place);
+      const transposed = names.transposed ?? false, size = [all, shape[1]];
+      add(`block.${block}.${name}`, `${tensor}.weight`, shape, {
+        ...place,
+        transposed,
+        tensorShape: transposed ? size.reverse() : size,
+      });
       if (spec.biases.includes(name)) {
-        add(`block.${block}.${name}.bias`, `${prefix}${tensor}.bias`, [shape[0]], place);
+        add(`block.${block}.${name}.bias`, `${tensor}.bias`, [shape[0]], { ...place, tensorShape: [all] });
       }
     }
   }
   return locations;
+}
+
+const PLAIN = { rows: from(0), interleavedHeads: 0, transposed: false, offset: 0, times: null };
+
+function named<T>(name: T | undefined, what: string): T {
+  if (name === undefined) throw new RangeError(`No tensor name for ${what}`);
+  return name;
+}
+
+/** Where a layer's rows lie among those of a fused weight, and how many there are of all. */
+function fusedRows(
+  name: LinearName,
+  { parts, byKvHead }: FusedName,
+  spec: ModelSpec,
+): { readonly rows: RowRuns; readonly all: number } {
+  const shapes = linearShapes(spec), count = byKvHead ? spec.attention.kvHeads : 1;
+  const rowsOf = (list: readonly LinearName[]) => list.reduce((sum, part) => sum + shapes[part]![0], 0);
+  const all = rowsOf(parts);
+  return {
+    rows: { first: rowsOf(parts.slice(0, parts.indexOf(name))) / count, count, apart: all / count },
+    all,
+  };
 }

@@ -206,8 +206,16 @@ const headerSchema = z.looseObject({
     hiddenSize: z.int().positive(),
     blocks: z.int().positive(),
     blockSizes: z.array(blockSizesSchema).optional(),
+    blockAttention: z.object({
+      kinds: z.array(z.looseObject({})).min(1),
+      kindOf: z.array(z.int().nonnegative()),
+    }).refine(({ kinds, kindOf }) => kindOf.every((kind) => kind < kinds.length), "there is no such kind")
+      .optional(),
   }).refine(({ blocks, blockSizes }) => !blockSizes || blockSizes.length === blocks, {
     path: ["blockSizes"],
+    message: "there must be one entry for each block",
+  }).refine(({ blocks, blockAttention }) => !blockAttention || blockAttention.kindOf.length === blocks, {
+    path: ["blockAttention"],
     message: "there must be one entry for each block",
   }),
   blockChunks: z.int().min(1).max(4),

@@ -1,6 +1,15 @@
 /** A checkpoint of random weights in memory, for tests of any spec. */
 import type { Checkpoint, Weight, WeightRole } from "../checkpoint.ts";
-import { blockSpec, type LinearName, linearShapes, type ModelSpec } from "../spec.ts";
+import {
+  blockNorms,
+  blockSpec,
+  hasFinalNorm,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+  type NormShape,
+  normShape,
+} from "../spec.ts";
 
 /** Weights of matrices keep the size of their inputs; norms are near 1, biases near 0. */
 export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
@@ -17,22 +26,22 @@ export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
     );
     weights.set(role, { data, shape });
   };
-  const norm = (role: string) => {
-    add(role, [spec.hiddenSize], 1, 0.1);
-    if (spec.norm.kind === "layernorm") add(`${role}.bias`, [spec.hiddenSize], 0, 0.2);
+  const norm = (role: string, { length, bias }: NormShape) => {
+    add(role, [length], 1, 0.1);
+    if (bias) add(`${role}.bias`, [length], 0, 0.2);
   };
   const table = [spec.vocabSize, spec.hiddenSize];
   add("embedding", table, 0, 1);
+  if (spec.learnedPositions) add("positions", [spec.contextLength, spec.hiddenSize], 0, 1);
   for (let i = 0; i < spec.blocks; i++) {
     const block = `block.${i}`;
-    norm(`${block}.attnNorm`);
-    norm(`${block}.mlpNorm`);
+    for (const [name, shape] of Object.entries(blockNorms(spec))) norm(`${block}.${name}`, shape);
     for (const [name, [dOut, dIn]] of Object.entries(linearShapes(blockSpec(spec, i)))) {
       add(`${block}.${name}`, [dOut, dIn], 0, dIn ** -0.5);
       if (spec.biases.includes(name as LinearName)) add(`${block}.${name}.bias`, [dOut], 0, 0.2);
     }
   }
-  norm("finalNorm");
+  if (hasFinalNorm(spec)) norm("finalNorm", normShape(spec));
   if (spec.tiedEmbeddings) weights.set("head", weights.get("embedding")!);
   else add("head", table, 0, spec.hiddenSize ** -0.5);
   return {

@@ -3,7 +3,17 @@
  * and formats are right. For tests only; slow.
  */
 import type { Checkpoint, WeightRole } from "../checkpoint.ts";
-import { type Activation, blockSpec, type LinearName, type ModelSpec, type RopeSpec } from "../spec.ts";
+import {
+  type Activation,
+  blockNorms,
+  blockSpec,
+  hasFinalNorm,
+  LINEAR_NAMES,
+  type LinearName,
+  type ModelSpec,
+  type NormName,
+  type RopeSpec,
+} from "../spec.ts";
 
 type Matrix = Float32Array;
 /** `[tokens][width]` */
@@ -14,8 +24,8 @@ export class ReferenceModel {
 
   static async load(checkpoint: Checkpoint): Promise<ReferenceModel> {
     const { spec } = checkpoint;
-    const vectors: WeightRole[] = ["embedding", "head", "finalNorm"];
-    const parts = ["q", "k", "v", "o", "gate", "up", "down", "attnNorm", "mlpNorm"] as const;
+    const vectors: WeightRole[] = ["embedding", "positions", "head", "finalNorm"];
+    const parts = [...LINEAR_NAMES, ...Object.keys(blockNorms(spec)) as NormName[]];
     for (let b = 0; b < spec.blocks; b++) {
       vectors.push(...parts.map((part): WeightRole => `block.${b}.${part}`));
     }
@@ -29,27 +39,54 @@ export class ReferenceModel {
 
   /** Logits `[vocab]` after the last id, or of every position with `all`. */
   logits(ids: readonly number[], all = false): Rows {
-    const x = this.#blocks(ids);
-    const rows = all ? x : x.slice(-1);
-    return rows.map((row) => multiply(this.#weight("head"), this.#norm("finalNorm", row)));
+    const x = this.hiddenStates(ids), cap = this.spec.logitsSoftCap;
+    const rows = (all ? x : x.slice(-1)).map((row) => multiply(this.#weight("head"), row));
+    return cap ? rows.map((row) => row.map(softCap(cap))) : rows;
   }
 
-  /** Hidden states after the final norm, `[ids.length][hidden]`. */
+  /** Hidden states after the final norm (if there is one), `[ids.length][hidden]`. */
   hiddenStates(ids: readonly number[]): Rows {
-    return this.#blocks(ids).map((row) => this.#norm("finalNorm", row));
+    const x = this.#blocks(this.#embed(ids));
+    return hasFinalNorm(this.spec) ? x.map((row) => this.#norm("finalNorm", row)) : x;
   }
 
-  #blocks(ids: readonly number[]): Rows {
-    const { spec } = this;
-    const embedding = this.#weight("embedding");
-    const width = spec.hiddenSize;
-    const x: Rows = ids.map((id) => Float64Array.from(embedding.subarray(id * width, (id + 1) * width)));
-    for (let b = 0; b < spec.blocks; b++) {
-      const block = `block.${b}` as const;
-      addTo(x, this.#attention(b, x.map((row) => this.#norm(`${block}.attnNorm`, row))));
-      addTo(x, this.#mlp(block, x.map((row) => this.#norm(`${block}.mlpNorm`, row))));
+  #embed(ids: readonly number[]): Rows {
+    const { embeddingScale = 1, learnedPositions, hiddenSize: width } = this.spec;
+    const embedding = this.#weight("embedding"), positions = learnedPositions && this.#weight("positions");
+    return ids.map((id, position) =>
+      Float64Array.from(
+        { length: width },
+        (_, j) =>
+          embedding[id * width + j] * embeddingScale + (positions ? positions[position * width + j] : 0),
+      )
+    );
+  }
+
+  #blocks(x: Rows): Rows {
+    const { parallel, blocks } = this.spec;
+    for (let b = 0; b < blocks; b++) {
+      const attention = this.#branch(b, "attn", x, (input) => this.#attention(b, input));
+      const middle = parallel ? x : this.#sum(b, "attn", x, attention);
+      const mlp = this.#branch(b, "mlp", middle, (input) => this.#mlp(`block.${b}`, input));
+      x = this.#sum(b, "mlp", parallel ? this.#sum(b, "attn", x, attention) : middle, mlp);
     }
     return x;
+  }
+
+  /** What is added to x, with the norms before and behind it. */
+  #branch(block: number, name: "attn" | "mlp", x: Rows, f: (input: Rows) => Rows): Rows {
+    const { placement = "before" } = this.spec.norm;
+    const norm = (part: "Norm" | "PostNorm", rows: Rows) =>
+      rows.map((row) => this.#norm(`block.${block}.${name}${part}`, row));
+    const y = f(placement === "after" ? x : norm("Norm", x));
+    return placement === "around" ? norm("PostNorm", y) : y;
+  }
+
+  #sum(block: number, name: "attn" | "mlp", x: Rows, y: Rows): Rows {
+    const sums = x.map((row, i) => row.map((v, j) => v + y[i][j]));
+    return this.spec.norm.placement === "after"
+      ? sums.map((row) => this.#norm(`block.${block}.${name}Norm`, row))
+      : sums;
   }
 
   #weight(role: WeightRole): Matrix {
@@ -65,20 +102,34 @@ export class ReferenceModel {
   }
 
   #norm(role: WeightRole, x: Float64Array): Float64Array {
-    const { kind, eps } = this.spec.norm;
-    const weight = this.#weight(role), bias = this.weights.get(`${role}.bias`);
-    const mean = kind === "layernorm" ? sum(x) / x.length : 0;
-    const scale = 1 / Math.sqrt(sum(x.map((v) => (v - mean) ** 2)) / x.length + eps);
-    return x.map((v, i) => (v - mean) * scale * weight[i] + (bias?.[i] ?? 0));
+    return normalise(x, this.#weight(role), this.weights.get(`${role}.bias`), this.spec.norm);
+  }
+
+  /** Each head of the rows by itself. */
+  #headNorm(role: WeightRole, rows: Rows): Rows {
+    const weight = this.#weight(role), headDim = weight.length;
+    const norm = { kind: "rmsnorm", eps: this.spec.norm.eps } as const;
+    return rows.map((row) => {
+      const out = row.slice();
+      for (let at = 0; at < row.length; at += headDim) {
+        out.set(normalise(row.subarray(at, at + headDim), weight, undefined, norm), at);
+      }
+      return out;
+    });
   }
 
   #attention(index: number, x: Rows): Rows {
     const block = `block.${index}` as const;
-    const { heads, kvHeads, headDim, scale, window, rope, causal } = blockSpec(this.spec, index).attention;
-    const project = (name: LinearName) => x.map((row) => this.#linear(block, name, row));
+    const { heads, kvHeads, headDim, scale, window, rope, causal, headNorms, softCap: cap } =
+      blockSpec(this.spec, index).attention;
+    const project = (name: "q" | "k" | "v") => {
+      const rows = x.map((row) => this.#linear(block, name, row));
+      return headNorms && name !== "v" ? this.#headNorm(`${block}.${name}Norm`, rows) : rows;
+    };
     const [q, k, v] = [project("q"), project("k"), project("v")];
     if (rope) {
-      for (const rows of [q, k]) rows.forEach((row, position) => rotate(row, headDim, position, rope));
+      const turns = turnsOf(rope, x.length);
+      for (const rows of [q, k]) rows.forEach((row, position) => rotate(row, headDim, position, turns));
     }
     return x.map((_, i) => {
       const out = new Float64Array(heads * headDim);
@@ -87,7 +138,8 @@ export class ReferenceModel {
         const kv = Math.floor(h / (heads / kvHeads)) * headDim;
         const query = q[i].subarray(h * headDim, (h + 1) * headDim);
         const seen = k.slice(first, causal ? i + 1 : k.length);
-        const shares = softmax(seen.map((key) => scale * dot(query, key.subarray(kv, kv + headDim))));
+        const scores = seen.map((key) => scale * dot(query, key.subarray(kv, kv + headDim)));
+        const shares = softmax(cap ? scores.map(softCap(cap)) : scores);
         shares.forEach((share, j) => {
           for (let d = 0; d < headDim; d++) out[h * headDim + d] += share * v[first + j][kv + d];
         });
@@ -113,6 +165,25 @@ const ACTIVATE: Readonly<Record<Activation, (x: number) => number>> = {
   gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   relu: (x) => Math.max(x, 0),
 };
+
+const softCap = (cap: number) => (x: number): number => cap * Math.tanh(x / cap);
+
+function normalise(
+  x: Float64Array,
+  weight: Matrix,
+  bias: Matrix | undefined,
+  { kind, eps }: ModelSpec["norm"],
+): Float64Array {
+  const mean = kind === "layernorm" ? sum(x) / x.length : 0;
+  const scale = 1 / Math.sqrt(sum(x.map((v) => (v - mean) ** 2)) / x.length + eps);
+  return x.map((v, i) => (v - mean) * scale * weight[i] + (bias?.[i] ?? 0));
+}
+
+/** The rotations of a sequence of so many tokens. */
+const turnsOf = (rope: RopeSpec, tokens: number): RopeSpec =>
+  rope.long && tokens > rope.long.beyond
+    ? { ...rope, inverseFrequencies: rope.long.inverseFrequencies }
+    : rope;
 
 /** In place; pair i is (i, i + dims / 2) of each head. */
 function rotate(row: Float64Array, headDim: number, position: number, rope: RopeSpec): void {
@@ -144,10 +215,6 @@ function multiply(W: Matrix, x: Float64Array): Float64Array {
     y[row] = total;
   }
   return y;
-}
-
-function addTo(x: Rows, y: Rows): void {
-  x.forEach((row, i) => row.forEach((v, j) => row[j] = v + y[i][j]));
 }
 
 const sum = (x: Float64Array): number => x.reduce((a, b) => a + b, 0);
