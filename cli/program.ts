@@ -484,6 +484,12 @@ function addSmall(program: Command): void {
     .addOption(new Option("--max-bytes <n>", "largest model").default(2 ** 40).argParser(integer(1)))
     .addOption(json())
     .action(async (model, options) => await (await import("./pull.ts")).pullCommand(model, options));
+  program.command("families")
+    .description("List the model families that can be opened")
+    .addOption(new Option("--markdown", "as the README's table").conflicts("json"))
+    .addOption(json())
+    .action(async (options) => (await import("./families.ts")).familiesCommand(options));
+
   program.command("chat")
     .description("Talk with a model in the terminal (a model without a chat template continues your text)")
     .argument("<model>", MODEL)

@@ -37,6 +37,7 @@ Deno.test("every command has a description and describes its options", () => {
     "compress",
     "engine",
     "eval",
+    "families",
     "inspect",
     "kernels",
     "logits",

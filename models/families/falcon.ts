@@ -5,6 +5,7 @@ const QKV: FusedName = { tensor: "self_attention.query_key_value", parts: ["q", 
 
 export const falcon: Family = {
   name: "falcon",
+  models: "Falcon 7B",
   modelTypes: ["falcon", "RefinedWebModel"],
   architectures: ["FalconForCausalLM", "RWForCausalLM"],
   norm: "layernorm",

@@ -47,6 +47,8 @@ export type WindowRule = "always" | "never" | "use_sliding_window" | "sliding_wi
 
 export interface Family {
   readonly name: string;
+  /** The models that people know it by, for the README's table. */
+  readonly models: string;
   /** `model_type` values of config.json. */
   readonly modelTypes: readonly string[];
   /** `architectures` values, looked at when `model_type` is missing. */

@@ -4,6 +4,7 @@ import { LLAMA_NAMES } from "./names.ts";
 
 export const gemma: Family = {
   name: "gemma",
+  models: "Gemma",
   modelTypes: ["gemma"],
   architectures: ["GemmaForCausalLM"],
   norm: "rmsnorm",

@@ -5,6 +5,7 @@ import { gemma } from "./gemma.ts";
 export const gemma2: Family = {
   ...gemma,
   name: "gemma2",
+  models: "Gemma 2",
   modelTypes: ["gemma2"],
   architectures: ["Gemma2ForCausalLM"],
   normPlacement: "around",

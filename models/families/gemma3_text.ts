@@ -6,6 +6,7 @@ import { gemma2 } from "./gemma2.ts";
 export const gemma3Text: Family = {
   ...gemma2,
   name: "gemma3_text",
+  models: "Gemma 3, text (270M, 1B)",
   modelTypes: ["gemma3_text"],
   architectures: ["Gemma3ForCausalLM"],
   headNorms: true,

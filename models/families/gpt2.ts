@@ -5,6 +5,7 @@ const QKV: FusedName = { tensor: "attn.c_attn", parts: ["q", "k", "v"] };
 
 export const gpt2: Family = {
   name: "gpt2",
+  models: "GPT-2",
   modelTypes: ["gpt2"],
   architectures: ["GPT2LMHeadModel"],
   norm: "layernorm",

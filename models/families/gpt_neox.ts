@@ -5,6 +5,7 @@ const QKV: FusedName = { tensor: "attention.query_key_value", parts: ["q", "k", 
 
 export const gptNeox: Family = {
   name: "gpt_neox",
+  models: "GPT-NeoX, Pythia",
   modelTypes: ["gpt_neox"],
   architectures: ["GPTNeoXForCausalLM"],
   norm: "layernorm",

@@ -4,6 +4,7 @@ import { GGUF_NAMES, LLAMA_NAMES } from "./names.ts";
 
 export const llama: Family = {
   name: "llama",
+  models: "LLaMA 1, 2, 3.x, Vicuna, SmolLM, TinyLlama",
   modelTypes: ["llama"],
   architectures: ["LlamaForCausalLM", "LLaMAForCausalLM"],
   norm: "rmsnorm",

@@ -4,6 +4,7 @@ import { LLAMA_NAMES } from "./names.ts";
 
 export const mistral: Family = {
   name: "mistral",
+  models: "Mistral 7B and its descendants",
   modelTypes: ["mistral"],
   architectures: ["MistralForCausalLM"],
   norm: "rmsnorm",

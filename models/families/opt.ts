@@ -3,6 +3,7 @@ import type { Family } from "./family.ts";
 
 export const opt: Family = {
   name: "opt",
+  models: "OPT",
   modelTypes: ["opt"],
   architectures: ["OPTForCausalLM"],
   norm: "layernorm",

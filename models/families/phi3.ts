@@ -4,6 +4,7 @@ import { LLAMA_NAMES } from "./names.ts";
 
 export const phi3: Family = {
   name: "phi3",
+  models: "Phi-3, Phi-3.5, Phi-4, Phi-4-mini",
   modelTypes: ["phi3"],
   architectures: ["Phi3ForCausalLM"],
   norm: "rmsnorm",

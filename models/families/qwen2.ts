@@ -4,6 +4,7 @@ import { GGUF_NAMES, LLAMA_NAMES } from "./names.ts";
 
 export const qwen2: Family = {
   name: "qwen2",
+  models: "Qwen2, Qwen2.5",
   modelTypes: ["qwen2"],
   architectures: ["Qwen2ForCausalLM"],
   norm: "rmsnorm",

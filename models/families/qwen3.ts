@@ -4,6 +4,7 @@ import { LLAMA_NAMES } from "./names.ts";
 
 export const qwen3: Family = {
   name: "qwen3",
+  models: "Qwen3 (dense)",
   modelTypes: ["qwen3"],
   architectures: ["Qwen3ForCausalLM"],
   norm: "rmsnorm",

@@ -6,6 +6,7 @@ const { q, k, v, o } = LLAMA_NAMES.linear;
 
 export const starcoder2: Family = {
   name: "starcoder2",
+  models: "StarCoder2",
   modelTypes: ["starcoder2"],
   architectures: ["Starcoder2ForCausalLM"],
   norm: "layernorm",
