@@ -19,6 +19,7 @@ COPY models models
 COPY routes routes
 COPY store store
 COPY telemetry telemetry
+COPY vision vision
 RUN deno cache --frozen main.ts && mkdir /data && chown deno:deno /data
 
 FROM denoland/deno:debian-2.9.6

@@ -33,6 +33,8 @@ export const ERRORS = {
   invalid_archive: { status: 400, type: "invalid_request_error" },
   /** An artifact folder fails its hashes or sizes. Over HTTP it is one of the server's own. */
   invalid_artifact: { status: 500, type: "server_error" },
+  /** An image file is truncated, damaged or has no pixels. */
+  invalid_image: { status: 400, type: "invalid_request_error" },
   /** A compression recipe is inconsistent. */
   invalid_recipe: { status: 400, type: "invalid_request_error" },
   /** No model of that name. */

@@ -1,0 +1,88 @@
+/**
+ * The decoders: libjpeg (mozjpeg), libwebp and Rust's png as WebAssembly. JPEG and WebP get a fresh instance each time
+ * (0.2 ms), so that what a large image took is given back; the PNG module keeps its own.
+ */
+import jpegFactory from "@jsquash/jpeg/codec/dec/mozjpeg_dec.js";
+import initPng, {
+  decode as readPng8,
+  decode_rgba16 as readPng16,
+} from "@jsquash/png/codec/pkg/squoosh_png.js";
+import webpFactory from "@jsquash/webp/codec/dec/webp_dec.js";
+import type { RgbImage } from "./rgb_image.ts";
+
+interface Rgba {
+  readonly width: number;
+  readonly height: number;
+  readonly data: Uint8ClampedArray | Uint16Array;
+}
+interface Codec {
+  decode(bytes: Uint8Array, turn?: boolean): Rgba | null;
+}
+type Factory = (options: Record<string, unknown>) => Promise<Codec>;
+
+const compiled = new Map<string, Promise<WebAssembly.Module>>();
+
+function codeOf(specifier: string): Promise<WebAssembly.Module> {
+  const found = compiled.get(specifier) ??
+    Deno.readFile(new URL(specifier)).then((bytes) => WebAssembly.compile(bytes));
+  compiled.set(specifier, found);
+  return found;
+}
+
+/** @param printErr hears what the C library would write to stderr */
+async function open(factory: Factory, specifier: string, printErr: (line: string) => void): Promise<Codec> {
+  const module = await codeOf(specifier);
+  return await factory({
+    noInitialRun: true,
+    print: printErr,
+    printErr,
+    instantiateWasm: (imports: WebAssembly.Imports, done: (instance: WebAssembly.Instance) => void) => {
+      const instance = new WebAssembly.Instance(module, imports);
+      done(instance);
+      return instance.exports;
+    },
+  });
+}
+
+/** libjpeg fills up what a truncated file lacks with grey and only warns; here, as in PIL, that is an error. */
+const TRUNCATED = /premature end/i;
+
+export async function decodeJpeg(bytes: Uint8Array): Promise<RgbImage> {
+  const said: string[] = [];
+  const code = import.meta.resolve("@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm");
+  const codec = await open(jpegFactory as unknown as Factory, code, (line) => said.push(line));
+  const image = codec.decode(bytes, false);
+  if (!image || said.some((line) => TRUNCATED.test(line))) throw new Error(said.join("; ") || "no image");
+  return withoutAlpha(image);
+}
+
+export async function decodeWebp(bytes: Uint8Array): Promise<RgbImage> {
+  const code = import.meta.resolve("@jsquash/webp/codec/dec/webp_dec.wasm");
+  const image = (await open(webpFactory as unknown as Factory, code, () => {})).decode(bytes);
+  if (!image) throw new Error("no image");
+  return withoutAlpha(image);
+}
+
+/** Offset of the bit depth in a file that begins with its signature and IHDR. */
+const BIT_DEPTH = 24;
+
+export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
+  await initPng(await codeOf(import.meta.resolve("@jsquash/png/codec/pkg/squoosh_png_bg.wasm")));
+  if (bytes[BIT_DEPTH] !== 16) return withoutAlpha(readPng8(bytes));
+  const deep = readPng16(bytes);
+  const image = { width: deep.width, height: deep.height, data: deep.data };
+  deep.free();
+  return withoutAlpha(image);
+}
+
+/** Of 16 bits the upper 8. */
+function withoutAlpha({ width, height, data }: Rgba): RgbImage {
+  const shift = data.BYTES_PER_ELEMENT === 2 ? 8 : 0;
+  const rgb = new Uint8Array(3 * width * height);
+  for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
+    rgb[to] = data[from] >> shift;
+    rgb[to + 1] = data[from + 1] >> shift;
+    rgb[to + 2] = data[from + 2] >> shift;
+  }
+  return { width, height, data: rgb };
+}
