@@ -121,13 +121,13 @@ type TileInput = Pick<PlanOp & { op: "prepare" }, "input" | "activation" | "norm
 
 const at = (buffer: string, column = 0): BufferRef => ({ buffer, column });
 /** Columns that a packed layer's rows fill: whole groups. */
-const wholeGroups = (rows: number): number => groupCount(rows) * ROWS;
+export const wholeGroups = (rows: number): number => groupCount(rows) * ROWS;
 const paddedRows = (e: TensorEntry): number => wholeGroups(e.shape[0]);
 
 const KIND_OF_FORMAT = { f32: "f32", q8: "q8", q4: "q8", windows: "views" } as const;
 
 /** Kinds that a tile must hold for these packed layers: both views serve those that read one. */
-function kindsOf(consumers: readonly TensorEntry[]): TileKind[] {
+export function kindsOf(consumers: readonly TensorEntry[]): TileKind[] {
   const kinds = new Set(
     consumers.flatMap(({ format }) => format.kind === "vector" ? [] : [KIND_OF_FORMAT[format.kind]]),
   );

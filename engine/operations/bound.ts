@@ -41,11 +41,18 @@ export interface BindContext {
   readonly barrier: () => void;
 }
 
+/** What preparing inputs and multiplying them needs of a {@linkcode BindContext}: less than a model's blocks do. */
+export interface LinearContext extends Pick<BindContext, "kernels" | "blockChunks" | "thread" | "threads"> {
+  readonly map: Pick<SegmentMap, "tensors" | "buffers" | "tiles" | "own" | "consts">;
+  /** Absent where no input is normalised. */
+  readonly spec?: Pick<ModelSpec, "norm">;
+}
+
 /** The plan's operation of one kind. */
 export type OpOf<K extends PlanOp["op"]> = PlanOp & { readonly op: K };
 
 /** Where a buffer's columns lie in the segment's memory. */
-export function placeOf(map: SegmentMap, { buffer, column }: BufferRef): BufferPlace {
+export function placeOf(map: Pick<SegmentMap, "buffers">, { buffer, column }: BufferRef): BufferPlace {
   const { address, stride } = map.buffers[buffer];
   return { address: address + column * 4, stride };
 }

@@ -12,7 +12,7 @@ import {
   type WeightFormat,
 } from "../../kernels/layout.ts";
 import { groupRuns } from "./group_runs.ts";
-import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
+import { type LinearContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 /**
  * Weights that one pass over all tiles reads at a time: with several tiles (prefill) a slab stays in the L2 cache while
@@ -20,7 +20,7 @@ import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
  */
 const SLAB_BYTES = 192 * 1024;
 
-export function bindLinear(op: OpOf<"linear">, context: BindContext): Run {
+export function bindLinear(op: OpOf<"linear">, context: LinearContext): Run {
   const { map, kernels, thread, threads } = context;
   const weights = op.weights.map((name) => map.tensors[name]);
   const [{ entry }] = weights;

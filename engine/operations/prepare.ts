@@ -10,7 +10,7 @@ import {
 import type { NormRef } from "../../models/plan.ts";
 import type { Activation } from "../../models/spec.ts";
 import type { BufferPlace } from "../segment_map.ts";
-import { type BindContext, type OpOf, placeOf, type Run } from "./bound.ts";
+import { type BindContext, type LinearContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
 const ACTIVATION_KIND: Readonly<Record<Activation, number>> = { silu: 0, gelu: 1, gelu_tanh: 2, relu: 3 };
 
@@ -38,7 +38,7 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
 /** Writes rows, activated or normalised, to `out` with its stride: addresses, strides in floats. */
 type Step = (x: number, xStride: number, row: number, out: BufferPlace, rows: number) => void;
 
-export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
+export function bindPrepare(op: OpOf<"prepare">, context: LinearContext): Run {
   const { map, kernels, blockChunks, thread } = context;
   const own = map.own[thread];
   const input = placeOf(map, op.input);
@@ -81,7 +81,7 @@ export function bindPrepare(op: OpOf<"prepare">, context: BindContext): Run {
 }
 
 /** What happens to rows before they become a tile, or null. */
-function bindStep({ activation, norm, cols }: OpOf<"prepare">, context: BindContext): Step | null {
+function bindStep({ activation, norm, cols }: OpOf<"prepare">, context: LinearContext): Step | null {
   const { map, kernels: { base } } = context;
   if (norm) {
     const normalise = bindNormalise(norm, cols, context);
@@ -108,10 +108,11 @@ function bindStep({ activation, norm, cols }: OpOf<"prepare">, context: BindCont
 function bindNormalise(
   norm: NormRef,
   cols: number,
-  { map, kernels: { base }, spec }: BindContext,
+  { map, kernels: { base }, spec }: LinearContext,
 ): (x: number, xStride: number, out: number, outStride: number, rows: number) => void {
   const weight = map.tensors[norm.weight].address;
   const bias = norm.bias ? map.tensors[norm.bias].address : 0;
+  if (!spec) throw new TypeError(`Cannot normalise by "${norm.weight}": the model has no norms`);
   const { kind, eps } = spec.norm;
   return kind === "rmsnorm"
     ? (x, xStride, out, outStride, rows) => base.rmsnorm(x, xStride, weight, out, outStride, cols, rows, eps)

@@ -199,9 +199,14 @@ export const decodeModel = (bytes: Uint8Array): ModelProto =>
   // Cast: FIELDS and the interfaces say the same.
   fromBinary(schemaOf("ModelProto"), bytes) as Message & ModelProto;
 
-export const encodeModel = (model: ModelProto): Uint8Array<ArrayBuffer> =>
-  toBinary(schemaOf("ModelProto"), model as unknown as Message) as Uint8Array<ArrayBuffer>;
-
 /** A message of the given fields; the others are empty. */
 export const newMessage = <K extends keyof Messages>(kind: K, fields: Partial<Messages[K]>): Messages[K] =>
   create(schemaOf(kind), fields as never) as Message & Messages[K];
+
+/** Only what {@linkcode ModelProto} names. */
+export const encodeModel = (
+  { irVersion, opsetImport, graph, functions }: ModelProto,
+): Uint8Array<ArrayBuffer> => {
+  const model = newMessage("ModelProto", { irVersion, opsetImport, graph, functions });
+  return toBinary(schemaOf("ModelProto"), model as unknown as Message) as Uint8Array<ArrayBuffer>;
+};

@@ -62,6 +62,9 @@ async function readAll(path: string, maxBytes: number): Promise<Uint8Array<Array
 const bad = (why: string, cause?: unknown) => new OatmillError("invalid_checkpoint", why, null, { cause });
 const unsupported = (why: string) => new OatmillError("unsupported_format", why);
 
+/** A graph that was written here, checked and in order. @throws {OatmillError} invalid_checkpoint */
+export const decodeGraph = (bytes: Uint8Array): OnnxModel => parse(bytes);
+
 function parse(bytes: Uint8Array): OnnxModel {
   let model: ModelProto;
   try {
