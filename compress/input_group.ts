@@ -23,13 +23,13 @@ export interface InputGroupJob {
 
 /**
  * About what a job takes besides the weights and H that threads share: a dozen matrices of its largest layer while
- * entries are chosen anew, and H as it is, scaled and on its way into a product.
+ * entries are chosen anew, three that wait for their collection, and H scaled and on its way into a product.
  */
 export function inputGroupBytes(
   { layers, H }: { readonly layers: readonly { readonly shape: Shape2 }[]; readonly H: Float32Array | null },
 ): number {
   const largest = Math.max(...layers.map(({ shape }) => shape[0] * shape[1]));
-  return 4 * (12 * largest + 3 * (H?.length ?? 0));
+  return 4 * (15 * largest + 2 * (H?.length ?? 0));
 }
 
 /** @returns one result for each of the job's layers, in their order */
@@ -55,7 +55,7 @@ async function prepare(job: InputGroupJob, linalg: Linalg): Promise<LayerContext
   const { recipe, blockChunks, replace } = job;
   const measured = job.d ? new Float32Array(job.d) : new Float32Array(job.layers[0].shape[1]).fill(1);
   const d = withoutVanishing(measured);
-  const H = job.H && new Float32Array(job.H);
+  const { H } = job;
   const method = job.layers.every(({ plan }) => plan.budget === null) ? null : layerMethod(recipe);
   const scale = recipe.values === "f32" || !job.d ? null : inputScale(measured, recipe);
   return {

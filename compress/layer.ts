@@ -50,7 +50,7 @@ export interface LayerContext {
   /** `[dIn]` root mean square of the inputs; 1 with method `none`. */
   readonly d: Float32Array;
   /** The inputs' statistics, for the insight; null with method `none`. */
-  readonly inputs: { readonly d: Float32Array; readonly H: Float32Array<ArrayBuffer> | null } | null;
+  readonly inputs: { readonly d: Float32Array; readonly H: Float32Array<SharedArrayBuffer> | null } | null;
   /** What the inputs are multiplied by before they are quantised; null when they are not. */
   readonly scale: Float32Array | null;
   /** The recipe's method, ready for these inputs; null with method `none`. */
@@ -64,8 +64,9 @@ export interface LayerContext {
 
 export async function compressLayer(layer: LayerInput, context: LayerContext): Promise<LayerResult> {
   const { linalg, scale, d } = context;
-  const W = matrix(layer.shape[0], layer.shape[1], new Float32Array(layer.W));
-  const parts = await sparseLowRank(W, layer, context);
+  const parts = await sparseLowRank(layer, context);
+  // Only now: a copy less while the decomposition holds a dozen matrices of this size.
+  const W = plainWeights(layer);
   if (parts && context.replace) {
     const L = await linalg.multiply(parts.U, parts.V);
     for (let i = 0; i < L.data.length; i++) layer.W[i] = parts.S.data[i] + L.data[i];
@@ -79,21 +80,33 @@ export async function compressLayer(layer: LayerInput, context: LayerContext): P
   const R = fromPackedColumns(await reconstruct(tensors, linalg), scale);
   const { inputs } = context;
   const insight = await layerInsight(
-    { name: layer.name, W, R, tensors, d: inputs?.d ?? null, H: inputs?.H ?? null, plain: false },
+    {
+      name: layer.name,
+      W,
+      R,
+      tensors,
+      d: inputs?.d ?? null,
+      H: inputs?.H ? new Float32Array(inputs.H) : null,
+      plain: false,
+    },
     linalg,
   );
   const error = layerError(W, R, d);
   return { tensors, report: report(layer, tensors, { parts, values, error }), insight };
 }
 
+/** In memory of this thread, which ONNX Runtime reads. */
+const plainWeights = ({ W, shape: [dOut, dIn] }: LayerInput): Matrix =>
+  matrix(dOut, dIn, new Float32Array(W));
+
 /** S, U and V, or null when the layer stays dense. Works on W in a unit of its own, so that no product overflows. */
 async function sparseLowRank(
-  W: Matrix,
   layer: LayerInput,
   context: LayerContext,
 ): Promise<(SparseLowRank & { readonly slots: WindowCount | null }) | null> {
-  const power = unitPower(W.data);
-  const parts = await decompose(scale(W, power), layer, context);
+  const power = unitPower(layer.W), W = plainWeights(layer);
+  for (let i = 0; i < W.data.length; i++) W.data[i] *= power;
+  const parts = await decompose(W, layer, context);
   return parts && { ...parts, S: scale(parts.S, 1 / power), V: scale(parts.V, 1 / power) };
 }
 
@@ -107,13 +120,13 @@ async function decompose(
   const choice = entryChoice(budget, { dIn: shape[1], blockChunks });
   // The pattern's own choice can wait for the last rounds of reselect(): matching windows takes 0.1 s per million weights.
   const again = moments !== null && recipe.reselect > 0;
-  const first = await method.compress({ W }, {
+  let start = await method.compress({ W }, {
     budget,
     choice: again ? rowChoice(budget.kept, shape[1]) : choice,
   });
-  const start = again
-    ? await reselect(W, first, { choice, kept: budget.kept, rounds: recipe.reselect, moments, linalg })
-    : first;
+  if (again) {
+    start = await reselect(W, start, { choice, kept: budget.kept, rounds: recipe.reselect, moments, linalg });
+  }
   const { mask, U } = start;
   const slots = values === "f32"
     ? null

@@ -89,7 +89,8 @@ export async function refitLowRank(
 /**
  * Conjugate gradients on the values of S inside the mask, every row its own system: min (T - S) H (T - S)'.
  *
- * @param start where they begin; what it has outside the mask is dropped
+ * @param T its memory is used for what comes between
+ * @param start where they begin; what it has outside the mask is dropped. Its memory becomes the result's
  */
 export async function refitValues(
   T: Matrix,
@@ -102,11 +103,12 @@ export async function refitValues(
   },
 ): Promise<Matrix> {
   const { rows, cols } = T;
-  const S = matrix(rows, cols, start.data.slice());
+  const S = start, P = T;
   applyMask(S.data, mask);
-  const R = await linalg.multiply(subtract(T, S), H); // residual, [dOut, dIn]
+  for (let i = 0; i < P.data.length; i++) P.data[i] -= S.data[i];
+  const R = await linalg.multiply(P, H); // residual, [dOut, dIn]
   applyMask(R.data, mask);
-  const P = matrix(rows, cols, R.data.slice());
+  P.data.set(R.data);
   const norms = Float64Array.from({ length: rows }, (_, i) => rowDot(R.data, R.data, i * cols, cols));
   for (let iteration = 0; iteration < steps; iteration++) {
     const HP = (await linalg.multiply(P, H)).data;

@@ -5,7 +5,7 @@
  * when it would mend what its correlated neighbours miss. SmolLM2, rate 0.5, seven windows, perplexity with OATS's
  * choice and a refit: 51.1, with five rounds: 49.9.
  */
-import { type Matrix, matrix, reciprocals, scaleColumns, subtract } from "./linalg/matrix.ts";
+import { type Matrix, reciprocals, scaleColumns, subtract } from "./linalg/matrix.ts";
 import type { Linalg } from "./linalg/runtime.ts";
 import type { Decomposition } from "./methods/method.ts";
 import { refitLowRank, refitValues, type UnitMoments } from "./refine.ts";
@@ -61,20 +61,35 @@ export async function reselect(
   };
   let best = state, least = Infinity;
   for (let round = 0; round <= rounds; round++) {
-    const { U, V } = await refitted(A, state, { H, linalg });
-    const T = subtract(A, await linalg.multiply(U, V)), E = subtract(T, state.S);
-    const gradient = await linalg.multiply(E, H);
-    const error = dot(E, gradient);
-    if (state.allowed && error < least) [best, least] = [{ ...state, U, V }, error];
-    if (round === rounds) break;
-    const { step, scores } = gradientStep(state.S, gradient);
     const allowed = choice.rowWise || round >= rounds - PATTERN_ROUNDS;
-    const mask = allowed ? choice.ofMatrix(scores) : keepPerRow(scores, kept);
-    state = { S: await refitValues(T, step, { mask, H, steps: CG_STEPS, linalg }), U, V, mask, allowed };
+    const choose = allowed ? choice.ofMatrix : (scores: Matrix) => keepPerRow(scores, kept);
+    const { fitted, error, next } = await runRound(A, state, { H, linalg, choose: round < rounds && choose });
+    if (state.allowed && error < least) [best, least] = [fitted, error];
+    state = { ...next ?? state, allowed };
   }
   const unscale = reciprocals(d);
   const { S, U, V, mask } = best;
   return { S: scaleColumns(S, unscale), U, V: scaleColumns(V, unscale), mask };
+}
+
+interface RoundOptions {
+  readonly H: Matrix;
+  readonly linalg: Linalg;
+  /** Entries by their scores; false in the last round, which only looks. */
+  readonly choose: false | ((scores: Matrix) => Uint8Array);
+}
+
+/** What a round began with, L fitted to it and the error of both, and what the next one begins with. */
+async function runRound(
+  A: Matrix,
+  state: State,
+  { H, linalg, choose }: RoundOptions,
+): Promise<{ readonly fitted: State; readonly error: number; readonly next: Omit<State, "allowed"> | null }> {
+  const { U, V } = await refitted(A, state, { H, linalg });
+  const T = subtract(A, await linalg.multiply(U, V));
+  const { error, step, mask } = await gradientStep(T, state.S, { H, linalg, choose });
+  const S = mask && await refitValues(T, step, { mask, H, steps: CG_STEPS, linalg });
+  return { fitted: { ...state, U, V }, error, next: S && { S, U, V, mask } };
 }
 
 const refitted = async (
@@ -86,14 +101,23 @@ const refitted = async (
     ? { U, V }
     : await refitLowRank(subtract(A, S), U, { H, iterations: SUBSPACE_ITERATIONS, linalg });
 
-/** S plus the gradient, and the absolute values. (Array methods with a function take ten times as long.) */
-function gradientStep(S: Matrix, gradient: Matrix): { readonly step: Matrix; readonly scores: Matrix } {
-  const step = matrix(S.rows, S.cols), scores = matrix(S.rows, S.cols);
-  for (let at = 0; at < step.data.length; at++) {
-    step.data[at] = S.data[at] + gradient.data[at];
-    scores.data[at] = Math.abs(step.data[at]);
+/**
+ * S plus the gradient, and the entries that are chosen of it. Step and scores take the memory of the gradient and of T - S: a
+ * matrix of a 7B layer has 180 MB, and what stands in the variables of a waiting function is not collected.
+ */
+async function gradientStep(
+  T: Matrix,
+  S: Matrix,
+  { H, linalg, choose }: RoundOptions,
+): Promise<{ readonly error: number; readonly step: Matrix; readonly mask: Uint8Array | null }> {
+  const E = subtract(T, S), gradient = await linalg.multiply(E, H);
+  const error = dot(E, gradient), step = gradient.data, scores = E.data;
+  if (!choose) return { error, step: gradient, mask: null };
+  for (let at = 0; at < step.length; at++) { // array methods with a function take ten times as long
+    step[at] += S.data[at];
+    scores[at] = Math.abs(step[at]);
   }
-  return { step, scores };
+  return { error, step: gradient, mask: choose(E) };
 }
 
 /** Sum of the products of equal entries. */
