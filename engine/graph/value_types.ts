@@ -4,7 +4,7 @@ import { denseGraph, type LayeredGraph } from "../../models/onnx/graph_layers.ts
 import { encodeModel, newMessage, type ValueInfo } from "../../models/onnx/onnx_proto.ts";
 import type { OnnxModel } from "../../models/onnx/open_onnx.ts";
 import { stagesOf, valuesBetween, withTypes } from "../../models/onnx/segments.ts";
-import { OnnxRuntime } from "./ort.ts";
+import type { OnnxRuntime } from "./ort.ts";
 
 /** TensorProto.DataType by ONNX Runtime's name. */
 const ELEMENT_TYPES: Readonly<Record<string, number>> = {

@@ -27,7 +27,11 @@ const YIELD_BYTES = 8 << 20;
 
 const encoder = new TextEncoder();
 
-type HeaderRest = Omit<ArtifactHeader, "format" | "tensors" | "bytes" | "files">;
+/** What the folder's files say of themselves; the rest of a header is the writer's to say. */
+type WrittenFields = Pick<ArtifactHeader, "format" | "tensors" | "bytes" | "files">;
+type HeaderRest = Omit<ArtifactHeader, keyof WrittenFields>;
+/** What reading a folder relies on, whatever model it holds. */
+export type StoredHeader = WrittenFields & Pick<ArtifactHeader, "name" | "blockChunks">;
 
 /** Writes one artifact. Either `finish()` or `abort()` ends it. */
 export class ArtifactWriter {
@@ -102,7 +106,10 @@ export class ArtifactWriter {
    * Completes the folder and gives it its name.
    * @throws {OatmillError} invalid_tokenizer: who opens an artifact relies on a tokenizer that was checked
    */
-  async finish(rest: HeaderRest, tokenizer: TokenizerFiles | null): Promise<ArtifactHeader> {
+  async finish<Rest extends Pick<ArtifactHeader, "name" | "blockChunks"> = HeaderRest>(
+    rest: Rest,
+    tokenizer: TokenizerFiles | null,
+  ): Promise<Rest & WrittenFields> {
     if (tokenizer) checkTokenizerJson(tokenizer.tokenizer);
     return await storage(`Cannot write artifact "${this.#dir}"`, async () => {
       await this.#writeSafetensorsHeader();
@@ -117,9 +124,9 @@ export class ArtifactWriter {
       const info = await Deno.stat(join(this.#temp, WEIGHTS_FILE));
       const { sha256 } = files[WEIGHTS_FILE];
       await rememberVerified(this.#temp, WEIGHTS_FILE, { info, sha256, fresh: true });
-      const header: ArtifactHeader = {
+      const header = {
         ...rest,
-        format: NEWEST_FORMAT,
+        format: NEWEST_FORMAT as typeof NEWEST_FORMAT,
         bytes: this.bytes,
         tensors: this.#tensors,
         files,
@@ -164,11 +171,11 @@ export class ArtifactWriter {
 }
 
 /** Stores the perplexities of a finished artifact (its weights' hashes do not change). */
-export async function updateHeader(dir: string, header: ArtifactHeader): Promise<void> {
+export async function updateHeader(dir: string, header: StoredHeader): Promise<void> {
   await storage(`Cannot update artifact "${dir}"`, () => writeHeader(dir, header));
 }
 
-async function writeHeader(dir: string, header: ArtifactHeader): Promise<void> {
+async function writeHeader(dir: string, header: StoredHeader): Promise<void> {
   const temp = join(dir, `${HEADER_FILE}.tmp`);
   const f = await Deno.open(temp, { write: true, create: true, truncate: true });
   try {
@@ -197,27 +204,10 @@ const blockSizesSchema = z.object({
   message: "heads must be a multiple of kvHeads",
 });
 
-// Only what the loader relies on is checked field by field; the rest is reported as it stands.
-const headerSchema = z.looseObject({
+/** What every kind of artifact has in its header, as far as the loader relies on it. */
+export const storedSchema = z.looseObject({
   format: z.union([z.literal(1), z.literal(2), z.literal(3)]),
   name: z.string(),
-  spec: z.looseObject({
-    vocabSize: z.int().positive(),
-    hiddenSize: z.int().positive(),
-    blocks: z.int().positive(),
-    blockSizes: z.array(blockSizesSchema).optional(),
-    blockAttention: z.object({
-      kinds: z.array(z.looseObject({})).min(1),
-      kindOf: z.array(z.int().nonnegative()),
-    }).refine(({ kinds, kindOf }) => kindOf.every((kind) => kind < kinds.length), "there is no such kind")
-      .optional(),
-  }).refine(({ blocks, blockSizes }) => !blockSizes || blockSizes.length === blocks, {
-    path: ["blockSizes"],
-    message: "there must be one entry for each block",
-  }).refine(({ blocks, blockAttention }) => !blockAttention || blockAttention.kindOf.length === blocks, {
-    path: ["blockAttention"],
-    message: "there must be one entry for each block",
-  }),
   blockChunks: z.int().min(1).max(4),
   tensors: z.array(z.object({
     name: z.string(),
@@ -241,6 +231,27 @@ const headerSchema = z.looseObject({
   files: z.record(z.string(), z.object({ bytes: z.int().nonnegative(), sha256: z.string() })),
 });
 
+// Only what the loader relies on is checked field by field; the rest is reported as it stands.
+const headerSchema = storedSchema.extend({
+  spec: z.looseObject({
+    vocabSize: z.int().positive(),
+    hiddenSize: z.int().positive(),
+    blocks: z.int().positive(),
+    blockSizes: z.array(blockSizesSchema).optional(),
+    blockAttention: z.object({
+      kinds: z.array(z.looseObject({})).min(1),
+      kindOf: z.array(z.int().nonnegative()),
+    }).refine(({ kinds, kindOf }) => kindOf.every((kind) => kind < kinds.length), "there is no such kind")
+      .optional(),
+  }).refine(({ blocks, blockSizes }) => !blockSizes || blockSizes.length === blocks, {
+    path: ["blockSizes"],
+    message: "there must be one entry for each block",
+  }).refine(({ blocks, blockAttention }) => !blockAttention || blockAttention.kindOf.length === blocks, {
+    path: ["blockAttention"],
+    message: "there must be one entry for each block",
+  }),
+});
+
 /** Is this folder an artifact? */
 export const isArtifact = (dir: string): Promise<boolean> => exists(join(dir, HEADER_FILE));
 
@@ -250,22 +261,45 @@ export const isArtifact = (dir: string): Promise<boolean> => exists(join(dir, HE
  * @throws {OatmillError} invalid_artifact
  */
 export async function openArtifact(dir: string): Promise<Artifact> {
+  const { json, ...stored } = await openStored(dir, headerSchema);
+  const header = sinceEncoders(json as ArtifactHeader); // checked as far as the loader relies on it
+  return {
+    ...stored,
+    header,
+    spec: header.spec,
+    tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
+  };
+}
+
+/** An artifact's header, and its weights; small files have been checked. */
+export interface StoredFolder extends Omit<PackedModel, "spec"> {
+  readonly path: string;
+  readonly json: unknown;
+  readonly file: PackedFile | null;
+}
+
+/**
+ * Opens a folder of any kind of artifact.
+ * @param schema of its header
+ * @throws {OatmillError} invalid_artifact
+ */
+export async function openStored(dir: string, schema: typeof storedSchema): Promise<StoredFolder> {
   const bad = (why: string, cause?: unknown) =>
     new OatmillError("invalid_artifact", `Cannot open artifact "${dir}": ${why}`, null, { cause });
-  let json: unknown;
-  try {
-    const info = await Deno.stat(join(dir, HEADER_FILE));
-    if (info.size > MAX_HEADER_BYTES) throw bad(`${HEADER_FILE} has ${info.size} bytes`);
-    json = JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
-  } catch (e) {
-    throw e instanceof OatmillError ? e : bad(`${HEADER_FILE} cannot be read`, e);
+  const json = await readHeader(dir);
+  const kind = (json as { readonly kind?: unknown } | null)?.kind;
+  if (kind !== undefined && !("kind" in schema.shape)) {
+    throw new OatmillError(
+      "unsupported_architecture",
+      `Cannot open artifact "${dir}" as a model of blocks: it is an ${kind}`,
+    );
   }
-  const parsed = headerSchema.safeParse(json);
+  const parsed = schema.safeParse(json);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     throw bad(`${HEADER_FILE}: ${issue.path.join(".")}: ${issue.message}`);
   }
-  const header = sinceEncoders(json as ArtifactHeader); // checked above as far as the loader relies on it
+  const header = json as StoredHeader; // checked above
   let end = 0;
   for (const t of header.tensors) {
     if (t.offset < end || t.bytes !== entryBytes(t.format, t.shape)) {
@@ -285,19 +319,30 @@ export async function openArtifact(dir: string): Promise<Artifact> {
   }
   return {
     path: dir,
+    json,
     name: header.name,
-    header,
-    spec: header.spec,
     blockChunks: header.blockChunks,
     tensors: header.tensors,
-    tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
     load: upgradedLoad(header, (destination) => loadWeights(dir, header, destination)),
     file: asStored(header) ? await verifiedFile(dir, header) : null,
   };
 }
 
+/** An artifact's header as it stands. @throws {OatmillError} invalid_artifact when it cannot be read */
+export async function readHeader(dir: string): Promise<unknown> {
+  const bad = (why: string, cause?: unknown) =>
+    new OatmillError("invalid_artifact", `Cannot open artifact "${dir}": ${why}`, null, { cause });
+  try {
+    const info = await Deno.stat(join(dir, HEADER_FILE));
+    if (info.size > MAX_HEADER_BYTES) throw bad(`${HEADER_FILE} has ${info.size} bytes`);
+    return JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
+  } catch (e) {
+    throw e instanceof OatmillError ? e : bad(`${HEADER_FILE} cannot be read`, e);
+  }
+}
+
 /** The weights as a file that needs no hashing, or null when it does. */
-async function verifiedFile(dir: string, header: ArtifactHeader): Promise<PackedFile | null> {
+async function verifiedFile(dir: string, header: StoredHeader): Promise<PackedFile | null> {
   const path = join(dir, WEIGHTS_FILE);
   const sha256 = header.files[WEIGHTS_FILE]?.sha256 ?? "";
   const unchanged = async () => {
@@ -335,7 +380,7 @@ function sinceEncoders(header: ArtifactHeader): ArtifactHeader {
 /** One sequential read: header, then each tensor straight into its destination, hashed on the way. */
 async function loadWeights(
   dir: string,
-  header: ArtifactHeader,
+  header: StoredHeader,
   destination: (entry: TensorEntry) => Uint8Array,
 ): Promise<void> {
   const path = join(dir, WEIGHTS_FILE);
