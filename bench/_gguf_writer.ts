@@ -10,7 +10,7 @@ import { type GgufTensor, parseGgufHeader } from "../models/formats/gguf_header.
 import { GGML_TYPES, type GgmlType } from "../models/formats/gguf_types.ts";
 import { readValue } from "../models/formats/gguf_value.ts";
 import { RandomAccessFile } from "../models/formats/random_access_file.ts";
-import { BLOCK, type BlockTypeName, quantizeBlocks } from "./_gguf_blocks.ts";
+import { BLOCK, type BlockTypeName, quantizeBlocks } from "../models/formats/gguf_blocks.ts";
 
 /** GGUF's default; a file that says otherwise carries `general.alignment`, which is copied and read below. */
 const DEFAULT_ALIGNMENT = 32;

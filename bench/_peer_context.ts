@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { TuningOptions } from "../engine/tuning.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import { openCheckpoint } from "../models/open.ts";
-import type { BlockTypeName } from "./_gguf_blocks.ts";
+import type { BlockTypeName } from "../models/formats/gguf_blocks.ts";
 import { writeGguf } from "./_gguf_writer.ts";
 import { type OrtBits, type OrtLayers, writeOrtLayers } from "./_ort_layers.ts";
 

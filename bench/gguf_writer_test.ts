@@ -4,7 +4,7 @@ import { GgufFile } from "../models/formats/gguf.ts";
 import { parseGgufHeader } from "../models/formats/gguf_header.ts";
 import { dequantizers } from "../models/formats/gguf_quants.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
-import { BLOCK_TYPES, type BlockTypeName, quantizeBlocks } from "./_gguf_blocks.ts";
+import { BLOCK_TYPES, type BlockTypeName, quantizeBlocks } from "../models/formats/gguf_blocks.ts";
 import { writeGguf } from "./_gguf_writer.ts";
 
 const TYPES = Object.keys(BLOCK_TYPES) as BlockTypeName[];

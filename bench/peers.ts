@@ -3,7 +3,7 @@ import { openOwn } from "./own_engine.ts";
 import type { Contender } from "./contender.ts";
 import { type PeerContext, PeerUnavailable } from "./_peer_context.ts";
 import { requirePackage, startPeer } from "./_peer_process.ts";
-import type { BlockTypeName } from "./_gguf_blocks.ts";
+import type { BlockTypeName } from "../models/formats/gguf_blocks.ts";
 import type { OrtBits } from "./_ort_layers.ts";
 import type { PeerName } from "./peer_names.ts";
 

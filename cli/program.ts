@@ -8,6 +8,7 @@ import { OatmillError } from "../errors.ts";
 import { PEERS } from "../bench/peer_names.ts";
 import { RIVALS } from "../bench/rivals.ts";
 import { TILE_SIZES, type TileSize } from "../kernels/abi.ts";
+import { EXPORT_FORMATS, EXPORT_TYPES } from "../export/formats.ts";
 import { KV_FORMATS } from "../kernels/kv_layout.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import {
@@ -489,7 +490,21 @@ function addSmall(program: Command): void {
     .addOption(new Option("--markdown", "as the README's table").conflicts("json"))
     .addOption(json())
     .action(async (options) => (await import("./families.ts")).familiesCommand(options));
-
+  program.command("export")
+    .description("Write a model, S + L put together, in a form that other programs open")
+    .argument("<model>", MODEL)
+    .addOption(new Option("--to <format>", "its form").choices(EXPORT_FORMATS).makeOptionMandatory())
+    .requiredOption("--out <path>", "folder or file to make")
+    .addOption(new Option("--dtype <type>", "type of the weights (default: f16)").choices(EXPORT_TYPES))
+    .option("--config <file>", "config.json of an artifact that does not hold its own")
+    .addOption(
+      new Option("--shard-bytes <n>", "safetensors: most bytes of a file (default: 5 GB)").argParser(
+        integer(1),
+      ),
+    )
+    .option("--parts", "safetensors: S, U and V of each layer as tensors of their own")
+    .addOption(json())
+    .action(async (model, options) => await (await import("./export.ts")).exportCommand(model, options));
   program.command("chat")
     .description("Talk with a model in the terminal (a model without a chat template continues your text)")
     .argument("<model>", MODEL)

@@ -4,6 +4,7 @@ import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { openArtifact, updateHeader } from "../models/formats/artifact.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
 import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
+import { encodeSourceConfig, SOURCE_CONFIG_FILE } from "../models/formats/source_config.ts";
 import { hasFinalNorm, type ModelSpec } from "../models/spec.ts";
 import type { CompressedBlocks } from "./compress_blocks.ts";
 import type { CompressionContext } from "./compression_context.ts";
@@ -35,6 +36,8 @@ export async function finishArtifact(
   const { sequences, length } = calibration, text = basename(recipe.calibration.text);
   const found = insight.result(sequences > 0 ? { text, sequences, length } : null);
   await writer.addFile(INSIGHT_FILE, encodeInsight(found));
+  const { sourceConfig } = checkpoint;
+  if (sourceConfig) await writer.addFile(SOURCE_CONFIG_FILE, encodeSourceConfig(sourceConfig));
   return await writer.finish({
     oatmill: VERSION,
     created: new Date().toISOString(),

@@ -30,6 +30,14 @@ export interface TokenizerFiles {
   readonly chatTemplate: string | null;
 }
 
+/** What a model's folder says of it beside the tensors; a GGUF file's metadata in the same terms. */
+export interface SourceConfig {
+  /** config.json */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** generation_config.json; null: there is none. */
+  readonly generation: Readonly<Record<string, unknown>> | null;
+}
+
 export interface Checkpoint {
   readonly spec: ModelSpec;
   /** The file or folder it was read from. */
@@ -38,6 +46,8 @@ export interface Checkpoint {
   /** Bytes of all tensors as stored. */
   readonly tensorBytes: number;
   readonly tokenizerFiles: TokenizerFiles | null;
+  /** Absent: not known, as of weights made in memory. */
+  readonly sourceConfig?: SourceConfig | null;
   has(role: WeightRole): boolean;
   /**
    * Reads one weight as float32. `head` of a tied model is the embedding.

@@ -51,7 +51,8 @@ async function openFolder(path: string): Promise<Checkpoint> {
   try {
     const source = await CompressedTensors.over(files);
     const locations = weightLocations(spec, family.names, { source });
-    return new SourceCheckpoint({ path, spec, source, locations, tokenizerFiles });
+    const sourceConfig = { config, generation };
+    return new SourceCheckpoint({ path, spec, source, locations, tokenizerFiles, sourceConfig });
   } catch (error) {
     files.close();
     throw error;

@@ -1,6 +1,6 @@
 /** A {@linkcode Checkpoint} over named tensors: checks every shape when it is made, every value when it is read. */
 import { OatmillError } from "../errors.ts";
-import type { Checkpoint, TokenizerFiles, Weight, WeightRole } from "./checkpoint.ts";
+import type { Checkpoint, SourceConfig, TokenizerFiles, Weight, WeightRole } from "./checkpoint.ts";
 import type { WeightLocation } from "./families/weight_names.ts";
 import type { ModelSpec } from "./spec.ts";
 import type { TensorSource } from "./tensor_source.ts";
@@ -11,6 +11,7 @@ export interface SourceCheckpointInput {
   readonly source: TensorSource;
   readonly locations: ReadonlyMap<WeightRole, WeightLocation>;
   readonly tokenizerFiles: TokenizerFiles | null;
+  readonly sourceConfig: SourceConfig;
 }
 
 export class SourceCheckpoint implements Checkpoint {
@@ -19,17 +20,19 @@ export class SourceCheckpoint implements Checkpoint {
   readonly format: Checkpoint["format"];
   readonly tensorBytes: number;
   readonly tokenizerFiles: TokenizerFiles | null;
+  readonly sourceConfig: SourceConfig;
   readonly #source: TensorSource;
   readonly #locations: ReadonlyMap<WeightRole, WeightLocation>;
 
   /** @throws {OatmillError} invalid_checkpoint when a tensor is missing or has another shape than the spec says */
-  constructor({ path, spec, source, locations, tokenizerFiles }: SourceCheckpointInput) {
+  constructor({ path, spec, source, locations, tokenizerFiles, sourceConfig }: SourceCheckpointInput) {
     for (const location of locations.values()) checkShapes(source, location);
     this.spec = spec;
     this.path = path;
     this.format = source.format;
     this.tensorBytes = source.tensorBytes;
     this.tokenizerFiles = tokenizerFiles;
+    this.sourceConfig = sourceConfig;
     this.#source = source;
     this.#locations = locations;
   }

@@ -155,11 +155,12 @@ function longrope(
     );
   }
   const divided = (by: readonly number[]) => plain.map((f, i) => f / by[i]);
+  const alike = s.short_factor.every((divisor, i) => divisor === s.long_factor[i]);
   return {
     dims,
     inverseFrequencies: divided(s.short_factor),
     attentionFactor: s.attention_factor ??
       (growth <= 1 ? 1 : Math.sqrt(1 + Math.log(growth) / Math.log(original))),
-    long: { beyond: original, inverseFrequencies: divided(s.long_factor) },
+    ...alike ? {} : { long: { beyond: original, inverseFrequencies: divided(s.long_factor) } },
   };
 }

@@ -1,0 +1,36 @@
+/**
+ * `source_config.json` of an artifact: what config.json and generation_config.json of its source said, so that the model
+ * can leave again in a form that other programs open (export/). The engine reads the spec instead.
+ */
+import { join } from "node:path";
+import { z } from "@hono/zod-openapi";
+import { OatmillError } from "../../errors.ts";
+import type { SourceConfig } from "../checkpoint.ts";
+import { readJsonFile } from "./json_file.ts";
+
+/** Not config.json: then the folder would look like one of Hugging Face, with weights that none of its readers knows. */
+export const SOURCE_CONFIG_FILE = "source_config.json";
+
+const schema = z.object({
+  config: z.record(z.string(), z.unknown()),
+  generation: z.record(z.string(), z.unknown()).nullable(),
+});
+
+export const encodeSourceConfig = (source: SourceConfig): Uint8Array<ArrayBuffer> =>
+  new TextEncoder().encode(JSON.stringify(source, null, 2) + "\n");
+
+/**
+ * @param folder an artifact
+ * @returns null for artifacts from before the file was written
+ * @throws {OatmillError} invalid_artifact
+ */
+export async function readSourceConfig(folder: string): Promise<SourceConfig | null> {
+  const json = await readJsonFile(join(folder, SOURCE_CONFIG_FILE), "invalid_artifact");
+  if (!json) return null;
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  throw new OatmillError(
+    "invalid_artifact",
+    `Cannot read ${SOURCE_CONFIG_FILE} of "${folder}": it must hold the objects "config" and "generation"`,
+  );
+}
