@@ -1,5 +1,6 @@
 /** Falcon 7B: attention with one KV head and the MLP side by side, behind one norm. */
 import type { Family, FusedName } from "./family.ts";
+import { GGUF_FUSED_NAMES } from "./names.ts";
 
 const QKV: FusedName = { tensor: "self_attention.query_key_value", parts: ["q", "k", "v"], byKvHead: true };
 
@@ -41,5 +42,8 @@ export const falcon: Family = {
       down: "mlp.dense_4h_to_h",
     },
   },
-  gguf: null,
+  gguf: {
+    architecture: "falcon",
+    names: { ...GGUF_FUSED_NAMES, norms: { attnNorm: "attn_norm", mlpNorm: "attn_norm" } },
+  },
 };

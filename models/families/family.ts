@@ -88,7 +88,9 @@ export interface Family {
     /** `general.architecture` */
     readonly architecture: string;
     /** q and k rows are stored for interleaved rotary pairs and must be put back in "rotate half" order. */
-    readonly permutedRows: boolean;
-    readonly linear: TensorNames["linear"];
+    readonly permutedRows?: true;
+    readonly names: TensorNames;
+    /** `query_pre_attn_scalar` of models whose scores are scaled by another number than the head's width, by their blocks. */
+    readonly queryScalars?: Readonly<Record<number, number>>;
   } | null;
 }

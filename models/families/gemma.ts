@@ -1,6 +1,6 @@
 /** Gemma: llama with scaled embeddings and norms stored as their difference from 1; "gelu" means the tanh form. */
 import type { Family } from "./family.ts";
-import { LLAMA_NAMES } from "./names.ts";
+import { GGUF_NAMES, LLAMA_NAMES } from "./names.ts";
 
 export const gemma: Family = {
   name: "gemma",
@@ -17,5 +17,5 @@ export const gemma: Family = {
   defaults: { hidden_act: "gelu_pytorch_tanh", head_dim: 256, max_position_embeddings: 8192 },
   activations: { gelu: "gelu_tanh" },
   names: { ...LLAMA_NAMES, normOffset: 1 },
-  gguf: null,
+  gguf: { architecture: "gemma", names: GGUF_NAMES }, // whose norms are stored whole
 };

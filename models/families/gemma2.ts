@@ -1,6 +1,7 @@
 /** Gemma 2: norms around attention and MLP, soft caps, a sliding window in every other block. */
 import type { Family } from "./family.ts";
 import { gemma } from "./gemma.ts";
+import { GGUF_NAMES } from "./names.ts";
 
 export const gemma2: Family = {
   ...gemma,
@@ -26,5 +27,13 @@ export const gemma2: Family = {
       mlpNorm: "pre_feedforward_layernorm",
       mlpPostNorm: "post_feedforward_layernorm",
     },
+  },
+  gguf: {
+    architecture: "gemma2",
+    names: {
+      ...GGUF_NAMES,
+      norms: { ...GGUF_NAMES.norms, attnPostNorm: "post_attention_norm", mlpPostNorm: "post_ffw_norm" },
+    },
+    queryScalars: { 46: 144 }, // 27B
   },
 };

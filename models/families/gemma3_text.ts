@@ -24,4 +24,12 @@ export const gemma3Text: Family = {
     ...gemma2.names,
     norms: { ...gemma2.names.norms, qNorm: "self_attn.q_norm", kNorm: "self_attn.k_norm" },
   },
+  gguf: {
+    architecture: "gemma3",
+    names: {
+      ...gemma2.gguf!.names,
+      norms: { ...gemma2.gguf!.names.norms, qNorm: "attn_q_norm", kNorm: "attn_k_norm" },
+    },
+    queryScalars: { 62: 168 }, // 27B
+  },
 };

@@ -1,5 +1,6 @@
 /** GPT-2: layernorm, learned positions, linear layers stored transposed with q, k and v side by side. */
 import type { Family, FusedName } from "./family.ts";
+import { GGUF_FUSED_NAMES } from "./names.ts";
 
 const QKV: FusedName = { tensor: "attn.c_attn", parts: ["q", "k", "v"] };
 
@@ -37,5 +38,8 @@ export const gpt2: Family = {
     linear: { q: QKV, k: QKV, v: QKV, o: "attn.c_proj", up: "mlp.c_fc", down: "mlp.c_proj" },
     transposed: true,
   },
-  gguf: null,
+  gguf: {
+    architecture: "gpt2",
+    names: { ...GGUF_FUSED_NAMES, positions: { tensor: "position_embd", firstRow: 0 } },
+  },
 };

@@ -1,5 +1,6 @@
 /** GPT-NeoX and Pythia: attention and MLP side by side, rotary positions in part of each head. */
 import type { Family, FusedName } from "./family.ts";
+import { GGUF_FUSED_NAMES } from "./names.ts";
 
 const QKV: FusedName = { tensor: "attention.query_key_value", parts: ["q", "k", "v"], byKvHead: true };
 
@@ -44,5 +45,5 @@ export const gptNeox: Family = {
       down: "mlp.dense_4h_to_h",
     },
   },
-  gguf: null,
+  gguf: { architecture: "gptneox", names: GGUF_FUSED_NAMES },
 };

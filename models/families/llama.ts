@@ -21,5 +21,5 @@ export const llama: Family = {
   },
   tiedByDefault: false,
   names: LLAMA_NAMES,
-  gguf: { architecture: "llama", permutedRows: true, linear: GGUF_NAMES.linear },
+  gguf: { architecture: "llama", permutedRows: true, names: GGUF_NAMES },
 };

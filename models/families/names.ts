@@ -1,5 +1,5 @@
 /** Tensor names that several families share. */
-import type { TensorNames } from "./family.ts";
+import type { FusedName, TensorNames } from "./family.ts";
 
 /** Hugging Face names of the llama line. */
 export const LLAMA_NAMES: TensorNames = {
@@ -19,6 +19,8 @@ export const LLAMA_NAMES: TensorNames = {
   },
 };
 
+const GGUF_QKV: FusedName = { tensor: "attn_qkv", parts: ["q", "k", "v"] };
+
 /** GGUF has one set of names for all families (llama.cpp, gguf-py/gguf/constants.py). */
 export const GGUF_NAMES: TensorNames = {
   embedding: "token_embd",
@@ -35,4 +37,10 @@ export const GGUF_NAMES: TensorNames = {
     up: "ffn_up",
     down: "ffn_down",
   },
+};
+
+/** With q, k and v in one tensor, whatever their order is elsewhere: the converters sort the rows. */
+export const GGUF_FUSED_NAMES: TensorNames = {
+  ...GGUF_NAMES,
+  linear: { ...GGUF_NAMES.linear, q: GGUF_QKV, k: GGUF_QKV, v: GGUF_QKV },
 };

@@ -1,6 +1,6 @@
 /** Phi-3 and Phi-4: llama with fused q, k, v and fused gate, up. */
 import type { Family } from "./family.ts";
-import { LLAMA_NAMES } from "./names.ts";
+import { GGUF_FUSED_NAMES, LLAMA_NAMES } from "./names.ts";
 
 export const phi3: Family = {
   name: "phi3",
@@ -24,5 +24,15 @@ export const phi3: Family = {
       down: "mlp.down_proj",
     },
   },
-  gguf: null,
+  gguf: {
+    architecture: "phi3",
+    names: {
+      ...GGUF_FUSED_NAMES,
+      linear: {
+        ...GGUF_FUSED_NAMES.linear,
+        gate: { tensor: "ffn_up", parts: ["gate", "up"] },
+        up: { tensor: "ffn_up", parts: ["gate", "up"] },
+      },
+    },
+  },
 };

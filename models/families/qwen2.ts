@@ -13,5 +13,5 @@ export const qwen2: Family = {
   biases: { q: true, k: true, v: true },
   tiedByDefault: false,
   names: LLAMA_NAMES,
-  gguf: { architecture: "qwen2", permutedRows: false, linear: GGUF_NAMES.linear },
+  gguf: { architecture: "qwen2", names: GGUF_NAMES },
 };

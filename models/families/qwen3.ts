@@ -1,6 +1,6 @@
 /** Qwen3: llama with norms of each head of q and k. */
 import type { Family } from "./family.ts";
-import { LLAMA_NAMES } from "./names.ts";
+import { GGUF_NAMES, LLAMA_NAMES } from "./names.ts";
 
 export const qwen3: Family = {
   name: "qwen3",
@@ -18,5 +18,8 @@ export const qwen3: Family = {
     ...LLAMA_NAMES,
     norms: { ...LLAMA_NAMES.norms, qNorm: "self_attn.q_norm", kNorm: "self_attn.k_norm" },
   },
-  gguf: null,
+  gguf: {
+    architecture: "qwen3",
+    names: { ...GGUF_NAMES, norms: { ...GGUF_NAMES.norms, qNorm: "attn_q_norm", kNorm: "attn_k_norm" } },
+  },
 };

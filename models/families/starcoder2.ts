@@ -1,6 +1,6 @@
 /** StarCoder2: llama's order with layernorms, biases, a sliding window and an MLP without a gate. */
 import type { Family } from "./family.ts";
-import { LLAMA_NAMES } from "./names.ts";
+import { GGUF_NAMES, LLAMA_NAMES } from "./names.ts";
 
 const { q, k, v, o } = LLAMA_NAMES.linear;
 
@@ -18,5 +18,5 @@ export const starcoder2: Family = {
   defaults: { use_bias: true, hidden_act: "gelu_pytorch_tanh", rms_norm_eps: 1e-5 },
   requires: { norm_type: "layer_norm", mlp_type: "default" },
   names: { ...LLAMA_NAMES, linear: { q, k, v, o, up: "mlp.c_fc", down: "mlp.c_proj" } },
-  gguf: null,
+  gguf: { architecture: "starcoder2", names: GGUF_NAMES },
 };

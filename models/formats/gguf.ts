@@ -41,6 +41,10 @@ export class GgufFile implements TensorSource, Disposable {
     return this.#header.metadata;
   }
 
+  names(): readonly string[] {
+    return [...this.#header.tensors.keys()];
+  }
+
   info(name: string): TensorInfo | undefined {
     const tensor = this.#header.tensors.get(name);
     return tensor && { shape: tensor.shape, type: tensor.type.name, file: this.name };

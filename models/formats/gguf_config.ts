@@ -16,7 +16,12 @@ export const GGUF_FIELDS: Readonly<Record<string, string>> = {
   max_position_embeddings: "{arch}.context_length",
   rms_norm_eps: "{arch}.attention.layer_norm_rms_epsilon",
   rope_theta: "{arch}.rope.freq_base",
+  rope_local_base_freq: "{arch}.rope.freq_base_swa",
   sliding_window: "{arch}.attention.sliding_window",
+  sliding_window_pattern: "{arch}.attention.sliding_window_pattern",
+  attn_logit_softcapping: "{arch}.attn_logit_softcapping",
+  final_logit_softcapping: "{arch}.final_logit_softcapping",
+  use_parallel_residual: "{arch}.use_parallel_residual",
   bos_token_id: "tokenizer.ggml.bos_token_id",
 };
 
@@ -24,11 +29,16 @@ export const GGUF_FIELDS: Readonly<Record<string, string>> = {
  * @param architecture `general.architecture`
  * @param tokenRows rows of the embedding, which vocabularies written without a size have
  * @param tied the file has no output weight
+ * @param queryScalars by the number of blocks, of models whose files do not say it
  */
 export function configFromGguf(
   metadata: Metadata,
   architecture: string,
-  { tokenRows, tied }: { readonly tokenRows: number | undefined; readonly tied: boolean },
+  { tokenRows, tied, queryScalars = {} }: {
+    readonly tokenRows: number | undefined;
+    readonly tied: boolean;
+    readonly queryScalars?: Readonly<Record<number, number>>;
+  },
 ): JsonObject {
   const config: JsonObject = {};
   for (const [field, key] of Object.entries(GGUF_FIELDS)) {
@@ -36,14 +46,18 @@ export function configFromGguf(
   }
   if (tokenRows !== undefined) config.vocab_size = tokenRows;
   config.tie_word_embeddings = tied;
+  config.rms_norm_eps ??= metadata.get(ggufKey("{arch}.attention.layer_norm_epsilon", architecture));
   config.eos_token_id = ["eos_token_id", "eot_token_id", "eom_token_id"]
     .map((name) => metadata.get(`tokenizer.ggml.${name}`)).filter((id) => typeof id === "number");
   config.rope_scaling = ropeScaling(metadata, architecture);
   const rotated = metadata.get(`${architecture}.rope.dimension_count`);
   const headDim = config.head_dim ?? Number(config.hidden_size) / Number(config.num_attention_heads);
-  if (typeof rotated === "number" && typeof headDim === "number" && rotated < headDim) {
-    config.partial_rotary_factor = rotated / headDim;
-  }
+  const whole = typeof rotated !== "number" || typeof headDim !== "number" || rotated >= headDim;
+  config.partial_rotary_factor = whole ? 1 : rotated / headDim;
+  const scale = metadata.get(`${architecture}.attention.scale`);
+  config.query_pre_attn_scalar = typeof scale === "number" && scale > 0
+    ? scale ** -2
+    : queryScalars[Number(config.num_hidden_layers)] ?? (headDim || undefined);
   return config;
 }
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { OatmillError } from "../../errors.ts";
+import { ggufBytes } from "../testing/gguf_bytes.ts";
 import { oracleTest, shared } from "../testing/shared.ts";
 import { GgufFile } from "./gguf.ts";
 import { NeedMoreBytes } from "./gguf_cursor.ts";
@@ -64,30 +65,9 @@ oracleTest("metadata keeps types and precision", "oracles/gguf", async () => {
   assert.equal(file.metadata.get("test.bool"), true);
 });
 
-/** Bytes of a small file: one metadata entry, one tensor (F32 unless its header is to lie). */
-function smallFile(
-  name: string,
-  key: string,
-  value: string,
-  values: readonly number[],
-  type = 0,
-): Uint8Array {
-  const bytes: number[] = [];
-  const u32 = (n: number) => bytes.push(...new Uint8Array(new Uint32Array([n]).buffer));
-  const u64 = (n: number) => (u32(n), u32(0));
-  const string = (text: string) => {
-    const encoded = new TextEncoder().encode(text);
-    u64(encoded.length);
-    bytes.push(...encoded);
-  };
-  bytes.push(...new TextEncoder().encode("GGUF"));
-  u32(3), u64(1), u64(1);
-  string(key), u32(8), string(value);
-  string(name), u32(1), u64(values.length), u32(type), u64(0);
-  while (bytes.length % 32) bytes.push(0);
-  bytes.push(...new Uint8Array(new Float32Array(values).buffer));
-  return Uint8Array.from(bytes);
-}
+/** One metadata entry, one tensor (F32 unless its header is to lie). */
+const smallFile = (name: string, key: string, value: string, values: readonly number[], type = 0) =>
+  ggufBytes({ [key]: value }, [{ name, shape: [values.length], values, type }]);
 
 const wellFormed = fc.string({ unit: "grapheme", maxLength: 40 });
 
