@@ -102,7 +102,7 @@ export interface BaseKernels {
     cos: number,
     sin: number,
   ) => void;
-  /** out = activation(gate) * up, or activation(up) when gate is 0; kind: 0 silu, 1 gelu (erf), 2 gelu_tanh, 3 relu. */
+  /** out = activation(gate) * up, or activation(up) when gate is 0; kind: 0 silu, 1 gelu (erf), 2 gelu_tanh, 3 relu, 4 quick_gelu. */
   activate: (
     kind: number,
     gate: number,

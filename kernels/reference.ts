@@ -305,6 +305,7 @@ export const REFERENCE_ACTIVATIONS: readonly ((x: number) => number)[] = [
   (x) => x / 2 * erfc(-x / Math.SQRT2),
   (x) => x / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   (x) => Math.max(x, 0),
+  (x) => x / (1 + Math.exp(-1.702 * x)),
 ];
 
 /** Complementary error function: Taylor series near 0, continued fraction (modified Lentz) beyond; about 1e-14. */

@@ -31,7 +31,7 @@ export interface NormSpec {
   readonly placement?: NormPlacement;
 }
 
-export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu";
+export type Activation = "silu" | "gelu" | "gelu_tanh" | "relu" | "quick_gelu";
 
 export interface AttentionSpec {
   readonly heads: number;

@@ -254,6 +254,8 @@ function activate(g: OnnxGraph, kind: ModelSpec["mlp"]["activation"], x: string)
   switch (kind) {
     case "relu":
       return g.node("Relu", [x]);
+    case "quick_gelu":
+      return g.node("Mul", [x, g.node("Sigmoid", [g.node("Mul", [x, g.scalar(1.702)])])]);
     case "silu":
       return g.node("Mul", [x, g.node("Sigmoid", [x])]);
     case "gelu": { // x / 2 (1 + erf(x / √2))

@@ -12,7 +12,13 @@ import type { Activation } from "../../models/spec.ts";
 import type { BufferPlace } from "../segment_map.ts";
 import { type BindContext, type LinearContext, type OpOf, placeOf, type Run } from "./bound.ts";
 
-const ACTIVATION_KIND: Readonly<Record<Activation, number>> = { silu: 0, gelu: 1, gelu_tanh: 2, relu: 3 };
+const ACTIVATION_KIND: Readonly<Record<Activation, number>> = {
+  silu: 0,
+  gelu: 1,
+  gelu_tanh: 2,
+  relu: 3,
+  quick_gelu: 4,
+};
 
 export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
   const { map, kernels } = context;

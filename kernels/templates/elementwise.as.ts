@@ -44,10 +44,14 @@ export let SQRT_HALF: v128 = f32x4.splat(0.70710678118654752);
   return sigmoid_times(x, f32x4.mul(f32x4.mul(x, cubic), f32x4.splat(1.5957691216057308)));
 }
 
+// x sigmoid(1.702 x), as in CLIP
+@inline function quick_gelu(x: v128): v128 { return sigmoid_times(x, f32x4.mul(x, f32x4.splat(1.702))); }
+
 @inline function activation(kind: i32, x: v128): v128 {
   if (kind == 0) return sigmoid_times(x, x);
   if (kind == 1) return gelu(x);
   if (kind == 2) return gelu_tanh(x);
+  if (kind == 4) return quick_gelu(x);
   return f32x4.max(x, f32x4.splat(0));
 }
 
@@ -72,6 +76,7 @@ export function activate(kind: i32, gate: usize, gateStride: i32, up: usize, upS
   if (kind == 0) activate_rows(0, gate, gateStride, up, upStride, out, outStride, cols, rows);
   else if (kind == 1) activate_rows(1, gate, gateStride, up, upStride, out, outStride, cols, rows);
   else if (kind == 2) activate_rows(2, gate, gateStride, up, upStride, out, outStride, cols, rows);
+  else if (kind == 4) activate_rows(4, gate, gateStride, up, upStride, out, outStride, cols, rows);
   else activate_rows(3, gate, gateStride, up, upStride, out, outStride, cols, rows);
 }
 

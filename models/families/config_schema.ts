@@ -25,6 +25,7 @@ export const ACTIVATIONS = {
   gelu_fast: "gelu_tanh",
   gelu_pytorch_tanh: "gelu_tanh",
   relu: "relu",
+  quick_gelu: "quick_gelu",
 } as const;
 
 // Unknown fields are dropped, so a "__proto__" field never reaches an object of ours.

@@ -164,6 +164,7 @@ const ACTIVATE: Readonly<Record<Activation, (x: number) => number>> = {
   gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
   gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   relu: (x) => Math.max(x, 0),
+  quick_gelu: (x) => x / (1 + Math.exp(-1.702 * x)),
 };
 
 const softCap = (cap: number) => (x: number): number => cap * Math.tanh(x / cap);
