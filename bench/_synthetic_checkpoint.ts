@@ -76,7 +76,7 @@ function shardsOf(spec: ModelSpec): Tensor[][] {
     deviation,
   });
   const { embedding, finalNorm, head, block, norms, linear } = LLAMA_NAMES;
-  const tables = [tensor(embedding, [vocabSize, hiddenSize], 1), tensor(finalNorm, [hiddenSize], null)];
+  const tables = [tensor(embedding, [vocabSize, hiddenSize], 1), tensor(finalNorm!, [hiddenSize], null)];
   if (!spec.tiedEmbeddings) tables.push(tensor(head!, [vocabSize, hiddenSize], hiddenSize ** -0.5));
   const blocks = Array.from({ length: spec.blocks }, (_, i) => {
     const prefix = block.replace("{block}", String(i));

@@ -1,10 +1,12 @@
 /** Encoders: the whole input at once, hidden states out, against the plain forward. */
 import assert from "node:assert/strict";
+import type { Pixels } from "../models/classifier.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { buildPlan } from "../models/plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";
+import { encoderOf } from "./encoder.ts";
 import { loadEngine } from "./engine.ts";
 import { GREEDY } from "./types.ts";
 
@@ -69,21 +71,95 @@ test("encode() with biases on some layers only, grouped heads and a gate", () =>
     [17],
   ));
 
-test("an encoder generates nothing, and reads at most 512 tokens", async () => {
+test("an encoder generates nothing, and reads no more tokens than it has positions", async () => {
   const engine = await loadEngine(packDense(randomCheckpoint(ENCODER), { values: "int8" }), { threads: 1 });
   try {
-    assert.equal(engine.contextLength, 512);
-    await assert.rejects(engine.encode(input(513)), { code: "context_length_exceeded" });
+    assert.equal(engine.contextLength, 1000);
+    await assert.rejects(engine.encode(input(1001)), { code: "context_length_exceeded" });
     await assert.rejects(engine.logits([1]), { code: "invalid_request", message: /encoder/ });
     await assert.rejects(engine.score([1, 2]), { code: "invalid_request" });
     const request = { promptIds: [1], maxTokens: 1, stopIds: [], sampling: GREEDY, logprobs: null };
     await assert.rejects(engine.generate(request)[Symbol.asyncIterator]().next(), {
       code: "invalid_request",
     });
-    assert.equal((await engine.encode(input(512))).length, 512 * 42);
+    assert.equal((await engine.encode(input(1000))).length, 1000 * 42);
   } finally {
     await engine.close();
   }
+});
+
+/** 16 patches and CLS at its own size; others are interpolated. */
+const IMAGES: ModelSpec = {
+  ...ENCODER,
+  vocabSize: 0,
+  contextLength: 40,
+  encoder: {
+    patches: {
+      height: 16,
+      width: 16,
+      size: 4,
+      bias: true,
+      distillation: false,
+      registers: 0,
+      antialias: false,
+    },
+    tokenTypes: 0,
+    embeddingNorm: false,
+    pooling: "cls",
+    pooler: null,
+    normsPooled: false,
+    projection: null,
+    unitLength: true,
+    classifier: "cls",
+    labels: ["a", "b", "c"],
+  },
+};
+const image = (height: number, width: number): Pixels => ({
+  height,
+  width,
+  data: Float32Array.from({ length: 3 * height * width }, (_, i) => Math.sin(i)),
+});
+
+test("an encoder of images reads sizes up to its limit, and says what it cannot read", async () => {
+  const model = packDense(randomCheckpoint(IMAGES), { values: "int8" });
+  const engine = await loadEngine(model, { threads: 2 });
+  const encoder = encoderOf(engine, { spec: IMAGES, imageProcessor: null })!;
+  try {
+    assert.deepEqual([encoder.reads, encoder.labels], ["images", ["a", "b", "c"]]);
+    for (const [height, width, patches] of [[16, 16, 16], [4, 4, 1], [19, 23, 20], [12, 52, 39]]) {
+      const { states, pooled, logits } = await encoder.run(image(height, width));
+      assert.equal(states.length, (patches + 1) * 42);
+      assert.ok(Math.abs(Math.hypot(...pooled) - 1) < 1e-6);
+      assert.equal(logits?.length, 3);
+    }
+    await assert.rejects(encoder.run(image(16, 40)), {
+      code: "context_length_exceeded",
+      message: /41 .* takes 40/,
+    });
+    await assert.rejects(encoder.run(image(3, 40)), { code: "invalid_request", message: /patches of 4 x 4/ });
+    await assert.rejects(encoder.run({ ...image(16, 16), width: 20 }), {
+      message: /has 768 values, must have 960/,
+    });
+    await assert.rejects(encoder.run({ ids: [1] }), {
+      code: "invalid_request",
+      message: /reads images, not text/,
+    });
+    await assert.rejects(engine.encode([0]), { code: "invalid_request", message: /reads images, not text/ });
+  } finally {
+    await engine.close();
+  }
+});
+
+test("an encoder of text reads no images", async () => {
+  const engine = await loadEngine(packDense(randomCheckpoint(ENCODER), { values: "int8" }), { threads: 1 });
+  const encoder = encoderOf(engine, { spec: ENCODER, imageProcessor: null })!;
+  await assert.rejects(encoder.run(image(16, 16)), {
+    code: "invalid_request",
+    message: /reads text, not images/,
+  });
+  const { pooled, logits, states } = await encoder.run({ ids: [1, 2, 3] });
+  assert.deepEqual([[...pooled], logits, encoder.labels], [[...states.subarray(0, 42)], null, null]);
+  await engine.close();
 });
 
 test("a decoder encodes nothing", async () => {

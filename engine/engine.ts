@@ -6,8 +6,11 @@ import { OatmillError } from "../errors.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
 import { ATTENTION_MODULES } from "../kernels/manifest.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
+import type { TokenInput } from "../models/classifier.ts";
+import type { ImageRows } from "../models/image_input.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
+import { readsTokens } from "../models/spec.ts";
 import { availableMemory, defaultKvFormat, planCapacity } from "./capacity.ts";
 import { ComputeThreads } from "./compute_threads.ts";
 import { adviseHugePages } from "./huge_pages.ts";
@@ -31,8 +34,8 @@ import type { FromWorker, ToLeader, WorkEvent, WorkKind, WorkRequest } from "./w
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
 const MAX_ROWS = 256;
-/** Most tokens of an encoder's input: every token sees all others, so all are rows of one step. */
-const ENCODER_ROWS = 512;
+/** Most tokens or patches of an encoder's input: every one sees all others, so all are rows of one step. */
+const ENCODER_ROWS = 4096;
 const DEFAULT_SEQUENCES = 16;
 const DEFAULT_WAITING = 256;
 
@@ -133,10 +136,24 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     contextLength,
     vocabSize: spec.vocabSize,
     encoder,
+    images: !readsTokens(spec),
+    vectors: vectorsIn(places, model.tensors),
     threads,
     memoryBytes,
     stats,
   });
+}
+
+/** Views of the tensors that are plain floats. */
+function vectorsIn(
+  places: ReadonlyMap<string, Uint8Array>,
+  tensors: readonly TensorEntry[],
+): ReadonlyMap<string, Float32Array> {
+  const plain = tensors.filter(({ format }) => format.kind === "vector");
+  return new Map(plain.map(({ name, bytes }) => {
+    const { buffer, byteOffset } = places.get(name)!;
+    return [name, new Float32Array(buffer, byteOffset, bytes / 4)];
+  }));
 }
 
 /**
@@ -166,6 +183,8 @@ class EngineHandle implements Engine {
   readonly contextLength: number;
   readonly vocabSize: number;
   readonly #encoder: boolean;
+  readonly #images: boolean;
+  readonly #vectors: ReadonlyMap<string, Float32Array>;
   readonly #workers: readonly Worker[];
   readonly #listeners = new Map<number, Listener>();
   readonly #fixed: Pick<EngineStats, "threads" | "memoryBytes">;
@@ -181,6 +200,8 @@ class EngineHandle implements Engine {
       contextLength: number;
       vocabSize: number;
       encoder: boolean;
+      images: boolean;
+      vectors: ReadonlyMap<string, Float32Array>;
       threads: number;
       memoryBytes: number;
       stats: SharedStats;
@@ -190,6 +211,8 @@ class EngineHandle implements Engine {
     this.contextLength = o.contextLength;
     this.vocabSize = o.vocabSize;
     this.#encoder = o.encoder;
+    this.#images = o.images;
+    this.#vectors = o.vectors;
     this.#fixed = { threads: o.threads, memoryBytes: o.memoryBytes };
     this.#stats = o.stats;
     workers[0].onmessage = (e: MessageEvent<FromWorker>) => {
@@ -257,9 +280,31 @@ class EngineHandle implements Engine {
     return await this.#values("logits", { ids, rows: ids.length, from }, signal);
   }
 
-  async encode(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+  async encode(input: Parameters<Engine["encode"]>[0], signal?: AbortSignal): Promise<Float32Array> {
+    if ("patches" in input) return await this.#encodeImage(input, signal);
+    const { ids, types }: TokenInput = "ids" in input ? input : { ids: input };
+    if (this.#images) throw wrongInput("images", "text");
     this.#check(ids, 0);
-    return await this.#values("encode", { ids, rows: ids.length, from: 0 }, signal);
+    return await this.#values("encode", { ids, rows: ids.length, from: 0, types }, signal);
+  }
+
+  async #encodeImage(image: ImageRows, signal?: AbortSignal): Promise<Float32Array> {
+    const { rows } = image;
+    this.#checkOpen();
+    if (!this.#images) throw wrongInput("text", "images");
+    if (rows > this.contextLength) {
+      throw new OatmillError(
+        "context_length_exceeded",
+        `The image has ${rows} patches and tokens, the model takes ${this.contextLength}: make it smaller`,
+        "image",
+      );
+    }
+    const ids = new Array<number>(rows).fill(0);
+    return await this.#values("encode", { ids, rows, from: 0, image }, signal);
+  }
+
+  vector(name: string): Float32Array | null {
+    return this.#vectors.get(name) ?? null;
   }
 
   stats(): EngineStats {
@@ -294,7 +339,9 @@ class EngineHandle implements Engine {
 
   async #values(
     kind: Exclude<WorkKind, "generate">,
-    { ids, rows, from }: { readonly ids: readonly number[]; readonly rows: number; readonly from: number },
+    { ids, rows, from, ...input }:
+      & { readonly ids: readonly number[]; readonly rows: number; readonly from: number }
+      & Pick<WorkRequest, "types" | "image">,
     signal?: AbortSignal,
   ): Promise<Float32Array> {
     if (!(Number.isInteger(from) && from >= 0 && from < Math.max(rows, 1))) {
@@ -313,6 +360,7 @@ class EngineHandle implements Engine {
         sampling: GREEDY,
         logprobs: null,
         measure: { rows, from },
+        ...input,
       };
       const id = this.#start(kind, request, (e) => {
         if ("values" in e) done(() => resolve(e.values));
@@ -328,9 +376,13 @@ class EngineHandle implements Engine {
     });
   }
 
-  #check(ids: readonly number[], room: number): void {
+  #checkOpen(): void {
     if (this.#failure !== null) throw new OatmillError("unavailable", this.#failure);
     if (this.#closed) throw new OatmillError("unavailable", "The engine is closed");
+  }
+
+  #check(ids: readonly number[], room: number): void {
+    this.#checkOpen();
     if (ids.length === 0) throw new OatmillError("invalid_request", "The prompt has no tokens", "prompt");
     if (ids.length + room > this.contextLength) {
       throw new OatmillError(
@@ -377,6 +429,9 @@ class EngineHandle implements Engine {
     }
   }
 }
+
+const wrongInput = (reads: string, given: string) =>
+  new OatmillError("invalid_request", `The model reads ${reads}, not ${given}`, "input");
 
 function cancelled(signal: AbortSignal): OatmillError {
   return new OatmillError("cancelled", "The request was cancelled", null, { cause: signal.reason });

@@ -10,7 +10,14 @@ import type { SegmentMap } from "./segment_map.ts";
 import { bindAttention, bindKvWrite, bindRope, StepAttention } from "./operations/attention.ts";
 import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
-import { bindEmbed, bindNorm, bindNormHeads, bindPrepare, bindSoftCap } from "./operations/prepare.ts";
+import {
+  bindCopy,
+  bindEmbed,
+  bindNorm,
+  bindNormHeads,
+  bindPrepare,
+  bindSoftCap,
+} from "./operations/prepare.ts";
 import { type Call, callsOfRow, ONE_ROW, recordingKernels } from "./operations/recorded.ts";
 import { Waiter } from "./threads.ts";
 
@@ -177,6 +184,8 @@ export class Executor {
         return bindPrepare(op, context);
       case "norm":
         return bindNorm(op, context);
+      case "copy":
+        return bindCopy(op, context);
       case "norm_heads":
         return bindNormHeads(op, context);
       case "soft_cap":

@@ -5,6 +5,7 @@
 import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { Kernels } from "../kernels/load.ts";
+import type { ImageRows } from "../models/image_input.ts";
 import type { Executor } from "./executor.ts";
 import { HEAD_ROWS } from "./segment_map.ts";
 import type { LogitsRow } from "./sampler.ts";
@@ -155,10 +156,13 @@ export class Leader {
     const [ints, ...others] = this.#ints;
     const outputs: number[] = [];
     step.rows.forEach(({ sequence: s, position, token, output }, row) => {
-      this.#work.get(s.id)?.start();
+      const work = this.#work.get(s.id);
+      work?.start();
+      if (work?.request.image && position === 0) this.#writeImage(work.request.image, row);
       const table = map.blockTables + s.slot * map.blocksPerSequence * 4;
       ints[at.ids / 4 + row] = token;
       ints[at.positions / 4 + row] = position;
+      ints[at.types / 4 + row] = work?.request.types?.[position] ?? 0;
       ints[at.turns / 4 + row] = position + (s.long ? this.#longTurns : 0);
       ints[at.slots / 4 + row] = s.blocks[Math.floor(position / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS +
         position % KV_BLOCK_TOKENS;
@@ -173,6 +177,18 @@ export class Leader {
     const { begin, end } = map.stepPlace;
     for (const other of others) other.set(ints.subarray(begin / 4, end / 4), begin / 4);
     return outputs;
+  }
+
+  /** Fills the buffers that an image's plan begins with, from row `first` on. */
+  #writeImage({ rows, patches, added }: ImageRows, first: number): void {
+    const { map, memories } = this.#init, [segment] = map.body;
+    const floats = new Float32Array(memories[segment].buffer);
+    for (const [name, values] of [["patches", patches], ["hidden", added]] as const) {
+      const { address, stride } = map.segments[segment].buffers[name], width = values.length / rows;
+      for (let i = 0; i < rows; i++) {
+        floats.set(values.subarray(i * width, (i + 1) * width), address / 4 + (first + i) * stride);
+      }
+    }
   }
 
   #flush(): void {

@@ -4,6 +4,7 @@
  */
 import { OatmillError } from "../errors.ts";
 import type { TokenizerFiles } from "../models/checkpoint.ts";
+import type { EncoderModel } from "../models/classifier.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { openCheckpoint } from "../models/open.ts";
@@ -11,6 +12,7 @@ import { type DenseValues, packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { loadTokenizer, type Tokenizer } from "../models/tokenizer.ts";
+import { encoderOf } from "./encoder.ts";
 import { loadEngine } from "./engine.ts";
 import { LoadTimes } from "./load_times.ts";
 import type { Engine, EngineOptions } from "./types.ts";
@@ -21,6 +23,8 @@ export interface OpenedModel {
   readonly engine: Engine;
   /** null: the model came without one; prompts are token ids then. */
   readonly tokenizer: Tokenizer | null;
+  /** What it reads and answers when it is an encoder; null: it is a decoder. */
+  readonly encoder: EncoderModel | null;
   /** null for a checkpoint. */
   readonly header: ArtifactHeader | null;
   /** How long its load took. */
@@ -46,7 +50,8 @@ export async function openModel(path: string, options: OpenModelOptions = {}): P
       if (files) tokenizer = await times.time("tokenizer", () => loadTokenizer(files, { checked }));
     };
     const engine = await loadEngine(model, { ...engineOptions, times, meanwhile });
-    return { name: model.name, spec: model.spec, tokenizer, engine, times };
+    const { name, spec, imageProcessor = null } = model;
+    return { name, spec, tokenizer, engine, encoder: encoderOf(engine, { spec, imageProcessor }), times };
   };
   if (await isArtifact(path)) {
     const artifact = await times.time("header", () => openArtifact(path));

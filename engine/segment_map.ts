@@ -53,6 +53,7 @@ export interface CommonPlaces {
   readonly step: {
     readonly ids: number;
     readonly positions: number;
+    readonly types: number;
     /** Rows of the rope tables. */
     readonly turns: number;
     readonly slots: number;
@@ -183,6 +184,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   const step = {
     ids: i32(o.maxRows),
     positions: i32(o.maxRows),
+    types: i32(o.maxRows),
     turns: i32(o.maxRows),
     slots: i32(o.maxRows),
     contexts: i32(o.maxRows),

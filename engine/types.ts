@@ -1,5 +1,7 @@
 /** What the engine is asked for and what it answers; plain data, so that it crosses worker borders. */
 import type { KvFormat } from "../kernels/kv_layout.ts";
+import type { TokenInput } from "../models/classifier.ts";
+import type { ImageRows } from "../models/image_input.ts";
 import type { TuningOptions } from "./tuning.ts";
 import type { LoadTimes } from "./load_times.ts";
 
@@ -114,10 +116,12 @@ export interface Engine {
    */
   logits(ids: readonly number[], options?: MeasureOptions): Promise<Float32Array>;
   /**
-   * An encoder's hidden states after the final norm, `[ids.length x hidden]`.
-   * @throws {OatmillError} invalid_request when the model is no encoder, context_length_exceeded
+   * An encoder's hidden states after the final norm (of a model that has one for them), `[tokens or patches x hidden]`.
+   * @throws {OatmillError} invalid_request when the model is no encoder or reads something else, context_length_exceeded
    */
-  encode(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
+  encode(input: readonly number[] | TokenInput | ImageRows, signal?: AbortSignal): Promise<Float32Array>;
+  /** A vector of the model by its name, `[n]` or a matrix's rows one after the other; null: it has none. Not to be changed. */
+  vector(name: string): Float32Array | null;
   stats(): EngineStats;
   close(): Promise<void>;
 }

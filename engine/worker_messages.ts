@@ -1,5 +1,6 @@
 /** What the engine's main-thread handle and its workers say to each other. */
 import type { ActivationEncoding } from "../kernels/abi.ts";
+import type { ImageRows } from "../models/image_input.ts";
 import type { Plan } from "../models/plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import type { MemoryMap } from "./memory_map.ts";
@@ -31,6 +32,10 @@ export type WorkKind = "generate" | "score" | "logits" | "encode";
 
 /** A request, and for those that measure which of its first `rows` positions: `from` and all after it. */
 export interface WorkRequest extends GenerateRequest {
+  /** Of each token; absent: 0. */
+  readonly types?: readonly number[];
+  /** In place of tokens: `promptIds` are as many zeros. */
+  readonly image?: ImageRows;
   readonly measure?: { readonly rows: number; readonly from: number };
 }
 

@@ -2,17 +2,19 @@
  * An opened source model (Hugging Face folder or GGUF file), read tensor by tensor. Weights are addressed by role,
  * never by file name, so that nothing above this folder knows a naming scheme, a fused weight or a quantised type.
  */
+import type { EncoderRole } from "./encoder_spec.ts";
 import type { LinearName, ModelSpec, NormName } from "./spec.ts";
 
 /**
  * `embedding`, `positions` (learned ones), `finalNorm`, `head`, `block.3.q`, `block.3.q.bias`, `block.3.attnNorm` and the
- * other norms of a block (+ `.bias` for layernorm).
+ * other norms of a block (+ `.bias` for layernorm); what encoders have besides (encoder_spec.ts).
  */
 export type WeightRole =
   | "embedding"
   | "positions"
   | "finalNorm"
   | "head"
+  | EncoderRole
   | `block.${number}.${LinearName | NormName}`
   | `${string}.bias`;
 
@@ -38,6 +40,9 @@ export interface SourceConfig {
   readonly generation: Readonly<Record<string, unknown>> | null;
 }
 
+/** How image files become pixels, as the file says it. */
+export type ImageProcessorConfig = Readonly<Record<string, unknown>>;
+
 export interface Checkpoint {
   readonly spec: ModelSpec;
   /** The file or folder it was read from. */
@@ -48,6 +53,8 @@ export interface Checkpoint {
   readonly tokenizerFiles: TokenizerFiles | null;
   /** Absent: not known, as of weights made in memory. */
   readonly sourceConfig?: SourceConfig | null;
+  /** preprocessor_config.json of a model that reads images; absent or null: none. */
+  readonly imageProcessor?: ImageProcessorConfig | null;
   has(role: WeightRole): boolean;
   /**
    * Reads one weight as float32. `head` of a tied model is the embedding.

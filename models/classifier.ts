@@ -1,5 +1,7 @@
 /** What an encoder reads and answers, whatever runs it: the engine (engine/encoder.ts) or another runtime. */
 
+import type { ImageProcessorConfig } from "./checkpoint.ts";
+
 /** An image as a vision model reads it: resized, cropped and normalised. */
 export interface Pixels {
   readonly width: number;
@@ -30,9 +32,10 @@ export interface EncoderModel {
   /** Names of the classes, in the order of logits; null in a model without a classifier. */
   readonly labels: readonly string[] | null;
   /** preprocessor_config.json as it stands in the model's folder; null when there is none. */
-  readonly imageProcessor: Readonly<Record<string, unknown>> | null;
+  readonly imageProcessor: ImageProcessorConfig | null;
   /**
-   * @throws {OatmillError} invalid_request (the other kind of input, a size that is no whole number of patches),
+   * An image of another size than the model's gets interpolated positions.
+   * @throws {OatmillError} invalid_request (the other kind of input, an image smaller than a patch),
    * context_length_exceeded (more tokens or patches than the model or the engine takes), cancelled
    */
   run(input: Pixels | TokenInput, signal?: AbortSignal): Promise<EncoderOutput>;

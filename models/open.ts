@@ -5,10 +5,12 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { familyOfConfig } from "./families/registry.ts";
 import { specFromConfig } from "./families/spec_from_config.ts";
 import { weightLocations } from "./families/weight_names.ts";
+import { IMAGE_PROCESSOR_FILE } from "./formats/artifact.ts";
 import { CompressedTensors } from "./formats/compressed_tensors.ts";
 import { readJsonFile } from "./formats/json_file.ts";
 import { isPickleName, pickleRefused, refusePickles } from "./formats/pickle.ts";
 import { openGguf } from "./open_gguf.ts";
+import { readSentencePooling } from "./formats/sentence_pooling.ts";
 import { SafetensorsFolder } from "./formats/safetensors_folder.ts";
 import { SourceCheckpoint } from "./source_checkpoint.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";
@@ -45,14 +47,21 @@ async function openFolder(path: string): Promise<Checkpoint> {
     MAX_CONFIG_BYTES,
   );
   const family = familyOfConfig(config);
-  const spec = specFromConfig(config, { generation, family });
+  const pooling = family.encoder?.reads === "text" ? await readSentencePooling(path) : null;
+  const spec = specFromConfig(config, { generation, family, pooling });
   const tokenizerFiles = await readTokenizerFiles(path);
+  const imageProcessor = await readJsonFile(
+    join(path, IMAGE_PROCESSOR_FILE),
+    "invalid_config",
+    MAX_CONFIG_BYTES,
+  );
   const files = await SafetensorsFolder.open(path);
   try {
     const source = await CompressedTensors.over(files);
     const locations = weightLocations(spec, family.names, { source });
     const sourceConfig = { config, generation };
-    return new SourceCheckpoint({ path, spec, source, locations, tokenizerFiles, sourceConfig });
+    const beside = { tokenizerFiles, sourceConfig, imageProcessor };
+    return new SourceCheckpoint({ path, spec, source, locations, ...beside });
   } catch (error) {
     files.close();
     throw error;

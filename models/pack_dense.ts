@@ -5,6 +5,7 @@
 import { packedBytes, type Shape2, type WeightFormat } from "../kernels/layout.ts";
 import { packF32, packQ4, packQ8 } from "../kernels/packers.ts";
 import type { Checkpoint, WeightRole } from "./checkpoint.ts";
+import { encoderWeights } from "./encoder_spec.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
 import type { PackedModel } from "./packed.ts";
 import type { DENSE_VALUES } from "./recipe.ts";
@@ -13,9 +14,11 @@ import {
   blockSpec,
   hasFinalNorm,
   linearShapes,
+  type ModelSpec,
   type NormName,
   type NormShape,
   normShape,
+  readsTokens,
 } from "./spec.ts";
 
 export type DenseValues = (typeof DENSE_VALUES)[number];
@@ -30,13 +33,13 @@ const FORMAT: Readonly<Record<DenseValues, WeightFormat>> = {
   int4: { kind: "q4" },
 };
 
-/** Learned positions: a few rows, which every token gets added. */
+/** Learned positions, token types, the projection of patches: little of a model, and all that follows stands on them. */
 export const POSITIONS_FORMAT: WeightFormat = { kind: "f32" };
 
 /** Default activation block: 2 chunks = 128 columns (kernels.md of the design: 0.4-1.2 % perplexity, 1.02 of the score). */
 export const DENSE_BLOCK_CHUNKS = 2;
 
-interface NamedFormat {
+export interface NamedFormat {
   readonly name: string;
   readonly role: WeightRole;
   readonly format: TensorEntry["format"];
@@ -50,6 +53,17 @@ export function entryBytes(format: TensorEntry["format"], shape: readonly number
     : packedBytes(format, [shape[0], shape[1]] as Shape2);
 }
 
+/** How the weights of an encoder's two ends are stored, and their biases: exactly. */
+export function encoderTensors(spec: ModelSpec): NamedFormat[] {
+  const vector = { kind: "vector" } as const;
+  return encoderWeights(spec).flatMap(({ role, shape, bias, packed }): NamedFormat[] => [
+    { name: role, role, format: packed ? POSITIONS_FORMAT : vector, shape },
+    ...bias > 0
+      ? [{ name: `${role}.bias`, role: `${role}.bias` as const, format: vector, shape: [bias] }]
+      : [],
+  ]);
+}
+
 /** Names, roles and formats of all tensors: embedding first, then the blocks, then final norm and head. */
 function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[] {
   const { spec } = checkpoint;
@@ -61,16 +75,19 @@ function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[
   };
   // The embedding and the head stay at 8 bits even where the blocks have 4: they are read once and carry the most.
   const outer: WeightFormat = values === "f32" ? { kind: "f32" } : { kind: "q8" };
-  list.push({
-    name: "embedding",
-    role: "embedding",
-    format: outer,
-    shape: [spec.vocabSize, spec.hiddenSize],
-  });
+  if (readsTokens(spec)) {
+    list.push({
+      name: "embedding",
+      role: "embedding",
+      format: outer,
+      shape: [spec.vocabSize, spec.hiddenSize],
+    });
+  }
   if (spec.learnedPositions) {
     const shape = [spec.contextLength, spec.hiddenSize];
     list.push({ name: "positions", role: "positions", format: POSITIONS_FORMAT, shape });
   }
+  list.push(...encoderTensors(spec));
   const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][];
   for (let i = 0; i < spec.blocks; i++) {
     for (const [name, shape] of norms) norm(`block.${i}.${name}`, shape);
@@ -130,6 +147,7 @@ export function packDense(
   return {
     name: options.name ?? "dense",
     spec: checkpoint.spec,
+    imageProcessor: checkpoint.imageProcessor ?? null,
     blockChunks: DENSE_BLOCK_CHUNKS,
     tensors,
     async load(destination) {

@@ -8,6 +8,7 @@
 import { OatmillError } from "../errors.ts";
 import { formatName, groupCount, ROWS, type Shape2 } from "../kernels/layout.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
+import { type PatchSpec, patchWidth } from "./encoder_spec.ts";
 import type { PackedModel } from "./packed.ts";
 import {
   type Activation,
@@ -36,11 +37,11 @@ export interface BufferRef {
 export type TileKind = "q8" | "views" | "f32";
 
 export type PlanOp =
-  /** Rows of a table by token or by position, times a factor, written or added. */
+  /** Rows of a table by token, by position or by type of token, times a factor, written or added. */
   | {
     readonly op: "embed";
     readonly table: string;
-    readonly by: "token" | "position";
+    readonly by: "token" | "position" | "type";
     readonly factor: number;
     readonly out: BufferRef;
     readonly accumulate: boolean;
@@ -67,6 +68,7 @@ export type PlanOp =
     readonly out: BufferRef;
     readonly accumulate: boolean;
   }
+  | { readonly op: "copy"; readonly input: BufferRef; readonly out: BufferRef; readonly cols: number }
   /** Normalises each head of q or k by itself (rmsnorm), in place. */
   | { readonly op: "norm_heads"; readonly x: BufferRef; readonly heads: number; readonly weight: string }
   /**
@@ -319,14 +321,42 @@ export function buildPlan(model: PackedModel): Plan {
 }
 
 function addEmbedding(b: Builder): void {
-  const { embeddingScale: factor = 1, learnedPositions, contextLength } = b.spec;
+  const { embeddingScale: factor = 1, learnedPositions, contextLength, encoder } = b.spec;
+  if (encoder?.patches) return addPatches(b, encoder.patches);
   const embed = { op: "embed", out: at("hidden") } as const;
   b.body.push({ ...embed, table: b.table("embedding").name, by: "token", factor, accumulate: false });
   if (learnedPositions) {
     const table = b.table("positions", contextLength).name;
     b.body.push({ ...embed, table, by: "position", factor: 1, accumulate: true });
   }
+  if (encoder && encoder.tokenTypes > 0) {
+    const table = b.table("tokenTypes", encoder.tokenTypes).name;
+    b.body.push({ ...embed, table, by: "type", factor: 1, accumulate: true });
+  }
   b.body.push({ op: "sync" });
+  addEmbeddingNorm(b);
+}
+
+/** `hidden` holds what does not depend on the image's values (image_input.ts): the patches' projections are added. */
+function addPatches(b: Builder, patches: PatchSpec): void {
+  const cols = patchWidth(patches),
+    weight = b.packed("patch", [b.spec.hiddenSize, cols]),
+    kinds = kindsOf([weight]);
+  b.buffer("patches", cols);
+  b.tile("patch", cols, kinds);
+  b.body.push(
+    { op: "prepare", ...plain(at("patches")), scale: null, cols, tile: "patch", kinds },
+    { op: "sync", prepared: true },
+    { op: "linear", weights: [weight.name], biases: [], tile: "patch", out: at("hidden"), accumulate: true },
+    { op: "sync" },
+  );
+  addEmbeddingNorm(b);
+}
+
+function addEmbeddingNorm(b: Builder): void {
+  if (!b.spec.encoder?.embeddingNorm) return;
+  const hidden = at("hidden"), norm = b.norm("embeddingNorm");
+  b.body.push({ op: "norm", input: hidden, norm, out: hidden, accumulate: false }, { op: "sync" });
 }
 
 /** @param spec the block's own */
@@ -412,13 +442,16 @@ function logitsOf(b: Builder): Plan["output"] {
   return { buffer: "logits", cols };
 }
 
-/** An encoder's output: the normalised hidden states. */
+/** An encoder's output: the hidden states, normalised if the model has a norm for them. */
 function statesOf(b: Builder): Plan["output"] {
   const cols = b.spec.hiddenSize;
   if (b.spec.attention.window !== null) throw broken("an encoder sees its whole input, without a window");
   b.buffer("states", cols);
+  const input = at("headIn"), out = at("states");
   b.head.push(
-    { op: "norm", input: at("headIn"), norm: b.norm("finalNorm"), out: at("states"), accumulate: false },
+    hasFinalNorm(b.spec)
+      ? { op: "norm", input, norm: b.norm("finalNorm"), out, accumulate: false }
+      : { op: "copy", input, out, cols },
     { op: "sync" },
   );
   return { buffer: "states", cols };

@@ -27,6 +27,8 @@ export function operandsOf(op: PlanOp): Operands {
         buffers: namesOf([op.input, op.out]),
         tiles: [],
       };
+    case "copy":
+      return { tensors: [], buffers: namesOf([op.input, op.out]), tiles: [] };
     case "linear":
       return { tensors: [...op.weights, ...op.biases], buffers: namesOf([op.out]), tiles: [op.tile] };
     case "norm_heads":

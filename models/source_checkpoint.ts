@@ -1,6 +1,13 @@
 /** A {@linkcode Checkpoint} over named tensors: checks every shape when it is made, every value when it is read. */
 import { OatmillError } from "../errors.ts";
-import type { Checkpoint, SourceConfig, TokenizerFiles, Weight, WeightRole } from "./checkpoint.ts";
+import type {
+  Checkpoint,
+  ImageProcessorConfig,
+  SourceConfig,
+  TokenizerFiles,
+  Weight,
+  WeightRole,
+} from "./checkpoint.ts";
 import type { WeightLocation } from "./families/weight_names.ts";
 import type { ModelSpec } from "./spec.ts";
 import type { TensorSource } from "./tensor_source.ts";
@@ -12,6 +19,7 @@ export interface SourceCheckpointInput {
   readonly locations: ReadonlyMap<WeightRole, WeightLocation>;
   readonly tokenizerFiles: TokenizerFiles | null;
   readonly sourceConfig: SourceConfig;
+  readonly imageProcessor?: ImageProcessorConfig | null;
 }
 
 export class SourceCheckpoint implements Checkpoint {
@@ -21,11 +29,13 @@ export class SourceCheckpoint implements Checkpoint {
   readonly tensorBytes: number;
   readonly tokenizerFiles: TokenizerFiles | null;
   readonly sourceConfig: SourceConfig;
+  readonly imageProcessor: ImageProcessorConfig | null;
   readonly #source: TensorSource;
   readonly #locations: ReadonlyMap<WeightRole, WeightLocation>;
 
   /** @throws {OatmillError} invalid_checkpoint when a tensor is missing or has another shape than the spec says */
-  constructor({ path, spec, source, locations, tokenizerFiles, sourceConfig }: SourceCheckpointInput) {
+  constructor(input: SourceCheckpointInput) {
+    const { path, spec, source, locations, tokenizerFiles, sourceConfig, imageProcessor = null } = input;
     for (const location of locations.values()) checkShapes(source, location);
     this.spec = spec;
     this.path = path;
@@ -33,6 +43,7 @@ export class SourceCheckpoint implements Checkpoint {
     this.tensorBytes = source.tensorBytes;
     this.tokenizerFiles = tokenizerFiles;
     this.sourceConfig = sourceConfig;
+    this.imageProcessor = imageProcessor;
     this.#source = source;
     this.#locations = locations;
   }
@@ -46,17 +57,19 @@ export class SourceCheckpoint implements Checkpoint {
     if (!location) {
       throw new OatmillError("invalid_checkpoint", `Cannot read weight "${role}": the model has none`);
     }
-    const { tensor, shape, interleavedHeads, offset, times } = location;
+    const { tensor, shape, interleavedHeads, offset, times, rowFactors } = location;
     let data = await (location.transposed ? this.#readTransposed(location) : this.#readRows(location));
     this.#requireFinite(tensor, data);
     if (times) data = await this.#multiplied(data, location, times);
+    if (rowFactors) await this.#scaleRows(data, rowFactors);
     if (offset !== 0) { for (let i = 0; i < data.length; i++) data[i] += offset; }
     return { data: interleavedHeads ? rotateHalfRows(data, interleavedHeads, shape[1] ?? 1) : data, shape };
   }
 
   /** The weight's runs of rows, one after the other. */
-  async #readRows({ tensor, shape, tensorShape, rows }: WeightLocation): Promise<Float32Array<ArrayBuffer>> {
-    const width = tensorShape[1] ?? 1, run = shape[0] / rows.count * width;
+  async #readRows(location: WeightLocation): Promise<Float32Array<ArrayBuffer>> {
+    const { tensor, shape, tensorShape, rows, times } = location;
+    const width = (times ? tensorShape : shape)[1] ?? 1, run = shape[0] / rows.count * width;
     const read = (i: number) => this.#source.readFloat32(tensor, (rows.first + i * rows.apart) * width, run);
     if (rows.count === 1) return await read(0);
     const data = new Float32Array(rows.count * run);
@@ -99,6 +112,14 @@ export class SourceCheckpoint implements Checkpoint {
     return out;
   }
 
+  /** Each row (or value) of data times its entry of a vector. */
+  async #scaleRows(data: Float32Array, tensor: string): Promise<void> {
+    const [rows] = this.#source.info(tensor)!.shape, width = data.length / rows;
+    const factors = await this.#source.readFloat32(tensor, 0, rows);
+    this.#requireFinite(tensor, factors);
+    for (let i = 0; i < data.length; i++) data[i] *= factors[Math.floor(i / width)];
+  }
+
   close(): void {
     this.#source.close();
   }
@@ -117,8 +138,12 @@ export class SourceCheckpoint implements Checkpoint {
   }
 }
 
-function checkShapes(source: TensorSource, { tensor, tensorShape, times, shape }: WeightLocation): void {
+function checkShapes(
+  source: TensorSource,
+  { tensor, tensorShape, times, shape, rowFactors }: WeightLocation,
+): void {
   checkShape(source, tensor, tensorShape);
+  if (rowFactors) checkShape(source, rowFactors, [shape[0]]);
   if (!times) return;
   const inner = tensorShape[1];
   checkShape(source, times.tensor, times.transposed ? [shape[1], inner] : [inner, shape[1]]);

@@ -3,6 +3,8 @@
  * the plan builder, the calibration forward and the tests read nothing else.
  */
 
+import type { EncoderSpec } from "./encoder_spec.ts";
+
 /** Rotary position embedding with all scaling rules already applied to the frequencies. */
 export interface RopeSpec {
   /** Rotated dimensions of each head (even, <= headDim). */
@@ -85,9 +87,11 @@ export interface BlockSizes {
 export interface ModelSpec {
   readonly family: string;
   readonly architecture: string;
+  /** 0: the model reads no tokens. */
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly blocks: number;
+  /** Most tokens of an input; of images: tokens and patches. */
   readonly contextLength: number;
   /** What embeddings are multiplied by; absent: 1. */
   readonly embeddingScale?: number;
@@ -108,6 +112,8 @@ export interface ModelSpec {
   readonly logitsSoftCap?: number;
   /** Which linear layers of a block carry a bias. */
   readonly biases: readonly LinearName[];
+  /** Of encoders: what stands before and behind the blocks; absent: a token embedding, and hidden states are the answer. */
+  readonly encoder?: EncoderSpec;
   readonly bosId: number | null;
   readonly eosIds: readonly number[];
 }
@@ -178,4 +184,8 @@ export const normShape = ({ norm, hiddenSize }: ModelSpec): NormShape => ({
 });
 
 /** Whether hidden states are normalised behind the last block. */
-export const hasFinalNorm = ({ norm }: Pick<ModelSpec, "norm">): boolean => norm.placement !== "after";
+export const hasFinalNorm = ({ norm, encoder }: Pick<ModelSpec, "norm" | "encoder">): boolean =>
+  norm.placement !== "after" && !encoder?.normsPooled;
+
+/** Whether the model reads token ids: it then has a token embedding. */
+export const readsTokens = ({ encoder }: Pick<ModelSpec, "encoder">): boolean => !encoder?.patches;

@@ -110,6 +110,9 @@ export class FakeEngine implements Engine {
   encode(): Promise<Float32Array> {
     return Promise.reject(new OatmillError("invalid_request", "The model is a decoder"));
   }
+  vector(_name: string): Float32Array | null {
+    return null;
+  }
 
   stats(): EngineStats {
     return {

@@ -88,7 +88,7 @@ export class FakeServer implements AsyncDisposable {
     this.engines.push(engine);
     const spec = { ...fakeHeader("fake").spec, eosIds: [EOS] };
     const tokenizer = options.tokenizer === null ? null : { ...byteTokenizer, ...options.tokenizer };
-    return { name: "fake", spec, engine, tokenizer, header: null, times: new LoadTimes() };
+    return { name: "fake", spec, engine, tokenizer, encoder: null, header: null, times: new LoadTimes() };
   }
 
   async addModel(id: string): Promise<void> {

@@ -28,7 +28,8 @@ export function bindEmbed(op: OpOf<"embed">, context: BindContext): Run {
   const format = entry.format as WeightFormat; // the plan names a packed table
   const groups = groupCount(entry.shape[0]);
   const parts = columnParts(format, entry.shape[1]);
-  const indices = op.by === "token" ? map.step.ids : map.step.positions, accumulate = op.accumulate ? 1 : 0;
+  const { ids: token, positions: position, types: type } = map.step;
+  const indices = { token, position, type }[op.by], accumulate = op.accumulate ? 1 : 0;
   return (_rows, _tiles, mine) => {
     for (const t of mine) {
       let table = address;
@@ -148,6 +149,18 @@ export function bindNorm(op: OpOf<"norm">, context: BindContext): Run {
           1,
           0,
         );
+      }
+    }
+  };
+}
+
+export function bindCopy(op: OpOf<"copy">, { map, kernels: { base } }: BindContext): Run {
+  const from = placeOf(map, op.input), to = placeOf(map, op.out);
+  return (_rows, _tiles, mine) => {
+    for (const { row, size } of mine) {
+      for (let r = row; r < row + size; r++) {
+        const x = from.address + r * from.stride * 4, y = to.address + r * to.stride * 4;
+        base.add_vector(y, to.stride, x, op.cols, 1, 1);
       }
     }
   };

@@ -10,6 +10,11 @@ const LIMITS = {
   headDim: 4096,
   vocab: 1 << 23,
   positions: 2 ** 30,
+  pixels: 1 << 14,
+  patch: 256,
+  registers: 256,
+  tokenTypes: 256,
+  labels: 1 << 17,
 } as const;
 
 const count = (max: number) => z.int().min(1).max(max);
@@ -36,7 +41,8 @@ const configSchema = z.object({
   num_attention_heads: count(LIMITS.heads),
   num_key_value_heads: count(LIMITS.heads).nullish(),
   head_dim: count(LIMITS.headDim).nullish(),
-  vocab_size: count(LIMITS.vocab),
+  /** 0 in families that read images. */
+  vocab_size: z.int().min(0).max(LIMITS.vocab),
   max_position_embeddings: count(LIMITS.positions).nullish(),
   max_sequence_length: count(LIMITS.positions).nullish(),
   hidden_act: z.enum(Object.keys(ACTIVATIONS) as (keyof typeof ACTIVATIONS)[]).nullish(),
@@ -57,6 +63,17 @@ const configSchema = z.object({
   attn_logit_softcapping: z.number().positive().max(1e6).nullish(),
   final_logit_softcapping: z.number().positive().max(1e6).nullish(),
   word_embed_proj_dim: count(LIMITS.width).nullish(),
+  image_size: z.union([count(LIMITS.pixels), z.tuple([count(LIMITS.pixels), count(LIMITS.pixels)])])
+    .nullish(),
+  patch_size: count(LIMITS.patch).nullish(),
+  num_register_tokens: z.int().min(0).max(LIMITS.registers).nullish(),
+  projection_dim: count(LIMITS.width).nullish(),
+  type_vocab_size: z.int().min(0).max(LIMITS.tokenTypes).nullish(),
+  id2label: z.record(z.string(), z.string().max(1000)).refine(
+    (labels) => Object.keys(labels).length <= LIMITS.labels,
+    `More than ${LIMITS.labels} labels`,
+  ).nullish(),
+  qkv_bias: z.boolean().nullish(),
   attention_bias: z.boolean().nullish(),
   mlp_bias: z.boolean().nullish(),
   use_bias: z.boolean().nullish(),

@@ -3,6 +3,7 @@
  * `spec_from_config.ts` and `weight_names.ts` turn it into a ModelSpec and tensor names. A family file holds one such
  * object and no code.
  */
+import type { ClassifierInput, EncoderRole, PoolerActivation, Pooling } from "../encoder_spec.ts";
 import type { Activation, LinearName, NormName, NormSpec } from "../spec.ts";
 
 /** Linear layers stored as one weight. */
@@ -14,28 +15,43 @@ export interface FusedName {
   readonly byKvHead?: true;
 }
 
+/** Where a weight lies that only encoders have. */
+export interface EncoderTensor {
+  readonly tensor: string;
+  /** No prefix stands before the name. */
+  readonly bare?: true;
+  /** The name is whole, with no `.weight` behind it, and the shape begins with so many ones. */
+  readonly parameter?: { readonly ones: number };
+}
+
 /** Names without `.weight` / `.bias`; those of a block begin after `block`, where `{block}` is its number. */
 export interface TensorNames {
   /** What may stand before every name but the head's; the first that the file has. Default: nothing. */
   readonly prefixes?: readonly string[];
+  /** Of models that read images: the projection of patches. */
   readonly embedding: string;
   /** Of families with learned positions. */
   readonly positions?: { readonly tensor: string; readonly firstRow: number };
   /** Linear layers behind the embedding and before the head, in models whose embedding is not as wide as they are. */
   readonly projections?: { readonly in: string; readonly out: string };
-  readonly finalNorm: string;
-  readonly head: string;
+  /** Of families that have one. */
+  readonly finalNorm?: string;
+  /** Of decoders. */
+  readonly head?: string;
+  readonly encoder?: Readonly<Partial<Record<EncoderRole | "positions", EncoderTensor>>>;
   readonly block: string;
   readonly norms: Readonly<Partial<Record<NormName, string>>>;
   readonly linear: Readonly<Partial<Record<LinearName, string | FusedName>>>;
   /** Linear layers of blocks are stored `[dIn, dOut]`. */
   readonly transposed?: true;
+  /** Vectors that the outputs of `o` and `down` are multiplied by, as whole names behind `block`. */
+  readonly layerScale?: { readonly o: string; readonly down: string };
   /** What is added to the stored weights of norms. */
   readonly normOffset?: number;
 }
 
 /** Config fields of yes or no that say whether there are biases. */
-export type BiasField = "attention_bias" | "mlp_bias" | "use_bias" | "bias" | "enable_bias";
+export type BiasField = "attention_bias" | "mlp_bias" | "use_bias" | "bias" | "enable_bias" | "qkv_bias";
 /** A bias is always there, never, or when this config field is true. */
 export type BiasRule = boolean | BiasField;
 
@@ -44,6 +60,25 @@ export type BiasRule = boolean | BiasField;
  * or all but the last of every `sliding_window_pattern`. A config's `layer_types` goes before the last two.
  */
 export type WindowRule = "always" | "never" | "use_sliding_window" | "sliding_window_pattern";
+
+/** What makes a family one of encoders. */
+export interface EncoderFamily {
+  readonly reads: "images" | "text";
+  readonly embeddingNorm?: true;
+  readonly normsPooled?: true;
+  /** Of images: a second token behind CLS; a projection of patches without bias; how positions are interpolated. */
+  readonly distillation?: true;
+  readonly patchBias?: false;
+  readonly antialias?: true;
+  /** Of architectures without a classifier. */
+  readonly pooling: Pooling;
+  /** What pooler there is where a classifier reads it. */
+  readonly pooler?: PoolerActivation;
+  /** By architecture: what its classifier reads. */
+  readonly classifiers: Readonly<Record<string, ClassifierInput>>;
+  /** Architectures that project the pooled vector. */
+  readonly projected?: readonly string[];
+}
 
 export interface Family {
   readonly name: string;
@@ -59,8 +94,14 @@ export interface Family {
   readonly headNorms?: true;
   readonly parallel?: true;
   readonly gated: boolean;
+  /** Absent: a decoder. */
+  readonly encoder?: EncoderFamily;
+  /** Field of the config that holds the part of it that is read. */
+  readonly nested?: string;
   /** Default: rotary. */
   readonly positions?: "rotary" | "learned";
+  /** Of `max_position_embeddings`, rows of the table that no token has. */
+  readonly unusedPositions?: number;
   /** Embeddings are multiplied by the root of the hidden size. */
   readonly scaledEmbedding?: true;
   readonly window: WindowRule;
@@ -71,8 +112,10 @@ export interface Family {
   readonly fields?: Readonly<Record<string, string>>;
   /** What missing fields mean, where it is not what they mean in llama. */
   readonly defaults?: Readonly<Record<string, unknown>>;
-  /** `intermediate_size` in parts of `hidden_size` where it is missing. */
-  readonly intermediateFactor?: number;
+  /** `intermediate_size` in parts of `hidden_size` where it is missing: a number, or the field that says it. */
+  readonly intermediateFactor?: number | string;
+  /** Of that size two thirds, rounded up to a multiple of so many, are the gate's and as many `up`'s. */
+  readonly gatedMultiple?: number;
   /** Activations that mean another one than their name says. */
   readonly activations?: Readonly<Record<string, Activation>>;
   /** The only values of fields that are known here: others make another model of it. */

@@ -44,3 +44,26 @@ export const GGUF_FUSED_NAMES: TensorNames = {
   ...GGUF_NAMES,
   linear: { ...GGUF_NAMES.linear, q: GGUF_QKV, k: GGUF_QKV, v: GGUF_QKV },
 };
+
+/** Hugging Face names of ViT and what followed it. */
+export const VIT_NAMES: TensorNames = {
+  embedding: "embeddings.patch_embeddings.projection",
+  finalNorm: "layernorm",
+  block: "encoder.layer.{block}.",
+  norms: { attnNorm: "layernorm_before", mlpNorm: "layernorm_after" },
+  linear: {
+    q: "attention.attention.query",
+    k: "attention.attention.key",
+    v: "attention.attention.value",
+    o: "attention.output.dense",
+    up: "intermediate.dense",
+    down: "output.dense",
+  },
+  encoder: {
+    classToken: { tensor: "embeddings.cls_token", parameter: { ones: 2 } },
+    distillationToken: { tensor: "embeddings.distillation_token", parameter: { ones: 2 } },
+    registers: { tensor: "embeddings.register_tokens", parameter: { ones: 1 } },
+    positions: { tensor: "embeddings.position_embeddings", parameter: { ones: 1 } },
+    classifier: { tensor: "classifier", bare: true },
+  },
+};

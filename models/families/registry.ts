@@ -2,6 +2,11 @@
 import { OatmillError } from "../../errors.ts";
 import { variantOf } from "./config_fields.ts";
 import type { Family } from "./family.ts";
+import { bert } from "./bert.ts";
+import { clip, clipVision } from "./clip_vision.ts";
+import { deit } from "./deit.ts";
+import { dinov2 } from "./dinov2.ts";
+import { dinov2Registers } from "./dinov2_registers.ts";
 import { falcon } from "./falcon.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
@@ -15,6 +20,7 @@ import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 import { starcoder2 } from "./starcoder2.ts";
+import { vit } from "./vit.ts";
 
 export const FAMILIES: readonly Family[] = [
   llama,
@@ -30,6 +36,13 @@ export const FAMILIES: readonly Family[] = [
   gptNeox,
   falcon,
   starcoder2,
+  vit,
+  deit,
+  dinov2,
+  dinov2Registers,
+  clipVision,
+  clip,
+  bert,
 ];
 
 /**

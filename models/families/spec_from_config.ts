@@ -3,9 +3,11 @@ import { OatmillError } from "../../errors.ts";
 import type { Activation, AttentionKind, LinearName, ModelSpec } from "../spec.ts";
 import { canonicalFields, checkRequirements } from "./config_fields.ts";
 import { ACTIVATIONS, type ModelConfig, parseConfig } from "./config_schema.ts";
+import { encoderFromConfig, imageTokens } from "./encoder_from_config.ts";
 import type { BiasRule, Family } from "./family.ts";
 import { familyOfConfig } from "./registry.ts";
 import { type RopeInput, ropeSpec } from "./rope.ts";
+import type { SentencePooling } from "../formats/sentence_pooling.ts";
 
 /** What transformers assumes for fields that old llama configs leave out. */
 const DEFAULTS = { eps: 1e-6, theta: 10_000, positions: 2048 } as const;
@@ -18,6 +20,8 @@ export interface SpecOptions {
   readonly family?: Family;
   /** How the source calls a field of config.json. */
   readonly fieldName?: (field: string) => string;
+  /** How a text encoder's states become one vector, where a file beside the config says so (sentence_pooling.ts). */
+  readonly pooling?: SentencePooling | null;
 }
 
 /** @throws {OatmillError} invalid_config, unsupported_architecture, unsupported_format */
@@ -31,20 +35,31 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
     source,
     options.fieldName ?? ((field) => family.fields?.[field] ?? field),
   );
-  const contextLength = contextOf(config);
+  if (config.vocab_size === 0 && family.encoder?.reads !== "images") {
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot use ${source}: vocab_size is 0, must be 1 or more`,
+      "vocab_size",
+    );
+  }
+  const architecture = String((raw.architectures as unknown[] | undefined)?.[0] ?? family.architectures[0])
+    .slice(0, 80);
+  const encoder = encoderFromConfig(family, config, {
+    architecture,
+    source,
+    pooling: options.pooling ?? null,
+  });
+  const contextLength = encoder?.patches ? imageTokens(encoder.patches, source) : contextOf(config, family);
   const kinds = attentionKinds(family, config, { heads: headsOf(config, family, source), contextLength });
   return {
     family: family.name,
-    architecture: String((raw.architectures as unknown[] | undefined)?.[0] ?? family.architectures[0]).slice(
-      0,
-      80,
-    ),
+    architecture,
     vocabSize: config.vocab_size,
     hiddenSize: config.hidden_size,
     blocks: config.num_hidden_layers,
     contextLength,
     ...family.scaledEmbedding ? { embeddingScale: Math.sqrt(config.hidden_size) } : {},
-    ...family.positions === "learned" ? { learnedPositions: true } : {},
+    ...family.positions === "learned" && !encoder?.patches ? { learnedPositions: true } : {},
     norm: {
       kind: family.norm,
       eps: config.rms_norm_eps ?? DEFAULTS.eps,
@@ -60,6 +75,7 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
     tiedEmbeddings: tiedEmbeddings(family, config),
     ...config.final_logit_softcapping ? { logitsSoftCap: config.final_logit_softcapping } : {},
     biases: biasesOf(family, config),
+    ...encoder ? { encoder } : {},
     bosId: idsBelow(config.vocab_size, config.bos_token_id)[0] ?? null,
     eosIds: idsBelow(config.vocab_size, config.eos_token_id, generation?.eos_token_id),
   };
@@ -116,7 +132,7 @@ function attentionKinds(
       heads,
       kvHeads,
       headDim,
-      causal: true,
+      causal: !family.encoder,
       ...kinds[0],
       ...family.headNorms ? { headNorms: true } : {},
       ...softCap ? { softCap } : {},
@@ -144,9 +160,9 @@ function checkHeads(
 }
 
 /** Linear scaling was published with the unscaled length (Vicuna 16k); the scaled one stands in max_sequence_length. */
-function contextOf(config: ModelConfig): number {
+function contextOf(config: ModelConfig, { unusedPositions = 0 }: Family): number {
   return Math.max(
-    config.max_position_embeddings ?? config.max_sequence_length ?? DEFAULTS.positions,
+    (config.max_position_embeddings ?? config.max_sequence_length ?? DEFAULTS.positions) - unusedPositions,
     config.rope_scaling?.type === "linear" ? config.max_sequence_length ?? 0 : 0,
   );
 }

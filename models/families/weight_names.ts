@@ -1,5 +1,6 @@
 /** Where each weight of a spec lies among a file's tensors. */
 import type { WeightRole } from "../checkpoint.ts";
+import { CHANNELS, encoderWeights } from "../encoder_spec.ts";
 import {
   blockNorms,
   hasFinalNorm,
@@ -9,9 +10,10 @@ import {
   type NormName,
   type NormShape,
   normShape,
+  readsTokens,
 } from "../spec.ts";
 import type { TensorSource } from "../tensor_source.ts";
-import type { FusedName, TensorNames } from "./family.ts";
+import type { EncoderTensor, FusedName, TensorNames } from "./family.ts";
 
 /** Which rows of a tensor are a weight's: `count` runs of the same length, `apart` rows from one's start to the next. */
 export interface RowRuns {
@@ -33,6 +35,8 @@ export interface WeightLocation {
   readonly transposed: boolean;
   /** Added to every value. */
   readonly offset: number;
+  /** Vector whose entries the rows are multiplied by (layer scale); null: none. */
+  readonly rowFactors: string | null;
   /** The weight is the tensor times this one `[width of the tensor, dIn]`, or times its transpose; null: as it is. */
   readonly times:
     | { readonly tensor: string; readonly shape: readonly number[]; readonly transposed: boolean }
@@ -65,8 +69,10 @@ export function weightLocations(
     more: Partial<WeightLocation> = {},
   ) => locations.set(role, { ...PLAIN, tensor, tensorShape: shape, shape, ...more });
   const addNorm = (role: WeightRole, name: string, { length, bias }: NormShape) => {
-    add(role, `${name}.weight`, [length], { offset: names.normOffset ?? 0 });
-    if (bias) add(`${role}.bias`, `${name}.bias`, [length]);
+    // The first BERTs were published with TensorFlow's names.
+    const [weight, other] = source?.info(`${name}.gamma`) ? ["gamma", "beta"] : ["weight", "bias"];
+    add(role, `${name}.${weight}`, [length], { offset: names.normOffset ?? 0 });
+    if (bias) add(`${role}.bias`, `${name}.${other}`, [length]);
   };
   const embedding = prefix + names.embedding, table = [spec.vocabSize, spec.hiddenSize];
   const projected = (name: string | undefined, transposed: boolean) => {
@@ -76,8 +82,10 @@ export function weightLocations(
     return { times, tensorShape: [spec.vocabSize, shape[transposed ? 1 : 0]] };
   };
   const first = projected(names.projections?.in, true), last = projected(names.projections?.out, false);
-  add("embedding", `${embedding}.weight`, table, first ?? {});
-  add("head", `${spec.tiedEmbeddings || last ? embedding : names.head}.weight`, table, last ?? {});
+  if (readsTokens(spec)) {
+    add("embedding", `${embedding}.weight`, table, first ?? {});
+    add("head", `${spec.tiedEmbeddings || last ? embedding : names.head}.weight`, table, last ?? {});
+  }
   if (spec.learnedPositions && names.positions) {
     const { tensor, firstRow } = names.positions, { contextLength, hiddenSize } = spec;
     add("positions", `${prefix}${tensor}.weight`, [contextLength, hiddenSize], {
@@ -85,7 +93,8 @@ export function weightLocations(
       rows: from(firstRow),
     });
   }
-  if (hasFinalNorm(spec)) addNorm("finalNorm", prefix + names.finalNorm, normShape(spec));
+  if (hasFinalNorm(spec)) addNorm("finalNorm", prefix + named(names.finalNorm, "finalNorm"), normShape(spec));
+  addEncoder(spec, { prefix, names, add, addNorm });
 
   const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][];
   const shapes = linearShapes(spec);
@@ -106,20 +115,68 @@ export function weightLocations(
         interleavedHeads: permutedRows ? ({ q: heads, k: kvHeads } as Record<string, number>)[name] ?? 0 : 0,
       };
       const transposed = names.transposed ?? false, size = [all, shape[1]];
+      const scale = name === "o" || name === "down" ? names.layerScale?.[name] : undefined;
+      const rowFactors = scale ? own + scale : null;
       add(`block.${block}.${name}`, `${tensor}.weight`, shape, {
         ...place,
+        rowFactors,
         transposed,
         tensorShape: transposed ? size.reverse() : size,
       });
       if (spec.biases.includes(name)) {
-        add(`block.${block}.${name}.bias`, `${tensor}.bias`, [shape[0]], { ...place, tensorShape: [all] });
+        add(`block.${block}.${name}.bias`, `${tensor}.bias`, [shape[0]], {
+          ...place,
+          rowFactors,
+          tensorShape: [all],
+        });
       }
     }
   }
   return locations;
 }
 
-const PLAIN = { rows: from(0), interleavedHeads: 0, transposed: false, offset: 0, times: null };
+const PLAIN = {
+  rows: from(0),
+  interleavedHeads: 0,
+  transposed: false,
+  offset: 0,
+  rowFactors: null,
+  times: null,
+};
+
+interface Adders {
+  readonly prefix: string;
+  readonly names: TensorNames;
+  readonly add: (
+    role: WeightRole,
+    tensor: string,
+    shape: readonly number[],
+    more?: Partial<WeightLocation>,
+  ) => void;
+  readonly addNorm: (role: WeightRole, name: string, shape: NormShape) => void;
+}
+
+/** What stands before and behind an encoder's blocks. */
+function addEncoder(spec: ModelSpec, { prefix, names, add, addNorm }: Adders): void {
+  for (const { role, shape, bias } of encoderWeights(spec)) {
+    const stored = role === "patch"
+      ? { tensor: names.embedding }
+      : role === "finalNorm"
+      ? { tensor: named(names.finalNorm, role) }
+      : named(names.encoder?.[role], role);
+    const { tensor, bare, parameter }: EncoderTensor = stored, name = bare ? tensor : prefix + tensor;
+    if (role === "embeddingNorm" || role === "finalNorm") {
+      addNorm(role, name, normShape(spec));
+      continue;
+    }
+    const { size = 0 } = spec.encoder?.patches ?? {};
+    const tensorShape = role === "patch"
+      ? [shape[0], CHANNELS, size, size]
+      : [...Array<number>(parameter?.ones ?? 0).fill(1), ...shape];
+    add(role, parameter ? name : `${name}.weight`, shape, { tensorShape });
+    if (bias > 0) add(`${role}.bias`, `${name}.bias`, [bias]);
+  }
+}
 
 function named<T>(name: T | undefined, what: string): T {
   if (name === undefined) throw new RangeError(`No tensor name for ${what}`);

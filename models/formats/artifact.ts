@@ -15,10 +15,13 @@ import { checkTokenizerJson } from "../tokenizer_check.ts";
 import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
 import { asStored, NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
+import { readJsonFile } from "./json_file.ts";
 import { isVerified, rememberVerified } from "./verified.ts";
 
 export const HEADER_FILE = "oatmill.json";
 export const WEIGHTS_FILE = "model.safetensors";
+/** How images become pixels, in models that read them: the file that their source has. */
+export const IMAGE_PROCESSOR_FILE = "preprocessor_config.json";
 /** Read size of the loading pass: large enough for full disk speed, small enough to stay in the L2/L3 cache for hashing. */
 const READ_BYTES = 1 << 20;
 const MAX_HEADER_BYTES = 64 << 20;
@@ -234,7 +237,7 @@ export const storedSchema = z.looseObject({
 // Only what the loader relies on is checked field by field; the rest is reported as it stands.
 const headerSchema = storedSchema.extend({
   spec: z.looseObject({
-    vocabSize: z.int().positive(),
+    vocabSize: z.int().nonnegative(),
     hiddenSize: z.int().positive(),
     blocks: z.int().positive(),
     blockSizes: z.array(blockSizesSchema).optional(),
@@ -267,6 +270,9 @@ export async function openArtifact(dir: string): Promise<Artifact> {
     ...stored,
     header,
     spec: header.spec,
+    imageProcessor: header.files[IMAGE_PROCESSOR_FILE]
+      ? await readJsonFile(join(dir, IMAGE_PROCESSOR_FILE), "invalid_artifact")
+      : null,
     tokenizerFiles: header.files["tokenizer.json"] ? await readTokenizerFiles(dir) : null,
   };
 }

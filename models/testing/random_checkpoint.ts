@@ -1,4 +1,5 @@
 /** A checkpoint of random weights in memory, for tests of any spec. */
+import { encoderWeights } from "../encoder_spec.ts";
 import type { Checkpoint, Weight, WeightRole } from "../checkpoint.ts";
 import {
   blockNorms,
@@ -9,6 +10,7 @@ import {
   type ModelSpec,
   type NormShape,
   normShape,
+  readsTokens,
 } from "../spec.ts";
 
 /** Weights of matrices keep the size of their inputs; norms are near 1, biases near 0. */
@@ -31,7 +33,14 @@ export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
     if (bias) add(`${role}.bias`, [length], 0, 0.2);
   };
   const table = [spec.vocabSize, spec.hiddenSize];
-  add("embedding", table, 0, 1);
+  if (readsTokens(spec)) add("embedding", table, 0, 1);
+  for (const { role, shape, bias } of encoderWeights(spec)) {
+    if (role === "embeddingNorm" || role === "finalNorm") norm(role, { length: shape[0], bias: bias > 0 });
+    else {
+      add(role, shape, 0, shape[1] ? shape[1] ** -0.5 : 1);
+      if (bias > 0) add(`${role}.bias`, [bias], 0, 0.2);
+    }
+  }
   if (spec.learnedPositions) add("positions", [spec.contextLength, spec.hiddenSize], 0, 1);
   for (let i = 0; i < spec.blocks; i++) {
     const block = `block.${i}`;
@@ -42,8 +51,8 @@ export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
     }
   }
   if (hasFinalNorm(spec)) norm("finalNorm", normShape(spec));
-  if (spec.tiedEmbeddings) weights.set("head", weights.get("embedding")!);
-  else add("head", table, 0, spec.hiddenSize ** -0.5);
+  if (spec.tiedEmbeddings && readsTokens(spec)) weights.set("head", weights.get("embedding")!);
+  else if (readsTokens(spec)) add("head", table, 0, spec.hiddenSize ** -0.5);
   return {
     spec,
     path: "random",
