@@ -67,12 +67,16 @@ async function readFolder(folder: string): Promise<Document[]> {
   return documents;
 }
 
-/** Regular files below a folder, sorted by path. */
-async function filesOf(folder: string): Promise<string[]> {
+/**
+ * Regular files below a folder, sorted by path.
+ * @param param the field of the recipe that names the folder
+ * @throws {OatmillError} invalid_recipe
+ */
+export async function filesOf(folder: string, param = PARAM): Promise<string[]> {
   const files: string[] = [], waiting = [folder];
   for (let entries = 0; waiting.length > 0;) {
     const current = waiting.pop()!;
-    await reading(folder, async () => {
+    const read = async () => {
       for await (const { name, isFile, isDirectory } of Deno.readDir(current)) {
         if (++entries > MAX_ENTRIES) {
           throw refused(`Cannot calibrate on "${folder}": it has more than ${MAX_ENTRIES} files and folders`);
@@ -80,7 +84,8 @@ async function filesOf(folder: string): Promise<string[]> {
         if (isFile) files.push(join(current, name));
         else if (isDirectory) waiting.push(join(current, name));
       }
-    });
+    };
+    await reading(folder, read, param);
   }
   return files.sort();
 }
@@ -90,7 +95,7 @@ function refuseImages(paths: readonly string[], source: string): void {
   if (!paths.some((path) => IMAGES.includes(extname(path).toLowerCase()))) return;
   throw new OatmillError(
     "unsupported_format",
-    `Cannot calibrate on "${source}": images are for encoders, which are not served yet; use text or "self"`,
+    `Cannot calibrate on "${source}": images are for models that read them; use text or "self"`,
     PARAM,
   );
 }

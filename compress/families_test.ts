@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { loadEngine } from "../engine/engine.ts";
+import { openModel } from "../engine/open_model.ts";
 import { CONSTS_BYTES } from "../kernels/abi.ts";
 import { Arena } from "../kernels/arena.ts";
 import { chunkCount, formatArgument, formatName, groupCount, type Shape2 } from "../kernels/layout.ts";
@@ -16,20 +17,36 @@ import { openArtifact } from "../models/formats/artifact.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { openCheckpoint } from "../models/open.ts";
+import { IMAGE_VECTORS, ImageInput } from "../models/image_input.ts";
 import { LINEAR_INPUT, type LinearName } from "../models/spec.ts";
 import { DECODER_ORACLES } from "../models/testing/decoder_oracles.ts";
+import { ENCODER_ORACLES, type EncoderCase, encoderCases } from "../models/testing/encoder_oracles.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";
 import { oracleTest, shared as sharedFile } from "../models/testing/shared.ts";
-import { densePerplexity, embed, readBlock, readEmbedding, runBlockOver } from "./forward/dense_forward.ts";
+import { type Answer, denseAnswers } from "./evaluation/encoder_agreement.ts";
+import {
+  densePerplexity,
+  embed,
+  normaliseRows,
+  readBlock,
+  readEmbedding,
+  type Residual,
+  runBlockOver,
+} from "./forward/dense_forward.ts";
 import { type BlockJob, runBlock } from "./forward/block_job.ts";
+import { runPatches } from "./forward/patch_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
 import type { LinalgPool } from "./linalg/pool.ts";
 import { LinalgRuntime } from "./linalg/runtime.ts";
 import { compress } from "./pipeline.ts";
-import { shared } from "./statistics.ts";
+import { shared, toShared } from "./statistics.ts";
 
 /** As the oracles' README suggests for f32: `sum_nll`. */
 const NLL_TOLERANCE = 2e-3;
+/** The same for encoders. */
+const ENCODER_TOLERANCE = 1e-3;
+/** A block passed without statistics. */
+const PLAIN = { collect: false, momentSequences: 0, write: true, sink: false };
 /** Of the linear kernels, in parts of the summed magnitudes (kernels_oracle_test.ts). */
 const LINEAR_TOLERANCE = 2e-6;
 /**
@@ -51,7 +68,7 @@ async function calibrationNll(checkpoint: Checkpoint, ids: readonly number[]): P
   const pool = { threads: 1, concurrent: () => 1, run } as unknown as LinalgPool; // here, without its workers
   const sequences = [Int32Array.from(ids)];
   const residual = embed(await readEmbedding(checkpoint), sequences, shared);
-  const plain = { checkpoint, pool, collect: false, momentSequences: 0, write: true, sink: false };
+  const plain = { checkpoint, pool, ...PLAIN };
   for (let block = 0; block < checkpoint.spec.blocks; block++) {
     await runBlockOver(residual, await readBlock(checkpoint, block), { ...plain, block });
   }
@@ -238,6 +255,96 @@ for (const family of DECODER_ORACLES) {
         assert.ok(off < SERVED_BOUND, `${ids.length} tokens: off by ${off}`);
       }
       await engine.close();
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}
+
+/** States of an input from the calibration forward, and what stands behind them. */
+async function calibrationAnswer(checkpoint: Checkpoint, input: EncoderCase["input"]): Promise<Answer> {
+  const linalg = await LinalgRuntime.create(), width = checkpoint.spec.hiddenSize;
+  const pool = { threads: 1, concurrent: () => 1, run: (job: BlockJob) => runBlock(job, linalg) };
+  const options = { checkpoint, pool: pool as unknown as LinalgPool, ...PLAIN };
+  let residual: Residual;
+  if ("ids" in input) {
+    residual = embed(await readEmbedding(checkpoint), [Int32Array.from(input.ids)], shared);
+  } else {
+    const vectors = await Promise.all(
+      IMAGE_VECTORS.filter((name) => checkpoint.has(name)).map(async (name) =>
+        [name, (await checkpoint.read(name)).data] as const
+      ),
+    );
+    const { rows, patches, added } = new ImageInput(checkpoint.spec, Object.fromEntries(vectors)).rowsOf(
+      input,
+    );
+    const projection = toShared((await checkpoint.read("patch")).data);
+    const job = {
+      kind: "patches",
+      patches: toShared(patches),
+      projection,
+      added: toShared(added),
+      width,
+    } as const;
+    const states = await runPatches(job, linalg);
+    if (checkpoint.spec.encoder!.embeddingNorm) await normaliseRows(states, checkpoint, "embeddingNorm");
+    residual = { values: toShared(states), sequences: 1, length: rows };
+  }
+  for (let block = 0; block < checkpoint.spec.blocks; block++) {
+    await runBlockOver(residual, await readBlock(checkpoint, block), { ...options, block });
+  }
+  await linalg.close();
+  return (await denseAnswers(residual, checkpoint))[0];
+}
+
+/** What encoders are calibrated on here: images of every size and kind, the recorded token ids. */
+async function encoderCalibration(dir: string, cases: readonly EncoderCase[]): Promise<string> {
+  const ids = cases.flatMap(({ input }) => "ids" in input ? [[...input.ids], [...input.ids].reverse()] : []);
+  if (ids.length === 0) return sharedFile("oracles/preprocess/").pathname;
+  const text = join(dir, "ids.json");
+  await Deno.writeTextFile(text, JSON.stringify(ids));
+  return text;
+}
+
+for (const family of ENCODER_ORACLES) {
+  oracleTest(`${family} is compressed, and served as the dense product of its S + L`, "oracles", async () => {
+    const folder = sharedFile(`oracles/${family}/`).pathname, dir = await Deno.makeTempDir();
+    try {
+      const cases = await encoderCases(family), checkpoint = await openCheckpoint(folder);
+      for (const { name, input, output } of cases) {
+        if ("ids" in input && input.types?.some((type) => type !== 0)) continue; // calibration has single texts
+        const { pooled, logits } = await calibrationAnswer(checkpoint, input);
+        const wanted = output.logits ?? output.image_embeds ?? output.pooler_output!;
+        const answer = output.logits ? logits! : pooled;
+        wanted.forEach((y, i) =>
+          assert.ok(Math.abs(answer[i] - y) < ENCODER_TOLERANCE, `${name}: ${answer[i]}, ${y}`)
+        );
+      }
+      checkpoint.close();
+
+      const out = join(dir, "out"), text = await encoderCalibration(dir, cases);
+      const recipe = {
+        ...{ method: "oats", allocation: "owl", rate: 0.5, iterations: 2, evaluate: { tokens: 64 } } as const,
+        calibration: { text, sequences: 6, length: 16 },
+      };
+      const { header } = await compress({ source: folder, out, recipe, threads: 1 });
+      assert.ok(header.layers.some(({ rate, rank }) => rate > 0.3 && rank > 0));
+      assert.equal(header.perplexity, null);
+      const artifact = await openArtifact(out), tensors = await loadTensors(artifact);
+      for (const { name } of header.layers.slice(0, 7)) await checkLayer(tensors, name, artifact.blockChunks);
+
+      const reference = await ReferenceModel.load(denseCheckpoint(artifact, tensors));
+      const model = await openModel(out, { threads: 1, kvFormat: "f32" });
+      assert.equal(model.encoder!.imageProcessor === null, family === "bert");
+      assert.deepEqual(model.encoder!.labels?.length, cases[0].output.logits?.length);
+      for (const { name, input } of cases) {
+        if ("types" in input && input.types?.some((type) => type !== 0)) continue;
+        const exact = reference.hiddenStates("ids" in input ? input.ids : input).flatMap((row) => [...row]);
+        const { states } = await model.encoder!.run(input);
+        const off = Math.hypot(...exact.map((v, i) => v - states[i])) / Math.hypot(...exact);
+        assert.ok(off < SERVED_BOUND, `${name}: off by ${off}`);
+      }
+      await model.engine.close();
     } finally {
       await Deno.remove(dir, { recursive: true });
     }

@@ -1,17 +1,18 @@
 /** The end of a compression: what stands behind the blocks, the header, and both perplexities. */
 import { basename } from "node:path";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
-import { openArtifact, updateHeader } from "../models/formats/artifact.ts";
+import { updateHeader } from "../models/formats/artifact.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
+import { encoderTensors } from "../models/pack_dense.ts";
 import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
 import { encodeSourceConfig, SOURCE_CONFIG_FILE } from "../models/formats/source_config.ts";
 import { hasFinalNorm, type ModelSpec } from "../models/spec.ts";
 import type { CompressedBlocks } from "./compress_blocks.ts";
 import type { CompressionContext } from "./compression_context.ts";
-import { servedPerplexity } from "./evaluation/served_perplexity.ts";
 import { blockWeights } from "./forward/block_graph.ts";
 import type { Residual } from "./forward/dense_forward.ts";
-import type { Texts } from "./texts.ts";
+import type { Inputs } from "./inputs.ts";
+import { type DenseQuality, servedQuality } from "./quality.ts";
 import { writeNorm, writeTable } from "./write_tensors.ts";
 
 const VERSION = "0.1.0";
@@ -32,7 +33,9 @@ export async function finishArtifact(
 ): Promise<ArtifactHeader> {
   const { checkpoint, writer, options, recipe, blockChunks } = context;
   if (hasFinalNorm(spec)) await writeNorm("finalNorm", context);
-  if (!spec.tiedEmbeddings) await writeTable("head", (await checkpoint.read("head")).data, context);
+  if (spec.attention.causal && !spec.tiedEmbeddings) {
+    await writeTable("head", (await checkpoint.read("head")).data, context);
+  }
   const { sequences, length } = calibration, text = basename(recipe.calibration.text);
   const found = insight.result(sequences > 0 ? { text, sequences, length } : null);
   await writer.addFile(INSIGHT_FILE, encodeInsight(found));
@@ -68,33 +71,24 @@ function denseHalfBytes(checkpoint: Checkpoint): number {
   const { spec } = checkpoint;
   const rows = spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2) +
     (spec.learnedPositions ? spec.contextLength : 0);
+  const ends = encoderTensors(spec).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const weights = blockWeights(spec, (name) => checkpoint.has(`block.0.${name}` as WeightRole));
   const block = Object.values(weights).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
-  return 2 * (rows * spec.hiddenSize + spec.blocks * block + (hasFinalNorm(spec) ? spec.hiddenSize : 0));
+  return 2 *
+    (rows * spec.hiddenSize + ends + spec.blocks * block + (hasFinalNorm(spec) ? spec.hiddenSize : 0));
 }
 
-/** Scores the artifact as it will be served and stores both perplexities in it; after an error the artifact is gone. */
+/** Measures the artifact as it will be served and stores what came out in it; after an error the artifact is gone. */
 export async function evaluateArtifact(
   header: ArtifactHeader,
-  { heldOut, heldOutName }: Texts,
-  { dense, context: { options, progress } }: {
-    readonly dense: { readonly perplexity: number; readonly tokens: number };
-    readonly context: CompressionContext;
-  },
+  inputs: Inputs,
+  { dense, context }: { readonly dense: DenseQuality; readonly context: CompressionContext },
 ): Promise<ArtifactHeader> {
+  const { options, progress } = context;
   try {
-    const compressed = await progress.time(
-      "evaluate",
-      async () =>
-        servedPerplexity(await openArtifact(options.out), heldOut, {
-          threads: options.threads,
-          signal: options.signal,
-          onProgress: (done, total) => progress.report("evaluate", done, total),
-        }),
-    );
+    const quality = await progress.time("evaluate", () => servedQuality(inputs, dense, context));
     progress.checkCancelled();
-    const perplexity = { dense: dense.perplexity, compressed, tokens: dense.tokens, text: heldOutName };
-    const measured = { ...header, perplexity };
+    const measured = { ...header, ...quality };
     await updateHeader(options.out, measured);
     return measured;
   } catch (error) {

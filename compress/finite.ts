@@ -1,6 +1,7 @@
 /** Numbers that nothing can be computed from are refused by name, before they spread. */
 import { OatmillError } from "../errors.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
+import { encoderTensors } from "../models/pack_dense.ts";
 import { LINEAR_INPUT, LINEAR_NAMES } from "../models/spec.ts";
 import { INPUT_NAMES } from "./forward/block_graph.ts";
 import { readBlock } from "./forward/dense_forward.ts";
@@ -19,6 +20,7 @@ export async function checkWeights(checkpoint: Checkpoint, onBlock: () => void):
     await readBlock(checkpoint, i);
   }
   const tables: WeightRole[] = ["embedding", "positions", "finalNorm", "finalNorm.bias"];
+  tables.push(...encoderTensors(checkpoint.spec).map(({ role }) => role));
   if (!checkpoint.spec.tiedEmbeddings) tables.push("head");
   for (const name of tables) if (checkpoint.has(name)) await checkpoint.read(name);
 }

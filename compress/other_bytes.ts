@@ -1,7 +1,7 @@
 /** What an artifact holds beside the linear layers of its blocks. */
 import { packedBytes } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { POSITIONS_FORMAT } from "../models/pack_dense.ts";
+import { encoderTensors, entryBytes, POSITIONS_FORMAT } from "../models/pack_dense.ts";
 import {
   blockNorms,
   hasFinalNorm,
@@ -9,6 +9,7 @@ import {
   type ModelSpec,
   type NormShape,
   normShape,
+  readsTokens,
 } from "../models/spec.ts";
 import { inputWidths } from "./forward/block_graph.ts";
 import { denseFormat, denseValues, factorKind } from "./stored_parts.ts";
@@ -31,6 +32,8 @@ export function otherBytes(spec: ModelSpec, recipe: Recipe): number {
     (sum, name) => sum + packedBytes(denseFormat(denseValues(recipe)), shapes[name]!),
     0,
   );
-  return table * (spec.tiedEmbeddings ? 1 : 2) + positions + VECTOR_BYTES * finalNorm +
+  const ends = encoderTensors(spec).reduce((sum, { format, shape }) => sum + entryBytes(format, shape), 0);
+  const tables = readsTokens(spec) ? table * (spec.tiedEmbeddings ? 1 : 2) + positions : 0;
+  return tables + ends + VECTOR_BYTES * finalNorm +
     spec.blocks * (VECTOR_BYTES * (norms + scales + biases) + dense);
 }

@@ -8,22 +8,23 @@ import { ArtifactWriter } from "../models/formats/artifact.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
+import { encoderTensors } from "../models/pack_dense.ts";
 import { blockNorms, type ModelSpec } from "../models/spec.ts";
 import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { compressBlocks } from "./compress_blocks.ts";
-import type { CompressionContext, Residuals } from "./compression_context.ts";
+import type { CompressionContext } from "./compression_context.ts";
 import { sparseRate } from "./dense_layers.ts";
 import { checkWeights } from "./finite.ts";
 import { evaluateArtifact, finishArtifact } from "./finish_artifact.ts";
-import { densePerplexity, embed, readEmbedding } from "./forward/dense_forward.ts";
+import { embedInputs } from "./embed_inputs.ts";
+import { readInputs } from "./inputs.ts";
 import { LinalgPool } from "./linalg/pool.ts";
 import { planBlocks } from "./plans.ts";
 import { ProgressReporter } from "./progress.ts";
+import { denseQuality } from "./quality.ts";
 import { chooseBlockChunks } from "./stored_parts.ts";
-import { readTexts, type Texts } from "./texts.ts";
 import type { CompressOptions, CompressResult } from "./types.ts";
 import { WorkSpace } from "./work_space.ts";
-import { writePositions, writeTable } from "./write_tensors.ts";
 
 /**
  * @throws {OatmillError} invalid_recipe, conflict (`out` exists), cancelled, storage_failed, and what reading the
@@ -75,32 +76,19 @@ function parseRecipe(input: unknown): Recipe {
   );
 }
 
-/** Tables, final norm; a block: its norms, four scales, seven layers of three parts; each perhaps with a bias. */
+/** Tables, final norm, an encoder's two ends; a block: its norms, four scales, seven layers of three parts; each perhaps with a bias. */
 const maxTensors = (spec: ModelSpec): number =>
-  8 + spec.blocks * (2 * Object.keys(blockNorms(spec)).length + 4 + 7 * 4);
+  8 + encoderTensors(spec).length + spec.blocks * (2 * Object.keys(blockNorms(spec)).length + 4 + 7 * 4);
 
 async function run(context: CompressionContext): Promise<ArtifactHeader> {
   const { progress, checkpoint, pool } = context;
-  const texts = await progress.time("sample", () => readTexts(context));
-  const residuals = await embedTexts(texts, context), { calibration, heldOut } = residuals;
-  const plans = await planBlocks(texts, residuals, context);
+  const inputs = await progress.time("sample", () => readInputs(context));
+  const residuals = await embedInputs(inputs, context), { calibration, heldOut } = residuals;
+  const plans = await planBlocks(inputs, residuals, context);
   const blocks = await compressBlocks(plans, residuals, context);
-  const dense = await progress.time("evaluate", () => densePerplexity(heldOut, texts.heldOut, context));
+  const dense = await progress.time("evaluate", () => denseQuality(inputs, heldOut, context));
   const spec = plans.pruning?.spec ?? checkpoint.spec;
   const header = await progress.time("write", () => finishArtifact(blocks, { spec, calibration, context }));
   pool.close(); // the workers' memory would add to the engine's
-  return await evaluateArtifact(header, texts, { dense, context });
-}
-
-/** Hidden states before the first block. The embedding goes into the artifact on the way. */
-async function embedTexts({ calibration, heldOut }: Texts, context: CompressionContext): Promise<Residuals> {
-  const { progress, checkpoint, space } = context;
-  const embedding = await progress.time("read", () => readEmbedding(checkpoint));
-  await progress.time("write", async () => {
-    await writeTable("embedding", embedding.table, context);
-    if (embedding.positions) await writePositions(embedding.positions, context);
-  });
-  const residual = (name: string, sequences: readonly Int32Array[]) =>
-    embed(embedding, sequences, (values) => space.place(name, values));
-  return { calibration: residual("calibration", calibration), heldOut: residual("held-out", heldOut) };
+  return await evaluateArtifact(header, inputs, { dense, context });
 }

@@ -8,6 +8,7 @@ import { measuredPlans } from "./allocation/measured.ts";
 import { blockValues } from "./allocation/mixed_values.ts";
 import { outlierRatios } from "./allocation/outlier_pass.ts";
 import type { CompressionContext, Residuals } from "./compression_context.ts";
+import type { Inputs } from "./inputs.ts";
 import { type LayerPlan, planAtRate } from "./layer_plan.ts";
 import { linearNames } from "./linear_layers.ts";
 import { otherBytes } from "./other_bytes.ts";
@@ -15,7 +16,6 @@ import { needsMeasuring, needsOutlierRatios } from "./recipe_needs.ts";
 import type { StatisticsStore } from "./statistics_store.ts";
 import { denseValues } from "./stored_parts.ts";
 import { BlockPruning } from "./structured/block_pruning.ts";
-import type { Texts } from "./texts.ts";
 
 /** By layer. */
 export type BlockPlan = Readonly<Record<string, LayerPlan>>;
@@ -29,7 +29,7 @@ export interface Plans {
 
 /** Measured losses take a pass over all blocks, which keeps its statistics; outlier ratios one over a few sequences. */
 export async function planBlocks(
-  texts: Texts,
+  inputs: Inputs,
   residuals: Residuals,
   context: CompressionContext,
 ): Promise<Plans> {
@@ -39,7 +39,7 @@ export async function planBlocks(
     : null;
   const values = blockValues(recipe, { blocks: spec.blocks, ratios });
   return needsMeasuring(recipe)
-    ? await plansByLoss(texts, residuals, { values, context })
+    ? await plansByLoss(inputs, residuals, { values, context })
     : plansAtRates(blockRates(spec, recipe, ratios), { values, context });
 }
 
@@ -71,12 +71,12 @@ function plansAtRates(rates: readonly number[], { values, context }: PlanOptions
 }
 
 async function plansByLoss(
-  texts: Texts,
+  inputs: Inputs,
   residuals: Residuals,
   { values, context }: PlanOptions,
 ): Promise<Plans> {
   const { recipe, checkpoint: { spec }, progress, pool, blockChunks } = context;
-  const { measurements, statistics } = await measureLayers(texts, residuals, context);
+  const { measurements, statistics } = await measureLayers(inputs, residuals, context);
   const plans = await progress.time("allocate", async () =>
     measuredPlans(measurements, {
       spec,

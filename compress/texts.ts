@@ -27,6 +27,10 @@ export async function readTexts(
   const length = Math.min(wanted.length, checkpoint.spec.contextLength);
   const heldBack = evaluate.text === null ? Math.max(1, Math.floor(evaluate.tokens / length)) : 0;
   const needed = needsCalibration(recipe) ? wanted.sequences : 0;
+  if (!checkpoint.spec.attention.causal && wanted.text === "self") {
+    if (needed > 0) throw samplesNothing();
+    if (evaluate.text === null) return { calibration: [], heldOut: [], heldOutName: "" };
+  }
   const request = { text: wanted.text, sequences: needed + heldBack, length, seed: wanted.seed };
   const found = request.sequences === 0 ? [] : await calibrationSequences(checkpoint, request, {
     threads: options.threads,
@@ -56,6 +60,13 @@ export async function readTexts(
     heldOutName: evaluate.text ? basename(evaluate.text) : `held back from ${basename(wanted.text)}`,
   };
 }
+
+const samplesNothing = () =>
+  new OatmillError(
+    "invalid_recipe",
+    "The model is an encoder and cannot write any text: calibration.text must be a text file or a folder of them",
+    "calibration.text",
+  );
 
 /**
  * Sequences of a text, or of what the model itself says with text `self`.

@@ -9,6 +9,7 @@ import { type BlockJob, runBlock } from "./forward/block_job.ts";
 import type { BlockSums } from "./forward/block_sums.ts";
 import { type DivergenceJob, runDivergence } from "./forward/divergence_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
+import { type PatchJob, runPatches } from "./forward/patch_job.ts";
 import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
 import { type LayerInsightJob, type LayerMeasures, runLayerInsight } from "./insight/layer_insight.ts";
 import type { LayerResult } from "./layer.ts";
@@ -46,6 +47,7 @@ interface Jobs {
   table: { job: TableJob; result: Uint8Array };
   probe: { job: ProbeJob; result: LayerProbe[] };
   divergence: { job: DivergenceJob; result: number[] };
+  patches: { job: PatchJob; result: Float32Array<ArrayBuffer> };
   outliers: { job: OutliersJob; result: number[] };
   channelLosses: { job: LossesJob & { readonly kind: "channelLosses" }; result: ChannelLosses };
   headChoices: { job: LossesJob & { readonly kind: "headChoices" }; result: HeadChoice[] };
@@ -85,6 +87,8 @@ async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
       return await probeLayers(job, linalg);
     case "divergence":
       return await runDivergence(job, linalg);
+    case "patches":
+      return await runPatches(job, linalg);
     case "outliers":
       return outlierRatios(job.layers, job.multiples);
     case "channelLosses":

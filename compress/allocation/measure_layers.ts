@@ -3,11 +3,11 @@ import { type LinearName, linearShapes } from "../../models/spec.ts";
 import { collectBehind, passWithStatistics } from "../block_pass.ts";
 import type { CompressionContext, Residuals } from "../compression_context.ts";
 import { type BlockWeights, firstSequences, readBlock } from "../forward/dense_forward.ts";
+import type { Inputs } from "../inputs.ts";
 import { inputGroupBytes } from "../input_group.ts";
 import { compressedNames, inputGroups } from "../linear_layers.ts";
 import { type BlockStatistics, shared } from "../statistics.ts";
 import { StatisticsStore } from "../statistics_store.ts";
-import type { Texts } from "../texts.ts";
 import type { Measurements } from "./measured.ts";
 import { OWL_SEQUENCES } from "./outlier_pass.ts";
 import type { LayerProbe, ProbeJob } from "./probe_job.ts";
@@ -26,7 +26,7 @@ type Replacements = Readonly<Partial<Record<LinearName, Float32Array<SharedArray
  * @returns statistics of all blocks, unless compression needs its own
  */
 export async function measureLayers(
-  texts: Texts,
+  inputs: Inputs,
   residuals: Residuals,
   context: CompressionContext,
 ): Promise<{ readonly measurements: Measurements; readonly statistics: StatisticsStore | null }> {
@@ -54,7 +54,13 @@ export async function measureLayers(
     progress.report("allocate", i + 1, spec.blocks, `block ${i}`);
     collectBehind(i);
   }
-  const divergences = await progress.time("allocate", () => sensitivity.divergences(texts.calibration));
+  const divergences = await progress.time(
+    "allocate",
+    () =>
+      inputs.kind === "tokens" && spec.attention.causal
+        ? sensitivity.divergences(inputs.calibration)
+        : sensitivity.differences(),
+  );
   return { measurements: { probes, divergences }, statistics: sequential ? null : statistics };
 }
 

@@ -173,7 +173,7 @@ function budgetOf(
     };
   }
   const options: LayerTimesOptions = { ...speed!, workload: budget.workload, blockChunks };
-  const head = headMs([spec.vocabSize, spec.hiddenSize], options);
+  const head = spec.attention.causal ? headMs([spec.vocabSize, spec.hiddenSize], options) : 0;
   return {
     amount: budget.ms_per_token - head,
     unit: "ms",

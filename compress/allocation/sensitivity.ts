@@ -29,6 +29,8 @@ const PART_NAMES = Object.keys(PARTS) as PartName[];
 const MAX_TOKENS = 256;
 /** Hidden states of all replacements together: the sequence is cut where they would be more. */
 const MAX_VALUES = 1 << 26;
+/** Inputs of an encoder at least: one image says little of others. */
+const LEAST_INPUTS = 2;
 /** Tokens over which divergences are taken, those that occur most: the rest have a few percent of the probability. */
 const MAX_VOCABULARY = 8192;
 
@@ -57,21 +59,28 @@ const PLAIN = { collect: false, momentSequences: 0, write: true, sink: false };
 export class Sensitivity {
   /** `[slots, length, hidden]`: one a name, then the dense model, then two a block. */
   readonly #states: Float32Array<SharedArrayBuffer>;
+  /** Sequences of a slot, and tokens of each. */
+  readonly #sequences: number;
   readonly #length: number;
   readonly #width: number;
   #block = 0;
 
-  /** @param calibration hidden states before the first block; the first sequence is taken */
+  /** @param calibration hidden states before the first block; of a decoder the first sequence is taken, of an encoder several */
   constructor(readonly context: SensitivityContext, calibration: Residual) {
     const { spec } = context.checkpoint;
     const slots = context.names.length + 1 + PART_NAMES.length * spec.blocks;
     this.#width = spec.hiddenSize;
     const most = Math.min(MAX_TOKENS, Math.floor(MAX_VALUES / (slots * this.#width)));
     this.#length = Math.max(2, Math.min(calibration.length, most));
-    this.#states = shared(slots * this.#length * this.#width);
-    const first = firstSequences(calibration, 1, this.#width).values as Float32Array;
+    const several = Math.max(LEAST_INPUTS, Math.floor(most / this.#length));
+    this.#sequences = spec.attention.causal ? 1 : Math.max(1, Math.min(several, calibration.sequences));
+    this.#states = shared(slots * this.#sequences * this.#length * this.#width);
+    const first = firstSequences(calibration, this.#sequences, this.#width).values as Float32Array;
+    const size = this.#length * this.#width, whole = calibration.length * this.#width;
     for (let slot = 0; slot <= context.names.length; slot++) {
-      this.#slot(slot).set(first.subarray(0, this.#length * this.#width));
+      for (let i = 0; i < this.#sequences; i++) {
+        this.#slot(slot).set(first.subarray(i * whole, i * whole + size), i * size);
+      }
     }
   }
 
@@ -81,12 +90,16 @@ export class Sensitivity {
 
   /** Hidden states of `count` slots. */
   #slot(slot: number, count = 1): Float32Array<SharedArrayBuffer> {
-    const size = this.#length * this.#width;
+    const size = this.#sequences * this.#length * this.#width;
     return this.#states.subarray(slot * size, (slot + count) * size);
   }
 
   #run(slot: number, count: number, { block, weights }: BlockRun): Promise<unknown> {
-    const residual = { values: this.#slot(slot, count), sequences: count, length: this.#length };
+    const residual = {
+      values: this.#slot(slot, count),
+      sequences: count * this.#sequences,
+      length: this.#length,
+    };
     return runBlockOver(residual, weights, { ...this.context, ...PLAIN, block });
   }
 
@@ -120,7 +133,7 @@ export class Sensitivity {
 
   /** @param tokens calibration text, for the vocabulary to look at */
   async divergences(tokens: readonly Int32Array[]): Promise<Divergences> {
-    const { checkpoint, pool, names } = this.context, blocks = this.#block;
+    const { checkpoint, pool } = this.context;
     await normaliseRows(this.#states, checkpoint);
     const head = await this.#headRows(frequentTokens(tokens));
     const reference = this.#slot(this.#dense), softCap = checkpoint.spec.logitsSoftCap;
@@ -129,10 +142,7 @@ export class Sensitivity {
         pool.run<"head">({ kind: "head", hidden: reference, head, width: this.#width, softCap, ...range })
       ),
     )).reduce((a, b) => a.map((x, i) => logAddExp(x, b[i])));
-    const slots = [
-      ...names.keys(),
-      ...Array.from({ length: PART_NAMES.length * blocks }, (_, i) => names.length + 1 + i),
-    ];
+    const slots = this.#variants();
     const found = (await Promise.all(
       ranges(slots.length, pool.threads).map((range) =>
         pool.run<"divergence">({
@@ -147,6 +157,42 @@ export class Sensitivity {
         })
       ),
     )).flat();
+    return this.#byPart(found);
+  }
+
+  /**
+   * Of an encoder, which predicts nothing: in place of divergences |y - y'|² / |y|² of its last states, of the first one of
+   * each input (which most classifiers read) plus that of all.
+   */
+  async differences(): Promise<Divergences> {
+    await normaliseRows(this.#states, this.context.checkpoint);
+    const dense = this.#slot(this.#dense), size = this.#length * this.#width;
+    const found = this.#variants().map((slot) => {
+      const states = this.#slot(slot);
+      let first = 0, firstAll = 0, rest = 0, restAll = 0;
+      dense.forEach((y, i) => {
+        const lost = (y - states[i]) ** 2, isFirst = i % size < this.#width;
+        if (isFirst) [first, firstAll] = [first + lost, firstAll + y * y];
+        rest += lost;
+        restAll += y * y;
+      });
+      return first / firstAll + rest / restAll;
+    });
+    return this.#byPart(found);
+  }
+
+  /** Slots of all that is compared with the dense model. */
+  #variants(): number[] {
+    const { names } = this.context;
+    return [
+      ...names.keys(),
+      ...Array.from({ length: PART_NAMES.length * this.#block }, (_, i) => names.length + 1 + i),
+    ];
+  }
+
+  /** @param found of each variant */
+  #byPart(found: readonly number[]): Divergences {
+    const { names } = this.context, blocks = this.#block;
     const ofPart = (block: number, i: number) => found[names.length + PART_NAMES.length * block + i];
     return {
       names: Object.fromEntries(names.map((name, i) => [name, found[i]])),

@@ -12,7 +12,7 @@ import { type BlockJob, blockJobBytes, type SharedTensor } from "./block_job.ts"
 import type { BlockSums } from "./block_sums.ts";
 import { logAddExp } from "./head_job.ts";
 import type { Products } from "../../models/recipe.ts";
-import { blockSpec, hasFinalNorm } from "../../models/spec.ts";
+import { blockSpec, hasFinalNorm, type ModelSpec } from "../../models/spec.ts";
 
 export type BlockWeights = Readonly<Record<string, SharedTensor>>;
 
@@ -46,15 +46,31 @@ export interface Embedding {
   readonly scale: number;
   /** `[context, width]`, added; null: none. */
   readonly positions: Float32Array | null;
+  /** `[width]` of the first type of tokens, added; null: none. */
+  readonly type: Float32Array | null;
+  /** What rows are normalised with in the end; null: they are not. */
+  readonly norm: RowNorm | null;
+}
+
+/** Weights of a norm, `[width]` each. */
+interface RowNorm {
+  readonly kind: ModelSpec["norm"]["kind"];
+  readonly eps: number;
+  readonly weight: Float32Array;
+  readonly bias: Float32Array | null;
 }
 
 export async function readEmbedding(checkpoint: Checkpoint): Promise<Embedding> {
-  const { hiddenSize, embeddingScale = 1, learnedPositions } = checkpoint.spec;
+  const { hiddenSize, embeddingScale = 1, learnedPositions, encoder } = checkpoint.spec;
   return {
     table: (await checkpoint.read("embedding")).data,
     width: hiddenSize,
     scale: embeddingScale,
     positions: learnedPositions ? (await checkpoint.read("positions")).data : null,
+    type: encoder && encoder.tokenTypes > 0
+      ? (await checkpoint.read("tokenTypes")).data.subarray(0, hiddenSize)
+      : null,
+    norm: encoder?.embeddingNorm ? await readNorm(checkpoint, "embeddingNorm") : null,
   };
 }
 
@@ -64,7 +80,7 @@ export async function readEmbedding(checkpoint: Checkpoint): Promise<Embedding> 
  * @param place where so many values go
  */
 export function embed(
-  { table, width, scale, positions }: Embedding,
+  { table, width, scale, positions, type, norm }: Embedding,
   sequences: readonly Int32Array[],
   place: (values: number) => Place,
 ): Residual {
@@ -76,6 +92,8 @@ export function embed(
     ids.forEach((id, t) => rows.set(table.subarray(id * width, (id + 1) * width), t * width));
     if (scale !== 1) { for (let i = 0; i < size; i++) rows[i] *= scale; }
     if (positions) { for (let i = 0; i < size; i++) rows[i] += positions[i]; }
+    if (type) { for (let i = 0; i < size; i++) rows[i] += type[i % width]; }
+    if (norm) normalise(rows, norm);
     target.write(s * size, rows);
   });
   return { values, sequences: sequences.length, length };
@@ -206,20 +224,30 @@ async function negativeLogLikelihood(
   return nll;
 }
 
-/** The final norm (of a model that has one), in place, in f64. */
-export async function normaliseRows(hidden: Float32Array, checkpoint: Checkpoint): Promise<void> {
-  if (!hasFinalNorm(checkpoint.spec)) return;
-  const { norm, hiddenSize: n } = checkpoint.spec;
-  const weight = (await checkpoint.read("finalNorm")).data;
-  const bias = norm.kind === "layernorm" && checkpoint.has("finalNorm.bias")
-    ? (await checkpoint.read("finalNorm.bias")).data
-    : null;
+/** A norm of hidden states, by default the final one (of a model that has one), in place, in f64. */
+export async function normaliseRows(
+  hidden: Float32Array,
+  checkpoint: Checkpoint,
+  role: "finalNorm" | "embeddingNorm" = "finalNorm",
+): Promise<void> {
+  if (role === "finalNorm" && !hasFinalNorm(checkpoint.spec)) return;
+  normalise(hidden, await readNorm(checkpoint, role));
+}
+
+async function readNorm(checkpoint: Checkpoint, role: "finalNorm" | "embeddingNorm"): Promise<RowNorm> {
+  const { kind, eps } = checkpoint.spec.norm, { data: weight } = await checkpoint.read(role);
+  const hasBias = kind === "layernorm" && checkpoint.has(`${role}.bias`);
+  return { kind, eps, weight, bias: hasBias ? (await checkpoint.read(`${role}.bias`)).data : null };
+}
+
+function normalise(hidden: Float32Array, { kind, eps, weight, bias }: RowNorm): void {
+  const n = weight.length;
   for (let at = 0; at < hidden.length; at += n) {
     const row = hidden.subarray(at, at + n);
     let mean = 0, square = 0;
-    if (norm.kind === "layernorm") { for (const v of row) mean += v / n; }
+    if (kind === "layernorm") { for (const v of row) mean += v / n; }
     for (const v of row) square += (v - mean) ** 2 / n;
-    const factor = 1 / Math.sqrt(square + norm.eps);
+    const factor = 1 / Math.sqrt(square + eps);
     for (let j = 0; j < n; j++) row[j] = (row[j] - mean) * factor * weight[j] + (bias ? bias[j] : 0);
   }
 }

@@ -7,7 +7,7 @@ import type { ModelSpec } from "../spec.ts";
 import type { Recipe } from "../recipe.ts";
 
 /**
- * Tensor names. For each linear layer `block.I.NAME`: either `.w` (dense) or `.s` (sparse) and, when it has a rank,
+ * Tensor names (an encoder's two ends: models/encoder_spec.ts). For each linear layer `block.I.NAME`: either `.w` (dense) or `.s` (sparse) and, when it has a rank,
  * `.v` [rank, dIn] and `.u` [dOut, rank] (dense formats; y = S x + U (V x)); `.bias` where there is one.
  * `block.I.INPUT.scale` (f32 [dIn]) multiplies that input before it is quantised; absent = ones. Norm weights
  * `block.I.attnNorm`, `block.I.mlpNorm`, `finalNorm` (+ `.bias`), `embedding` (`f32` or `q8` rows) and, unless tied, `head`.
@@ -45,6 +45,17 @@ export interface LayerReport {
   readonly error: number;
 }
 
+/** How far an artifact's answers are from the dense model's, on inputs held back. */
+export interface Agreement {
+  readonly inputs: number;
+  /** What they are from. */
+  readonly text: string;
+  /** By output: |answer - dense answer| / |dense answer| over all inputs, and the largest difference of a value. */
+  readonly outputs: readonly { readonly name: string; readonly error: number; readonly largest: number }[];
+  /** Share of inputs whose likeliest label is the same; null: there are no labels. */
+  readonly sameLabel: number | null;
+}
+
 export interface ArtifactHeader {
   /** artifact_upgrade.ts tells how they differ; new artifacts have the last. */
   readonly format: 1 | 2 | 3;
@@ -64,6 +75,8 @@ export interface ArtifactHeader {
     readonly tokens: number;
     readonly text: string;
   } | null;
+  /** Of encoders, in place of perplexities; absent or null: not measured. */
+  readonly agreement?: Agreement | null;
   /** Bytes of all packed tensors, and of the same model with dense float16 weights. */
   readonly bytes: number;
   readonly denseBytes: number;

@@ -3,6 +3,9 @@
  * and formats are right. For tests only; slow.
  */
 import type { Checkpoint, WeightRole } from "../checkpoint.ts";
+import type { Pixels } from "../classifier.ts";
+import { encoderWeights } from "../encoder_spec.ts";
+import { IMAGE_VECTORS, ImageInput } from "../image_input.ts";
 import {
   type Activation,
   blockNorms,
@@ -25,6 +28,7 @@ export class ReferenceModel {
   static async load(checkpoint: Checkpoint): Promise<ReferenceModel> {
     const { spec } = checkpoint;
     const vectors: WeightRole[] = ["embedding", "positions", "head", "finalNorm"];
+    vectors.push(...encoderWeights(spec).map(({ role }) => role));
     const parts = [...LINEAR_NAMES, ...Object.keys(blockNorms(spec)) as NormName[]];
     for (let b = 0; b < spec.blocks; b++) {
       vectors.push(...parts.map((part): WeightRole => `block.${b}.${part}`));
@@ -44,22 +48,39 @@ export class ReferenceModel {
     return cap ? rows.map((row) => row.map(softCap(cap))) : rows;
   }
 
-  /** Hidden states after the final norm (if there is one), `[ids.length][hidden]`. */
-  hiddenStates(ids: readonly number[]): Rows {
-    const x = this.#blocks(this.#embed(ids));
+  /** Hidden states after the final norm (if there is one) of token ids or an image, `[tokens or patches][hidden]`. */
+  hiddenStates(input: readonly number[] | Pixels): Rows {
+    const embedded = "data" in input ? this.#embedImage(input) : this.#embed(input);
+    const norms = this.spec.encoder?.embeddingNorm;
+    const x = this.#blocks(norms ? embedded.map((row) => this.#norm("embeddingNorm", row)) : embedded);
     return hasFinalNorm(this.spec) ? x.map((row) => this.#norm("finalNorm", row)) : x;
   }
 
   #embed(ids: readonly number[]): Rows {
     const { embeddingScale = 1, learnedPositions, hiddenSize: width } = this.spec;
     const embedding = this.#weight("embedding"), positions = learnedPositions && this.#weight("positions");
+    const types = this.spec.encoder?.tokenTypes ? this.#weight("tokenTypes") : null;
     return ids.map((id, position) =>
       Float64Array.from(
         { length: width },
         (_, j) =>
-          embedding[id * width + j] * embeddingScale + (positions ? positions[position * width + j] : 0),
+          embedding[id * width + j] * embeddingScale + (positions ? positions[position * width + j] : 0) +
+          (types ? types[j] : 0),
       )
     );
+  }
+
+  #embedImage(pixels: Pixels): Rows {
+    const vectors = Object.fromEntries(IMAGE_VECTORS.map((name) => [name, this.weights.get(name)]));
+    const { rows, patches, added } = new ImageInput(this.spec, vectors).rowsOf(pixels);
+    const width = this.spec.hiddenSize, values = patches.length / rows;
+    return Array.from({ length: rows }, (_, i) => {
+      const projected = multiply(
+        this.#weight("patch"),
+        Float64Array.from(patches.subarray(i * values, (i + 1) * values)),
+      );
+      return projected.map((v, j) => v + added[i * width + j]);
+    });
   }
 
   #blocks(x: Rows): Rows {

@@ -1,0 +1,60 @@
+/** What a compression works on: token sequences or images, to calibrate with and to evaluate on. */
+import { basename } from "node:path";
+import { OatmillError } from "../errors.ts";
+import { positionRows } from "../models/encoder_spec.ts";
+import { readsTokens } from "../models/spec.ts";
+import { imageFiles, ImageSet } from "./calibration_images.ts";
+import type { CompressionContext } from "./compression_context.ts";
+import { needsCalibration } from "./recipe_needs.ts";
+import { readTexts, type Texts } from "./texts.ts";
+
+/** Files; the set decodes them. */
+export interface Images {
+  readonly kind: "images";
+  readonly set: ImageSet;
+  readonly calibration: readonly string[];
+  readonly heldOut: readonly string[];
+  readonly heldOutName: string;
+}
+
+export type Inputs = Texts & { readonly kind: "tokens" } | Images;
+
+/** @throws {OatmillError} as {@linkcode readTexts}; invalid_recipe, invalid_config: images that are needed cannot be read */
+export async function readInputs(context: CompressionContext): Promise<Inputs> {
+  const { spec } = context.checkpoint;
+  if (readsTokens(spec)) return { kind: "tokens", ...await readTexts(context) };
+  const images = await readImages(context);
+  context.progress.report("sample", images.calibration.length, images.calibration.length);
+  return images;
+}
+
+async function readImages({ recipe, checkpoint }: CompressionContext): Promise<Images> {
+  const { calibration: { text, sequences, seed }, evaluate } = recipe, { patches } = checkpoint.spec.encoder!;
+  const wanted = Math.max(1, Math.floor(evaluate.tokens / positionRows(patches!)));
+  const needed = needsCalibration(recipe) ? sequences : 0, back = evaluate.text === null ? wanted : 0;
+  const set = new ImageSet(checkpoint);
+  if (text === "self" && needed > 0) throw needsImages();
+  const from = (folder: string, count: number, param: string) => imageFiles(folder, { count, seed, param });
+  const found = text === "self" || needed + back === 0
+    ? []
+    : await from(text, needed + back, "calibration.text");
+  const kept = Math.min(back, Math.round(found.length * back / Math.max(1, needed + back)));
+  const calibration = found.slice(0, found.length - kept);
+  if (needed > 0 && calibration.length === 0) throw needsImages();
+  return {
+    kind: "images",
+    set,
+    calibration: needed > 0 ? calibration : [],
+    heldOut: evaluate.text === null
+      ? found.slice(found.length - kept)
+      : await from(evaluate.text, wanted, "evaluate.text"),
+    heldOutName: evaluate.text ? basename(evaluate.text) : `held back from ${basename(text)}`,
+  };
+}
+
+const needsImages = () =>
+  new OatmillError(
+    "invalid_recipe",
+    "The model reads images and cannot make up any: calibration.text must be a folder of images",
+    "calibration.text",
+  );
