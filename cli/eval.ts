@@ -1,10 +1,9 @@
-/** `eval`: perplexity by token and by word, multiple-choice tasks, divergence from another model. */
+/** `eval`: perplexity by token and by word, multiple-choice tasks, divergence from another model; images: eval_images.ts. */
 import { readTask } from "../compress/evaluation/choice_task.ts";
-import { readImageFolder } from "../compress/evaluation/image_folder.ts";
 import { evaluate, type Evaluation, type TextRequest } from "../compress/evaluation/evaluate.ts";
 import { openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
-import { OatmillError } from "../errors.ts";
+import { evalImages } from "./eval_images.ts";
 import { printResult, ProgressBar, table } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 
@@ -28,7 +27,10 @@ export interface EvalOptions extends Pick<OpenModelOptions, "values" | "threads"
 }
 
 export async function evalCommand(path: string, options: EvalOptions): Promise<void> {
-  if (options.images !== undefined) await refuseImages(path, options.images);
+  if (options.images !== undefined) {
+    const { images, limit, json, values } = options;
+    return await evalImages(path, images, { open: openOptions(options, values), limit, json });
+  }
   // What cannot be read is said before a model is loaded.
   const text = options.text === undefined ? null : await textRequest(options.text, options);
   const tasks = new Map(
@@ -93,17 +95,6 @@ async function textRequest(path: string, options: EvalOptions): Promise<TextRequ
         contextLength: window,
       }),
   };
-}
-
-/** @throws {OatmillError} unsupported_architecture: no model of images can be opened */
-async function refuseImages(path: string, folder: string): Promise<never> {
-  const { images, labels } = await readImageFolder(folder);
-  throw new OatmillError(
-    "unsupported_architecture",
-    `Cannot classify the ${images.length} images (${labels.length} labels) of "${folder}" with "${path}": ` +
-      "models that read images cannot be opened yet, only models of text",
-    "images",
-  );
 }
 
 /** With the fields' names that stay the same. */

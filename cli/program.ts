@@ -236,7 +236,9 @@ function addCompress(program: Command): void {
 
 function addEval(program: Command): void {
   program.command("eval")
-    .description("Perplexity on a text, accuracy on multiple-choice tasks, divergence from another model")
+    .description(
+      "Perplexity on a text, accuracy on multiple-choice tasks or images, divergence from another model",
+    )
     .argument("<model>", MODEL)
     .option("--text <file>", "text file")
     .addOption(new Option("--max-tokens <n>", "how much of the text").argParser(integer(2)))
@@ -274,7 +276,11 @@ function addEval(program: Command): void {
         .argParser(nameList),
     )
     .option("--data <folder>", "where the tasks lie")
-    .addOption(new Option("--limit <n>", "most questions of a task, pages of a text").argParser(integer(1)))
+    .addOption(
+      new Option("--limit <n>", "most questions of a task, pages of a text, images of a class").argParser(
+        integer(1),
+      ),
+    )
     .option("--images <folder>", "accuracy on labelled images, a subfolder for each class")
     .addOption(values())
     .addOption(kv())
@@ -292,6 +298,9 @@ function checkEval(options: EvalOptions, command: Command): void {
   const { text, tasks, data, images, window, stride } = options;
   if (text === undefined && tasks === undefined && images === undefined) {
     command.error("error: give --text, --tasks or --images");
+  }
+  if (images !== undefined && (text ?? tasks) !== undefined) {
+    command.error("error: --images cannot be used with --text or --tasks: a model reads images or text");
   }
   if ((tasks === undefined) !== (data === undefined)) {
     command.error("error: --tasks and --data need each other");

@@ -4,7 +4,9 @@ import type { Command } from "commander";
 import { COMMIT, FakeHub } from "../hub/testing/fake_hub.ts";
 import { insightSchema } from "../models/formats/insight_file.ts";
 import { writeArtifact } from "../models/testing/artifact.ts";
+import { oracleTest, shared } from "../models/testing/shared.ts";
 import { permissionsOf, ROOT } from "../tests/server_process.ts";
+import { writeVitFolder } from "../tests/vit_cifar10/vit_folder.ts";
 import { createProgram } from "./program.ts";
 
 /** One row and two rows go through different kernels, which add in different orders. */
@@ -118,6 +120,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     ],
     [["eval", "models/default", "--text", "README.md", "--max-length", "9"], 2, /--word-perplexity/],
     [["eval", "models/default", "--images", "cli"], 1, /subfolder/],
+    [["eval", "models/default", "--images", "cli", "--text", "x"], 2, /--images cannot be used with --text/],
     [["compress", "models/default", "--out", "x", "--recipe", "README.md"], 1, /recipe/i],
     [["serve", "--data", "deno.json"], 1, /deno\.json/],
     [
@@ -203,7 +206,7 @@ Deno.test("eval --json measures tasks, the harness's word perplexity and the div
     await Deno.writeTextFile(`${images}/0.png`, "");
     const refused = await oatmill("eval", "models/default", "--images", `${folder}/images`);
     assert.equal(refused.code, 1);
-    assert.match(refused.stderr, /Cannot classify the 1 images .*cannot be opened yet/);
+    assert.match(refused.stderr, /reads text, not images/);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -290,5 +293,22 @@ Deno.test("pull fetches a model from the mirror in OATMILL_HUB_URL with the toke
     assert.match(elsewhere.stderr, /net access to "hub\.example:443": add the host to --allow-net/);
   } finally {
     await Deno.remove(dir, { recursive: true });
+  }
+});
+
+oracleTest("eval --images says how often a classifier of images is right", "data/vision", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await writeVitFolder(shared("data/vision/vit_cifar10_shamail/best_vit.pth").pathname, folder);
+    const images = shared("data/vision/cifar10").pathname;
+    const args = ["eval", folder, "--images", images, "--limit", "2"];
+    const { code, stdout, stderr } = await oatmill(...args, "--json");
+    assert.equal(code, 0, stderr);
+    const { count, accuracy, top5_accuracy, classes } = JSON.parse(stdout);
+    assert.deepEqual([count, classes.length, classes[0].label], [20, 10, "airplane"]);
+    assert.ok(accuracy >= 0.4 && accuracy < 1 && top5_accuracy >= 0.8, `${accuracy}, ${top5_accuracy}`);
+    assert.match((await oatmill(...args)).stdout, /^accuracy +\d+\.\d % +\(20 images\)\ntop 5/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
   }
 });

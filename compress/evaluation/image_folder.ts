@@ -9,7 +9,7 @@ export interface LabelledImages {
   readonly images: readonly { readonly path: string; readonly label: number }[];
 }
 
-const IMAGE = /\.(jpe?g|png)$/i;
+const IMAGE = /\.(jpe?g|png|webp)$/i;
 
 /**
  * Reads what images there are, not their contents. A folder with a part `test` (beside `train`) stands for that part.
@@ -26,7 +26,7 @@ export async function readImageFolder(folder: string): Promise<LabelledImages> {
   if (images.length > 0) return { labels, images };
   throw new OatmillError(
     "invalid_request",
-    `Cannot evaluate images of "${folder}": it must have a subfolder of .jpg or .png files for each class`,
+    `Cannot evaluate images of "${folder}": it must have a subfolder of .jpg, .png or .webp files for each class`,
     "images",
   );
 }

@@ -3,9 +3,7 @@ import { readImageFolder } from "../../compress/evaluation/image_folder.ts";
 import { imageAccuracy } from "../../compress/evaluation/image_accuracy.ts";
 import { openModel } from "../../engine/open_model.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
-import { decodeImage } from "../../vision/decode.ts";
-import { prepareImage } from "../../vision/prepare.ts";
-import { parseProcessorConfig } from "../../vision/processor_config.ts";
+import { processorOf, readImage } from "../../vision/read_image.ts";
 import { readStateDict } from "./state_dict.ts";
 import { writeVitFolder } from "./vit_folder.ts";
 
@@ -20,12 +18,12 @@ oracleTest("the CIFAR-10 ViT recognises test images", "data/vision", async () =>
     await writeVitFolder(CHECKPOINT, folder);
     const { encoder, engine } = await openModel(folder, { threads: 1 });
     try {
-      const config = parseProcessorConfig(encoder!.imageProcessor!);
+      const config = processorOf("vit", encoder);
       const { labels, images } = await readImageFolder(IMAGES);
       assert.deepEqual(encoder!.labels, labels);
       const some = { labels, images: images.filter((_, i) => i % 100 < PER_CLASS) };
       const { accuracy } = await imageAccuracy(some, async (bytes) => {
-        const { logits } = await encoder!.run(prepareImage(await decodeImage(bytes), config));
+        const { logits } = await encoder!.run(await readImage(bytes, config));
         return logits!;
       });
       assert.ok(accuracy >= LEAST_ACCURACY, `accuracy ${accuracy}`);
