@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
+import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import type { ALLOCATIONS, Products, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearName } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
@@ -30,6 +31,7 @@ export interface CompressCommandOptions {
   readonly reselect?: number;
   readonly svdWeighting?: RecipeInput["svd_weighting"];
   readonly refine: boolean;
+  readonly smallestLayer?: number;
   readonly calibration?: string;
   readonly sequences?: number;
   readonly length?: number;
@@ -73,6 +75,7 @@ export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
       reselect: o.reselect,
       svd_weighting: o.svdWeighting,
       refine: o.refine ? undefined : false,
+      smallest_layer: o.smallestLayer,
     }),
     allocation: { ...allocation, ...given({ kind: o.allocation }) },
     calibration: {
@@ -136,8 +139,23 @@ export function compressReport({ artifact, header, seconds, peakRssBytes, phases
     phases,
     peak_rss_bytes: peakRssBytes,
     perplexity: header.perplexity,
+    ...agreementOf(header) && { agreement: agreementOf(header) },
     layers: header.layers,
   };
+}
+
+/** Of a graph. */
+const agreementOf = (header: AnyHeader) => "agreement" in header ? header.agreement : null;
+
+function agreementLines({ agreement }: ReturnType<typeof compressReport>): string[] {
+  if (!agreement) return [];
+  const errors = agreement.outputs.map(({ name, error }) => `${name} ${(100 * error).toFixed(2)} %`).join(
+    ", ",
+  );
+  const labels = agreement.sameLabel === null
+    ? ""
+    : `, the same label for ${(100 * agreement.sameLabel).toFixed(1)} %`;
+  return [`off by       ${errors}${labels} (${agreement.inputs} inputs ${agreement.text})`];
 }
 
 function reportLines(r: ReturnType<typeof compressReport>): string[] {
@@ -157,6 +175,7 @@ function reportLines(r: ReturnType<typeof compressReport>): string[] {
     `artifact     ${r.artifact}`,
     `size         ${megabytes(r.bytes)} (dense float16: ${megabytes(r.dense_bytes)})`,
     ...quality,
+    ...agreementLines(r),
     `took         ${r.seconds.toFixed(1)} s, at most ${megabytes(r.peak_rss_bytes)} of memory`,
   ];
 }

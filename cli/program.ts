@@ -166,7 +166,7 @@ function addServe(program: Command): void {
 function addCompress(program: Command): void {
   program.command("compress")
     .description("Compress a model into an artifact folder")
-    .argument("<source>", "Hugging Face folder or .gguf file")
+    .argument("<source>", "Hugging Face folder, .gguf or .onnx file")
     .requiredOption("--out <folder>", "artifact folder to make")
     .option("--name <name>", "the model's name (default: the folder's)")
     .option("--recipe <file>", "recipe as a JSON file; the options below replace its fields")
@@ -219,7 +219,14 @@ function addCompress(program: Command): void {
       new Option("--svd-weighting <kind>", "what method svd is nearest in").choices(SVD_WEIGHTINGS),
     )
     .option("--no-refine", "do not refit on calibration data")
-    .option("--calibration <file>", 'text, .jsonl or .json file, a folder of them, or "self"')
+    .addOption(
+      new Option("--smallest-layer <n>", "of an .onnx file: layers of fewer weights stay with ONNX Runtime")
+        .argParser(integer(0)),
+    )
+    .option(
+      "--calibration <file>",
+      'text, .jsonl or .json file, a folder of them, or "self"; for an .onnx file also a folder of images, or a .safetensors file with its inputs',
+    )
     .addOption(new Option("--sequences <n>", "calibration sequences").argParser(integer(1)))
     .addOption(new Option("--length <n>", "tokens per calibration sequence").argParser(integer(16)))
     .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))

@@ -68,6 +68,8 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["compress", "models/default", "--out", "x", "--rate", "2"], 2, /from 0 to 1/],
     [["compress", "models/default", "--out", "x", "--work-memory", "-1"], 2, /of at least 0/],
     [["compress", "models/default", "--out", "x", "--mean-bits", "9"], 2, /from 2 to 8/],
+    [["compress", "nowhere.onnx", "--out", "x", "--smallest-layer", "-1"], 2, /of at least 0/],
+    [["compress", "nowhere.onnx", "--out", "x", "--smallest-layer", "0"], 1, /nowhere\.onnx/],
     [
       ["compress", "models/default", "--out", "x", "--mean-bits", "5", "--values", "int4"],
       1,

@@ -15,7 +15,8 @@ import type { Inputs } from "./inputs.ts";
 import { type DenseQuality, servedQuality } from "./quality.ts";
 import { writeNorm, writeTable } from "./write_tensors.ts";
 
-const VERSION = "0.1.0";
+/** Of the header. */
+export const VERSION = "0.1.0";
 
 /**
  * Writes what is left, and gives the folder its name.

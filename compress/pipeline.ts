@@ -6,6 +6,7 @@
 import { OatmillError } from "../errors.ts";
 import { ArtifactWriter } from "../models/formats/artifact.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import { isOnnxFile } from "../models/onnx/onnx_file.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
 import { encoderTensors } from "../models/pack_dense.ts";
@@ -33,6 +34,10 @@ import { WorkSpace } from "./work_space.ts";
 export async function compress(options: CompressOptions): Promise<CompressResult> {
   const start = performance.now();
   const recipe = parseRecipe(options.recipe);
+  if (isOnnxFile(options.source)) {
+    const { compressGraph } = await import("./graph/compress_graph.ts"); // few sources need it
+    return await compressGraph(options, recipe);
+  }
   using progress = new ProgressReporter(options);
   const checkpoint = await progress.time("read", () => openCheckpoint(options.source));
   try {

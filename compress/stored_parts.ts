@@ -17,11 +17,15 @@ import { budgetBytes, DENSE_WINDOWS, type LayerBudget, layerBudget } from "./bud
 import { layerMethod } from "./methods/mod.ts";
 import { codeBits } from "./quantizers/grid.ts";
 
-/** Activation block in chunks: the largest of 4, 3, 2 that divides the model's widths, so that no block is cut short. */
-export function chooseBlockChunks(spec: ModelSpec): number {
-  const widths = Object.values(linearShapes(spec)).map((shape) => Math.ceil(shape![1] / CHUNK));
-  return [4, 3, 2].find((n) => widths.every((w) => w % n === 0)) ?? 4;
+/** Activation block in chunks: the largest of 4, 3, 2 that divides the layers' widths, so that no block is cut short. */
+export function blockChunksOf(widths: readonly number[]): number {
+  const chunks = widths.map((width) => Math.ceil(width / CHUNK));
+  return [4, 3, 2].find((n) => chunks.every((count) => count % n === 0)) ?? 4;
 }
+
+/** That of a model's linear layers. */
+export const chooseBlockChunks = (spec: ModelSpec): number =>
+  blockChunksOf(Object.values(linearShapes(spec)).map((shape) => shape![1]));
 
 /**
  * A layer stays dense when its packed S and L take more than this times the bytes of int8 weights. A little more is

@@ -1,6 +1,6 @@
 /** What compression is asked for and what it reports. */
 import type { RecipeInput } from "../models/recipe.ts";
-import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 
 export type CompressPhase =
   | "pull"
@@ -23,7 +23,7 @@ export interface CompressProgress {
 }
 
 export interface CompressOptions {
-  /** Model folder or .gguf file. */
+  /** Model folder, .gguf or .onnx file. */
   readonly source: string;
   /** Artifact folder to create (must not exist). */
   readonly out: string;
@@ -41,7 +41,7 @@ export interface CompressOptions {
 
 export interface CompressResult {
   readonly artifact: string;
-  readonly header: ArtifactHeader;
+  readonly header: AnyHeader;
   readonly seconds: number;
   readonly peakRssBytes: number;
   /** Seconds spent in each phase. */

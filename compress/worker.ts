@@ -8,6 +8,7 @@ import { outlierRatios, type ScoredLayer } from "./allocation/owl.ts";
 import { type BlockJob, runBlock } from "./forward/block_job.ts";
 import type { BlockSums } from "./forward/block_sums.ts";
 import { type DivergenceJob, runDivergence } from "./forward/divergence_job.ts";
+import { type GraphJob, type GraphRun, runGraph } from "./graph/graph_job.ts";
 import { type HeadJob, runHead } from "./forward/head_job.ts";
 import { type PatchJob, runPatches } from "./forward/patch_job.ts";
 import { compressInputGroup, type InputGroupJob } from "./input_group.ts";
@@ -51,6 +52,7 @@ interface Jobs {
   outliers: { job: OutliersJob; result: number[] };
   channelLosses: { job: LossesJob & { readonly kind: "channelLosses" }; result: ChannelLosses };
   headChoices: { job: LossesJob & { readonly kind: "headChoices" }; result: HeadChoice[] };
+  graph: { job: GraphJob; result: GraphRun };
   keepInputs: { job: KeepInputsJob; result: KeptInputs };
 }
 export type JobKind = keyof Jobs;
@@ -95,6 +97,8 @@ async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
       return await lossesOfChannels(job, linalg);
     case "headChoices":
       return await choicesOfHeads(job, linalg);
+    case "graph":
+      return await runGraph(job, linalg);
     case "keepInputs":
       return await keepInputs(job, linalg);
   }

@@ -165,6 +165,9 @@ function impliedRate({ n, m }: Groups, { method, rate, rank_ratio }: Unchecked):
   return rate ?? (implied > 0 ? implied : undefined);
 }
 
+/** Weights of a layer that is worth cutting a graph for. */
+const SMALLEST_LAYER = 65_536;
+
 const fieldsSchema = z.strictObject({
   preset: z.enum(PRESET_NAMES).default("default").describe(
     "fast: a quarter of the time, for a first look; fields that are given stay",
@@ -205,6 +208,9 @@ const fieldsSchema = z.strictObject({
   refine: z.boolean().default(true).describe("Refit L and the kept values of S on calibration data"),
   reselect: z.int().min(0).max(50).default(0).describe(
     "Rounds in which S's entries are chosen anew with X'X (needs refine); 4 with method oatmill",
+  ),
+  smallest_layer: z.int().min(0).default(SMALLEST_LAYER).describe(
+    "Of an ONNX graph: layers of fewer weights stay with ONNX Runtime",
   ),
   calibration: calibrationSchema.prefault({}),
   evaluate: z.strictObject({

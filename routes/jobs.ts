@@ -233,6 +233,7 @@ function resultOf({ header, seconds, peakRssBytes, phases }: CompressResult): un
     seconds,
     peak_rss_bytes: peakRssBytes,
     perplexity: header.perplexity,
+    ..."agreement" in header ? { agreement: header.agreement } : {},
     phases,
     layers: header.layers,
   };

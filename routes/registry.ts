@@ -10,6 +10,7 @@ import type { EngineStats } from "../engine/types.ts";
 import type { DataFolder } from "../store/data_folder.ts";
 import type { ModelStore, StoredModel } from "../store/model_store.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import { log, type LogFields } from "../telemetry/log.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 
@@ -28,13 +29,17 @@ export interface ModelInfo {
   readonly files: ArtifactHeader["files"];
 }
 
-export function modelInfo(header: ArtifactHeader): ModelInfo {
+/** What graphs are listed as. */
+const GRAPH_INFO = { architecture: "ONNX", contextLength: 0 } as const;
+
+export function modelInfo(header: AnyHeader): ModelInfo {
   const weights = header.layers.map((l) => l.shape[0] * l.shape[1]);
   const kept = header.layers.reduce((sum, l, i) => sum + l.kept * weights[i], 0);
   const all = weights.reduce((a, b) => a + b, 0);
+  const { architecture, contextLength } = "spec" in header ? header.spec : GRAPH_INFO;
   return {
-    architecture: header.spec.architecture,
-    contextLength: header.spec.contextLength,
+    architecture,
+    contextLength,
     bytes: header.bytes,
     denseBytes: header.denseBytes,
     method: header.recipe.method,
@@ -132,7 +137,7 @@ export class ModelRegistry {
   }
 
   /** Takes a finished artifact folder over under a name. @throws {OatmillError} conflict */
-  async add(id: string, artifactPath: string, header: ArtifactHeader): Promise<void> {
+  async add(id: string, artifactPath: string, header: AnyHeader): Promise<void> {
     const folder = await this.#o.data.publish(artifactPath);
     if (this.#o.models.add({ id, folder, createdMs: Date.now(), info: modelInfo(header) })) return;
     await this.#o.data.remove(folder);

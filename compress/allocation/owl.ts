@@ -46,16 +46,22 @@ const MAX_RATE = 0.99;
  * [0, 0.99].
  *
  * @param ratios outlier ratio of each block
+ * @param options.sizes of the blocks, where they differ: what the mean is weighted by
  */
 export function owlRates(
   ratios: readonly number[],
-  { rate, lambda }: { readonly rate: number; readonly lambda: number },
+  { rate, lambda, sizes }: {
+    readonly rate: number;
+    readonly lambda: number;
+    readonly sizes?: readonly number[];
+  },
 ): number[] {
   if (rate === 0) return ratios.map(() => 0); // bisection would leave 1e-18, which is not nothing
   const low = Math.min(...ratios), spread = Math.max(...ratios) - low;
   const offsets = ratios.map((r) => spread > 0 ? -2 * lambda * (r - low) / spread : 0);
   const at = (shift: number) => offsets.map((o) => Math.min(MAX_RATE, Math.max(0, o + shift)));
-  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+  const weights = sizes ?? ratios.map(() => 1), all = weights.reduce((a, b) => a + b, 0);
+  const mean = (values: readonly number[]) => values.reduce((sum, x, i) => sum + weights[i] * x, 0) / all;
   let below = 0, above = 2 + 2 * lambda;
   for (let i = 0; i < 60; i++) { // bisection: the mean grows with the shift, clipped or not
     const middle = (below + above) / 2;

@@ -9,7 +9,8 @@ import { availableMemory } from "../capacity.ts";
 import { gibibytes } from "../memory_map.ts";
 import { chooseKernels, type TuningOptions } from "../tuning.ts";
 import { mapGraph } from "./graph_map.ts";
-import type { FromGraphThread, GraphTensors, ToGraphThread } from "./graph_messages.ts";
+import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
+import type { FromGraphThread, ToGraphThread } from "./graph_messages.ts";
 import { type PackedLayers, planGraph } from "./graph_plan.ts";
 
 /** Largest WebAssembly memory with 32-bit addresses. */

@@ -1,15 +1,7 @@
 /** What the threads of a graph and its owner say to each other. */
 import type { ErrorCode } from "../../errors.ts";
+import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
 import type { LayersInit } from "./layer_team.ts";
-
-/** A tensor that a graph reads or answers; no strings. */
-export interface GraphTensor {
-  /** As ONNX Runtime names types: `float32`, `int64`, `bool`, ... */
-  readonly type: string;
-  readonly dims: readonly number[];
-  readonly data: ArrayBufferView<ArrayBuffer>;
-}
-export type GraphTensors = Readonly<Record<string, GraphTensor>>;
 
 export type ToGraphThread =
   | {

@@ -2,7 +2,7 @@
 import { OatmillError } from "../../errors.ts";
 import type { OnnxModel } from "../../models/onnx/open_onnx.ts";
 import { type Segment, segmentModel, type Stage, stagesOf } from "../../models/onnx/segments.ts";
-import type { GraphTensor, GraphTensors } from "./graph_messages.ts";
+import type { GraphTensor, GraphTensors } from "../../models/onnx/graph_tensor.ts";
 import type { LayerTeam } from "./layer_team.ts";
 import { type InferenceSession, OnnxRuntime, type Tensor } from "./ort.ts";
 

@@ -1,7 +1,7 @@
 /** The only file of the engine that knows onnxruntime-node, which is loaded when a graph is. Workers only: a run blocks its thread. */
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { OatmillError } from "../../errors.ts";
-import type { GraphTensor } from "./graph_messages.ts";
+import type { GraphTensor } from "../../models/onnx/graph_tensor.ts";
 
 export type { InferenceSession, Tensor } from "onnxruntime-node";
 

@@ -12,7 +12,9 @@ export interface TensorReader extends AsyncDisposable {
  * is loaded whole.
  * @throws {OatmillError} invalid_artifact, also when the file was changed meanwhile (at the end)
  */
-export async function openTensors(artifact: Artifact): Promise<TensorReader> {
+export async function openTensors(
+  artifact: Pick<Artifact, "tensors" | "file" | "load">,
+): Promise<TensorReader> {
   const entries = new Map(artifact.tensors.map((entry) => [entry.name, entry]));
   const { file } = artifact;
   const loaded = new Map<string, Uint8Array<ArrayBuffer>>();

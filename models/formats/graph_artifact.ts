@@ -31,8 +31,13 @@ export interface GraphAgreement {
 
 export interface GraphHeader extends Omit<ArtifactHeader, "spec" | "perplexity"> {
   readonly kind: typeof GRAPH_KIND;
+  /** A graph is measured by its agreement. */
+  readonly perplexity: null;
   readonly agreement: GraphAgreement | null;
 }
+
+/** Of an artifact of either kind. */
+export type AnyHeader = ArtifactHeader | GraphHeader;
 
 /** A graph's artifact folder, opened. */
 export interface GraphArtifact extends StoredFolder {

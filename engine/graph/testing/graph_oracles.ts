@@ -1,6 +1,6 @@
 /** ../shared/oracles/onnx: graphs, inputs by formula, what ONNX Runtime made of them. */
 import { shared } from "../../../models/testing/shared.ts";
-import type { GraphTensors } from "../graph_messages.ts";
+import type { GraphTensors } from "../../../models/onnx/graph_tensor.ts";
 
 export interface GraphInput {
   readonly name: string;

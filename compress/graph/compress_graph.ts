@@ -1,0 +1,193 @@
+/**
+ * From an .onnx file and a recipe to an artifact: the layers of the graph (its MatMuls and Gemms by constant weights) go
+ * through the same methods as those of a model of blocks; what is between them stays a graph.
+ */
+import { basename } from "node:path";
+import { OnnxRuntime } from "../../engine/graph/ort.ts";
+import { typedGraph } from "../../engine/graph/value_types.ts";
+import { OatmillError } from "../../errors.ts";
+import type { TokenizerFiles } from "../../models/checkpoint.ts";
+import { ArtifactWriter } from "../../models/formats/artifact.ts";
+import type { LayerReport } from "../../models/formats/artifact_header.ts";
+import {
+  CONFIG_FILE,
+  GRAPH_FILE,
+  GRAPH_KIND,
+  type GraphHeader,
+  PROCESSOR_FILE,
+} from "../../models/formats/graph_artifact.ts";
+import { findLayers, type LayeredGraph } from "../../models/onnx/graph_layers.ts";
+import { type GraphSource, openGraphSource } from "../../models/onnx/graph_source.ts";
+import { encodeModel } from "../../models/onnx/onnx_proto.ts";
+import { inputGroups } from "../../models/onnx/segments.ts";
+import type { Recipe } from "../../models/recipe.ts";
+import { checkTokenizerJson } from "../../models/tokenizer_check.ts";
+import { VERSION } from "../finish_artifact.ts";
+import { inputGroupBytes, type InputGroupJob } from "../input_group.ts";
+import type { LayerResult } from "../layer.ts";
+import { LinalgPool } from "../linalg/pool.ts";
+import { ProgressReporter } from "../progress.ts";
+import { inputScale } from "../quantize.ts";
+import { type InputStatistics, toShared } from "../statistics.ts";
+import { blockChunksOf } from "../stored_parts.ts";
+import type { CompressOptions, CompressResult } from "../types.ts";
+import { measureAgreement } from "./agreement.ts";
+import { checkGraphRecipe, layerPlans } from "./graph_plans.ts";
+import { calibrate, type Calibrated } from "./graph_statistics.ts";
+
+/** What the steps share. */
+export interface GraphContext {
+  readonly options: CompressOptions;
+  readonly recipe: Recipe;
+  readonly progress: ProgressReporter;
+  readonly pool: LinalgPool;
+  readonly source: GraphSource;
+  readonly layered: LayeredGraph;
+  /** Of each layer: those of one group share statistics and scale. */
+  readonly groups: readonly number[];
+  readonly blockChunks: number;
+}
+
+/**
+ * @param options.source an .onnx file
+ * @throws {OatmillError} as `compress()`. Nothing is left at `out` after an error.
+ */
+export async function compressGraph(options: CompressOptions, wanted: Recipe): Promise<CompressResult> {
+  const start = performance.now(), recipe = checkGraphRecipe(wanted);
+  using progress = new ProgressReporter(options);
+  const source = await progress.time("read", () => openGraphSource(options.source));
+  const layered = findLayers(source.model, { smallest: recipe.smallest_layer });
+  checkLayers(layered, recipe);
+  if (source.tokenizerFiles) checkTokenizerJson(source.tokenizerFiles.tokenizer);
+  using pool = new LinalgPool(options.threads);
+  const { layers, rest } = layered;
+  const blockChunks = blockChunksOf(layers.map(({ shape }) => shape[1]));
+  const groups = inputGroups(rest.graph);
+  const context = { options, recipe, progress, pool, source, layered, groups, blockChunks };
+  const writer = await ArtifactWriter.create(options.out, { maxTensors: 4 * layers.length + 1 });
+  try {
+    const { header, calibrated } = await writeGraph(context, writer);
+    return {
+      artifact: options.out,
+      header: await measureAgreement(header, calibrated, context),
+      seconds: (performance.now() - start) / 1000,
+      peakRssBytes: progress.peakRssBytes,
+      phases: progress.phases,
+    };
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
+
+function checkLayers({ layers }: LayeredGraph, { smallest_layer }: Recipe): void {
+  if (layers.length > 0) return;
+  throw new OatmillError(
+    "unsupported_architecture",
+    "Cannot compress the graph: it has no MatMul or Gemm by a constant float32 matrix of at least " +
+      `${smallest_layer} weights (recipe field "smallest_layer")`,
+  );
+}
+
+async function writeGraph(
+  context: GraphContext,
+  writer: ArtifactWriter,
+): Promise<{ readonly header: GraphHeader; readonly calibrated: Calibrated }> {
+  const { progress, layered } = context;
+  const graph = await progress.time(
+    "read",
+    async () => encodeModel(await typedGraph(layered, await OnnxRuntime.load())),
+  );
+  const calibrated = await calibrate(context);
+  const reports = await compressLayers(calibrated.statistics, context, writer);
+  const header = await progress.time("write", async () => {
+    await writer.addFile(GRAPH_FILE, graph);
+    return await finish(reports, context, writer);
+  });
+  return { header, calibrated };
+}
+
+/** @param statistics by group; empty without calibration */
+async function compressLayers(
+  statistics: readonly InputStatistics[],
+  context: GraphContext,
+  writer: ArtifactWriter,
+): Promise<LayerReport[]> {
+  const { recipe, progress, pool, layered: { layers }, groups, blockChunks } = context;
+  const plans = await layerPlans(statistics, context);
+  let done = 0;
+  const results = new Map<number, LayerResult>();
+  const all = [...Map.groupBy(layers.keys(), (layer) => groups[layer])].map(async ([group, members]) => {
+    const { d = null, H = null } = statistics[group] ?? {};
+    const job: InputGroupJob = {
+      kind: "inputGroup",
+      layers: members.map((i) => ({
+        name: layers[i].name,
+        W: toShared(layers[i].read()),
+        shape: layers[i].shape,
+        plan: plans[i],
+      })),
+      d,
+      H,
+      recipe,
+      blockChunks,
+      replace: false,
+    };
+    const found = await pool.run<"inputGroup">(job, inputGroupBytes(job));
+    found.forEach((result, i) => {
+      results.set(members[i], result);
+      progress.addLayerError(result.report.error);
+      progress.report("compress", ++done, layers.length, layers[members[i]].name);
+    });
+  });
+  await progress.time("compress", () => Promise.all(all));
+  await progress.time("write", () => writeLayers(results, statistics, { writer, recipe }));
+  return layers.map((_, i) => results.get(i)!.report);
+}
+
+async function writeLayers(
+  results: ReadonlyMap<number, LayerResult>,
+  statistics: readonly InputStatistics[],
+  { writer, recipe }: { readonly writer: ArtifactWriter; readonly recipe: Recipe },
+): Promise<void> {
+  for (const [layer, { tensors }] of [...results].sort(([a], [b]) => a - b)) {
+    for (const t of tensors) await writer.add(`layer.${layer}.${t.part}`, t.format, t.shape, t.bytes);
+  }
+  if (recipe.values === "f32") return;
+  for (const [group, { d }] of statistics.entries()) {
+    const scale = inputScale(d, recipe);
+    await writer.add(
+      `group.${group}.scale`,
+      { kind: "vector" },
+      [scale.length],
+      new Uint8Array(scale.buffer),
+    );
+  }
+}
+
+async function finish(
+  layers: readonly LayerReport[],
+  { options, recipe, source, blockChunks }: GraphContext,
+  writer: ArtifactWriter,
+): Promise<GraphHeader> {
+  const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+  if (source.config) await writer.addFile(CONFIG_FILE, json(source.config));
+  if (source.imageProcessor) await writer.addFile(PROCESSOR_FILE, json(source.imageProcessor));
+  const { initializer } = source.model.graph;
+  const tensorBytes = initializer.reduce((sum, { rawData }) => sum + rawData.length, 0);
+  const rest: Omit<GraphHeader, "format" | "tensors" | "bytes" | "files"> = {
+    kind: GRAPH_KIND,
+    oatmill: VERSION,
+    created: new Date().toISOString(),
+    name: options.name ?? basename(options.out),
+    recipe,
+    source: { file: basename(source.path), format: "onnx", tensorBytes },
+    blockChunks,
+    layers,
+    perplexity: null,
+    agreement: null,
+    denseBytes: 2 * layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0),
+  };
+  const tokenizer: TokenizerFiles | null = source.tokenizerFiles;
+  return await writer.finish(rest, tokenizer);
+}
