@@ -1,6 +1,5 @@
 /** What can be exported: an artifact or a checkpoint with dense weights at hand, and a config that describes exactly them. */
 import { basename } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import { OatmillError } from "../errors.ts";
 import { LinalgRuntime } from "../compress/linalg/runtime.ts";
 import type { Checkpoint, SourceConfig } from "../models/checkpoint.ts";
@@ -9,10 +8,11 @@ import { familyOfConfig, specFromConfig } from "../models/families/mod.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openTensors } from "../models/formats/artifact_tensors.ts";
 import { type JsonObject, readJsonFile } from "../models/formats/json_file.ts";
-import { readSourceConfig } from "../models/formats/source_config.ts";
+import { floatFieldsOf, readSourceConfig } from "../models/formats/source_config.ts";
 import { openCheckpoint } from "../models/open.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { DenseWeights } from "./dense_weights.ts";
+import { differentField } from "./same_spec.ts";
 
 export interface DenseModel extends AsyncDisposable {
   readonly name: string;
@@ -22,6 +22,7 @@ export interface DenseModel extends AsyncDisposable {
   readonly family: Family;
   /** config.json of the dense weights. */
   readonly config: JsonObject;
+  readonly floatFields: SourceConfig["floatFields"];
   readonly generation: SourceConfig["generation"];
 }
 
@@ -50,7 +51,7 @@ export async function openDenseModel(
     }
     const family = familyOfConfig(source.config), dense = denseConfig(source.config, spec);
     requireSame(spec, specFromConfig(dense, { family, generation: source.generation }), path);
-    const rest = { family, config: dense, generation: source.generation };
+    const rest = { family, config: dense, floatFields: source.floatFields, generation: source.generation };
     return { name: basename(path), weights, parts, ...rest, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
@@ -87,7 +88,7 @@ async function openWeights(path: string): Promise<OpenedWeights> {
 
 async function readConfig(path: string): Promise<SourceConfig> {
   const config = await readJsonFile(path, "invalid_config");
-  if (config) return { config, generation: null };
+  if (config) return { config, floatFields: await floatFieldsOf(path), generation: null };
   throw new OatmillError("invalid_config", `Cannot read "${path}": no such file`);
 }
 
@@ -105,21 +106,16 @@ function denseConfig(source: SourceConfig["config"], spec: ModelSpec): JsonObjec
     : { ...config, word_embed_proj_dim: spec.hiddenSize, tie_word_embeddings: false };
 }
 
-/** What a spec says beyond the shape of the model. */
-const ASIDE = ["architecture", "bosId", "eosIds"];
-
 function requireSame(spec: ModelSpec, described: ModelSpec, path: string): void {
-  const fields = (of: ModelSpec): JsonObject => JSON.parse(JSON.stringify(of));
-  const a = fields(spec), b = fields(described);
-  const different = [...new Set([...Object.keys(a), ...Object.keys(b)])]
-    .find((field) => !ASIDE.includes(field) && !isDeepStrictEqual(a[field], b[field]));
-  if (different === undefined) return;
+  const field = differentField(spec, described);
+  if (field === null) return;
   const shown = (value: unknown) => JSON.stringify(value)?.slice(0, 200) ?? "missing";
+  const of = (model: ModelSpec) => shown(model[field as keyof ModelSpec]);
   throw new OatmillError(
     "invalid_config",
-    `Cannot export "${path}": its config.json describes another model: ${different} would be ${
-      shown(b[different])
-    }, is ${shown(a[different])}`,
-    different,
+    `Cannot export "${path}": its config.json describes another model: ${field} would be ${
+      of(described)
+    }, is ${of(spec)}`,
+    field,
   );
 }

@@ -1,8 +1,9 @@
 /** A model in another program's format. */
 import { OatmillError } from "../errors.ts";
-import { openDenseModel } from "./dense_model.ts";
+import { type DenseModel, openDenseModel } from "./dense_model.ts";
 import type { FloatType } from "./float_types.ts";
 import { type ExportFormat, type ExportType, TYPES_OF } from "./formats.ts";
+import { exportGguf } from "./gguf.ts";
 import { exportSafetensors, SHARD_BYTES } from "./safetensors.ts";
 
 export interface ExportOptions {
@@ -21,34 +22,50 @@ export interface ExportOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-export interface Exported {
-  readonly out: string;
-  readonly format: ExportFormat;
-  readonly type: ExportType;
+interface Written {
   readonly files: readonly string[];
   /** Of the tensors. */
   readonly bytes: number;
 }
 
+export interface Exported extends Written {
+  readonly out: string;
+  readonly format: ExportFormat;
+  readonly type: ExportType;
+}
+
+type Write = (
+  model: DenseModel,
+  options: ExportOptions & { readonly type: ExportType },
+) => Promise<Written>;
+
+// TYPES_OF says which types each may get.
+const WRITE: Readonly<Record<ExportFormat, Write>> = {
+  safetensors: (model, { out, type, shardBytes = SHARD_BYTES, parts, onProgress: onTensor }) =>
+    exportSafetensors(model, out, { type: type as FloatType, shardBytes, parts, onTensor }),
+  gguf: (model, { out, type, onProgress: onTensor }) => exportGguf(model, out, { type, onTensor }),
+};
+
 /**
  * Nothing is left at `out` after an error.
- * @throws {OatmillError} conflict (`out` exists), invalid_config, unsupported_format, storage_failed, and what opening throws
+ * @throws {OatmillError} invalid_request, conflict (`out` exists), invalid_config, unsupported_architecture, unsupported_format,
+ *   storage_failed, and what opening throws
  */
 export async function exportModel(options: ExportOptions): Promise<Exported> {
-  const { to: format, out, type = TYPES_OF[format][0], shardBytes = SHARD_BYTES, parts } = options;
+  const { to: format, out, type = TYPES_OF[format][0] } = options;
   if (!TYPES_OF[format].includes(type)) {
     throw new OatmillError(
       "unsupported_format",
       `Cannot write ${format} as ${type}: it takes ${TYPES_OF[format].join(", ")}`,
     );
   }
+  if (format !== "safetensors" && (options.parts || options.shardBytes !== undefined)) {
+    throw new OatmillError(
+      "invalid_request",
+      `Cannot write ${format} in parts or shards: only safetensors can`,
+    );
+  }
   await using model = await openDenseModel(options.model, options);
-  const onTensor = options.onProgress;
-  const written = await exportSafetensors(model, out, {
-    type: type as FloatType,
-    shardBytes,
-    parts,
-    onTensor,
-  });
+  const written = await WRITE[format](model, { ...options, type });
   return { out, format, type, ...written };
 }

@@ -1,6 +1,7 @@
 /** Export as a Hugging Face folder: config.json, generation_config.json, safetensors (in shards past a size), tokenizer. */
 import { join } from "node:path";
 import { type SafetensorsEntry, safetensorsHeader } from "../models/formats/safetensors.ts";
+import { withFloatFields } from "../models/formats/source_config.ts";
 import { writeTokenizerFiles } from "../models/tokenizer_files.ts";
 import type { TokenizerFiles } from "../models/checkpoint.ts";
 import type { DenseModel } from "./dense_model.ts";
@@ -111,7 +112,8 @@ async function writeIndex(
 
 async function writeConfigs(folder: string, model: DenseModel, type: FloatType): Promise<void> {
   const field = "dtype" in model.config ? "dtype" : "torch_dtype"; // since transformers 5, before
-  await writeJson(join(folder, "config.json"), { ...model.config, [field]: TORCH_NAMES[type] });
+  const config = { ...model.config, [field]: TORCH_NAMES[type] };
+  await Deno.writeTextFile(join(folder, "config.json"), withFloatFields(config, model.floatFields));
   if (model.generation) await writeJson(join(folder, "generation_config.json"), model.generation);
   if (model.weights.tokenizerFiles) await writeTokenizer(folder, model.weights.tokenizerFiles);
 }

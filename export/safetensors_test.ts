@@ -2,63 +2,22 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import fc from "fast-check";
-import { loadEngine } from "../engine/engine.ts";
-import { openArtifact } from "../models/formats/artifact.ts";
 import { SafetensorsFolder } from "../models/formats/safetensors_folder.ts";
 import { openCheckpoint } from "../models/open.ts";
-import { packDense } from "../models/pack_dense.ts";
-import type { PackedModel } from "../models/packed.ts";
 import { DECODER_ORACLES } from "../models/testing/decoder_oracles.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
 import { compress } from "../compress/pipeline.ts";
 import { openDenseModel } from "./dense_model.ts";
 import { encodeFloats } from "./float_types.ts";
 import { exportSafetensors, SHARD_BYTES } from "./safetensors.ts";
-import { writeSparseLowRank } from "./testing/sparse_low_rank.ts";
+import { distance, F32_NOISE, logitsOfPath } from "./testing/logits.ts";
+import { inFolder, writeArtifactOf } from "./testing/sparse_low_rank.ts";
 
 const ORACLES = shared("oracles/").pathname;
-/** Two f32 models that add S + U V in another order, as ||a - b|| / ||a||. */
-const F32_NOISE = 1e-4;
 /** One step of rounding each weight, in parts of it, and what blocks make of that. */
 const HALF_NOISE = 0.03;
 
-const IDS = [3, 17, 5, 60, 8, 21, 34, 2, 9, 41, 11, 7, 30, 19, 4, 25, 13, 6, 50, 1];
-
-async function inFolder(run: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-async function logitsOf(model: PackedModel): Promise<Float32Array> {
-  const engine = await loadEngine(model, { threads: 1, kvFormat: "f32" });
-  const logits = await engine.logits(IDS);
-  await engine.close();
-  return logits.slice();
-}
-
-async function checkpointLogits(folder: string): Promise<Float32Array> {
-  const checkpoint = await openCheckpoint(folder);
-  try {
-    return await logitsOf(packDense(checkpoint, { values: "f32" }));
-  } finally {
-    checkpoint.close();
-  }
-}
-
-function distance(a: Float32Array, b: Float32Array): number {
-  return Math.hypot(...a.map((v, i) => v - b[i])) / Math.hypot(...a);
-}
-
-async function artifactOf(oracle: string, folder: string): Promise<string> {
-  const checkpoint = await openCheckpoint(join(ORACLES, oracle)), artifact = join(folder, "artifact");
-  await writeSparseLowRank(checkpoint, artifact);
-  checkpoint.close();
-  return artifact;
-}
+const artifactOf = (oracle: string, folder: string) => writeArtifactOf(join(ORACLES, oracle), folder);
 
 for (const oracle of DECODER_ORACLES) {
   oracleTest(
@@ -71,8 +30,8 @@ for (const oracle of DECODER_ORACLES) {
           await using model = await openDenseModel(artifact);
           await exportSafetensors(model, out, { type: "f32", shardBytes: SHARD_BYTES });
         }
-        const served = await logitsOf(await openArtifact(artifact));
-        const off = distance(served, await checkpointLogits(out));
+        const served = await logitsOfPath(artifact);
+        const off = distance(served, await logitsOfPath(out));
         assert.ok(off < F32_NOISE, `off by ${off}`);
         await checkNames(join(ORACLES, oracle), out);
       }),
@@ -110,8 +69,8 @@ for (const type of ["f16", "bf16"] as const) {
         assert.deepEqual(new Set(Object.values(index.weight_map)), new Set(files));
         const config = JSON.parse(await Deno.readTextFile(join(out, "config.json")));
         assert.equal(config.dtype ?? config.torch_dtype, type === "f16" ? "float16" : "bfloat16");
-        const served = await logitsOf(await openArtifact(artifact));
-        const off = distance(served, await checkpointLogits(out));
+        const served = await logitsOfPath(artifact);
+        const off = distance(served, await logitsOfPath(out));
         assert.ok(off > 1e-6 && off < HALF_NOISE, `off by ${off}`);
       }),
   );
@@ -173,7 +132,7 @@ oracleTest(
         await compress({ source, out: artifact, recipe, threads: 1 });
         await using model = await openDenseModel(artifact);
         await exportSafetensors(model, out, { type: "f32", shardBytes: SHARD_BYTES });
-        const off = distance(await logitsOf(await openArtifact(artifact)), await checkpointLogits(out));
+        const off = distance(await logitsOfPath(artifact), await logitsOfPath(out));
         assert.ok(off < SERVED_BOUND, `${method} is off by ${off}`);
       }
     }),
@@ -188,7 +147,7 @@ oracleTest(
         const source = join(ORACLES, `gguf/${name}.gguf`), out = join(folder, name);
         await using model = await openDenseModel(source);
         await exportSafetensors(model, out, { type: "f32", shardBytes: SHARD_BYTES });
-        assert.deepEqual(await checkpointLogits(out), await checkpointLogits(source));
+        assert.deepEqual(await logitsOfPath(out), await logitsOfPath(source));
         const opened = await openCheckpoint(out);
         const read = opened.tokenizerFiles?.tokenizer, had = model.weights.tokenizerFiles?.tokenizer;
         assert.equal(JSON.stringify(read), JSON.stringify(had));

@@ -2,13 +2,11 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
-import { openModel } from "../engine/open_model.ts";
-import { openCheckpoint } from "../models/open.ts";
 import { DECODER_ORACLES } from "../models/testing/decoder_oracles.ts";
 import { shared } from "../models/testing/shared.ts";
-import { openDenseModel } from "./dense_model.ts";
-import { exportSafetensors, SHARD_BYTES } from "./safetensors.ts";
-import { writeSparseLowRank } from "./testing/sparse_low_rank.ts";
+import { exportModel } from "./export.ts";
+import { logitsOfPath } from "./testing/logits.ts";
+import { writeArtifactOf } from "./testing/sparse_low_rank.ts";
 
 const SCRIPT = fileURLToPath(new URL("./testing/transformers_logits.py", import.meta.url));
 const FIND =
@@ -43,11 +41,10 @@ Deno.test({
     const folder = await Deno.makeTempDir();
     try {
       for (const oracle of DECODER_ORACLES) {
-        const checkpoint = await openCheckpoint(shared(`oracles/${oracle}`).pathname);
-        await writeSparseLowRank(checkpoint, join(folder, `${oracle}.artifact`));
-        checkpoint.close();
-        await using model = await openDenseModel(join(folder, `${oracle}.artifact`));
-        await exportSafetensors(model, join(folder, oracle), { type: "f32", shardBytes: SHARD_BYTES });
+        const own = join(folder, `${oracle}.s`);
+        await Deno.mkdir(own);
+        const model = await writeArtifactOf(shared(`oracles/${oracle}`).pathname, own);
+        await exportModel({ model, to: "safetensors", out: join(folder, oracle), type: "f32" });
       }
       const folders = DECODER_ORACLES.map((oracle) => join(folder, oracle));
       const { success, stdout, stderr } = await new Deno.Command(PYTHON, {
@@ -56,11 +53,7 @@ Deno.test({
       assert.ok(success, new TextDecoder().decode(stderr));
       const answers = JSON.parse(new TextDecoder().decode(stdout));
       for (const [i, oracle] of DECODER_ORACLES.entries()) {
-        const { engine } = await openModel(join(folder, `${oracle}.artifact`), {
-          threads: 1,
-          kvFormat: "f32",
-        });
-        const own = await engine.logits(IDS);
+        const own = await logitsOfPath(join(folder, `${oracle}.s/artifact`), IDS);
         assert.deepEqual(answers[i].missing, [], oracle);
         own.forEach((value, id) =>
           assert.ok(
@@ -68,7 +61,6 @@ Deno.test({
             `${oracle}: logit ${id} is ${value}, transformers has ${answers[i].logits[id]}`,
           )
         );
-        await engine.close();
       }
     } finally {
       await Deno.remove(folder, { recursive: true });

@@ -36,6 +36,8 @@ export interface TokenizerFiles {
 export interface SourceConfig {
   /** config.json */
   readonly config: Readonly<Record<string, unknown>>;
+  /** Its fields with whole numbers that were written as floats (12.0): transformers tells the two apart. */
+  readonly floatFields: readonly string[];
   /** generation_config.json; null: there is none. */
   readonly generation: Readonly<Record<string, unknown>> | null;
 }

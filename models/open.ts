@@ -11,6 +11,7 @@ import { readJsonFile } from "./formats/json_file.ts";
 import { isPickleName, pickleRefused, refusePickles } from "./formats/pickle.ts";
 import { openGguf } from "./open_gguf.ts";
 import { readSentencePooling } from "./formats/sentence_pooling.ts";
+import { floatFieldsOf } from "./formats/source_config.ts";
 import { SafetensorsFolder } from "./formats/safetensors_folder.ts";
 import { SourceCheckpoint } from "./source_checkpoint.ts";
 import { readTokenizerFiles } from "./tokenizer_files.ts";
@@ -59,7 +60,7 @@ async function openFolder(path: string): Promise<Checkpoint> {
   try {
     const source = await CompressedTensors.over(files);
     const locations = weightLocations(spec, family.names, { source });
-    const sourceConfig = { config, generation };
+    const sourceConfig = { config, floatFields: await floatFieldsOf(join(path, "config.json")), generation };
     const beside = { tokenizerFiles, sourceConfig, imageProcessor };
     return new SourceCheckpoint({ path, spec, source, locations, ...beside });
   } catch (error) {

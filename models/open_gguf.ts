@@ -45,7 +45,11 @@ export async function openGguf(path: string): Promise<Checkpoint> {
       source,
       locations,
       tokenizerFiles: tokenizerFromGguf(source.metadata),
-      sourceConfig: { config: completeConfig(config, { family, spec, divisors }), generation: null },
+      sourceConfig: {
+        config: completeConfig(config, { family, spec, divisors }),
+        floatFields: ["rms_norm_eps", "rope_theta", "factor"],
+        generation: null,
+      },
     });
   } catch (error) {
     source.close();

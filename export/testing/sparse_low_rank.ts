@@ -1,7 +1,9 @@
 /** Artifacts of any checkpoint in milliseconds: every second weight is S, L is small and random. Tests only. */
-import type { Checkpoint, WeightRole } from "../../models/checkpoint.ts";
+import { join } from "node:path";
+import type { Checkpoint, TokenizerFiles, WeightRole } from "../../models/checkpoint.ts";
 import { ArtifactWriter } from "../../models/formats/artifact.ts";
 import { encodeSourceConfig, SOURCE_CONFIG_FILE } from "../../models/formats/source_config.ts";
+import { openCheckpoint } from "../../models/open.ts";
 import { packDense, packDenseTensor } from "../../models/pack_dense.ts";
 import { recipeSchema } from "../../models/recipe.ts";
 
@@ -13,7 +15,11 @@ const wave = (length: number, seed: number): Float32Array<ArrayBuffer> =>
   Float32Array.from({ length }, (_, i) => Math.sin(12.9898 * (i + 1) + 78.233 * seed));
 
 /** Writes the checkpoint as S + U V in f32, half of the inputs with scales; the engine serves that exactly. */
-export async function writeSparseLowRank(checkpoint: Checkpoint, dir: string): Promise<void> {
+async function writeSparseLowRank(
+  checkpoint: Checkpoint,
+  dir: string,
+  tokenizer: TokenizerFiles | null,
+): Promise<void> {
   const { tensors, blockChunks } = packDense(checkpoint, { values: "f32" });
   const writer = await ArtifactWriter.create(dir, { maxTensors: 4 * tensors.length });
   const add = (name: string, shape: readonly number[], data: Float32Array) => {
@@ -49,5 +55,34 @@ export async function writeSparseLowRank(checkpoint: Checkpoint, dir: string): P
     layers: [],
     perplexity: null,
     denseBytes: 0,
-  }, checkpoint.tokenizerFiles);
+  }, tokenizer);
+}
+
+/** Runs with a new folder, which is gone afterwards. */
+export async function inFolder(run: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await run(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/**
+ * @param tokenizer of models that have none
+ * @returns the path of a new artifact in `folder`
+ */
+export async function writeArtifactOf(
+  source: string,
+  folder: string,
+  tokenizer?: (checkpoint: Checkpoint) => TokenizerFiles,
+): Promise<string> {
+  const checkpoint = await openCheckpoint(source), artifact = join(folder, "artifact");
+  await writeSparseLowRank(
+    checkpoint,
+    artifact,
+    checkpoint.tokenizerFiles ?? tokenizer?.(checkpoint) ?? null,
+  );
+  checkpoint.close();
+  return artifact;
 }

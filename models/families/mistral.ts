@@ -1,5 +1,6 @@
 /** Mistral 7B and its descendants: llama with a sliding window. Its GGUF files say "llama" and carry no window. */
 import type { Family } from "./family.ts";
+import { llama } from "./llama.ts";
 import { LLAMA_NAMES } from "./names.ts";
 
 export const mistral: Family = {
@@ -13,5 +14,5 @@ export const mistral: Family = {
   biases: {},
   tiedByDefault: false,
   names: LLAMA_NAMES,
-  gguf: null,
+  gguf: llama.gguf,
 };

@@ -2,7 +2,8 @@
  * How `tokenizer.ggml.pre` splits text, as tokenizer.json components: the patterns of the models' own tokenizer.json files,
  * which llama.cpp mirrors in llama-vocab.cpp. An unknown name must be refused: another split gives other tokens.
  */
-import type { JsonObject } from "./json_file.ts";
+import { isDeepStrictEqual } from "node:util";
+import { isJsonObject, type JsonObject } from "./json_file.ts";
 import { GPT2_PRE_TOKENIZER } from "./vocab_merges.ts";
 
 export interface PreTokenizerRule {
@@ -77,4 +78,45 @@ const RULES: ReadonlyMap<string, PreTokenizerRule> = new Map([
 /** undefined: unknown. */
 export function preTokenizerOf(name: string): PreTokenizerRule | undefined {
   return RULES.get(name);
+}
+
+/**
+ * The other way round: how `tokenizer.ggml.pre` calls what a tokenizer.json does before its merges.
+ * @returns undefined when no name says it
+ */
+export function preTokenizerName({ pre_tokenizer, normalizer, model }: JsonObject): string | undefined {
+  const splits = splitsOf(pre_tokenizer), ignoreMerges = isJsonObject(model) && model.ignore_merges === true;
+  const normalized = JSON.stringify(stepsOf(normalizer).map(({ type }) => type));
+  const rules = RULES.entries().filter(([name]) => name !== "default"); // it says that nothing is known
+  return rules.find(([, rule]) =>
+    (rule.ignoreMerges ?? false) === ignoreMerges &&
+    normalized === JSON.stringify(stepsOf(rule.normalizer).map(({ type }) => type)) &&
+    isDeepStrictEqual(splits, splitsOf(rule.preTokenizer))
+  )?.[0];
+}
+
+/** A component, or those of a sequence. */
+function stepsOf(component: unknown): JsonObject[] {
+  if (!isJsonObject(component)) return [];
+  const inner = component.pretokenizers ?? component.normalizers;
+  return Array.isArray(inner) ? inner.flatMap(stepsOf) : [component];
+}
+
+/** What decides where text is split; offsets, for one, do not. */
+function splitsOf(preTokenizer: unknown): JsonObject[] {
+  return stepsOf(preTokenizer).map((step) => {
+    switch (step.type) {
+      case "ByteLevel":
+        return { type: "ByteLevel", space: step.add_prefix_space ?? true, regex: step.use_regex ?? true };
+      case "Split":
+        return {
+          type: "Split",
+          pattern: step.pattern,
+          behavior: step.behavior,
+          invert: step.invert ?? false,
+        };
+      default:
+        return step;
+    }
+  });
 }

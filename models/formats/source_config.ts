@@ -13,6 +13,7 @@ export const SOURCE_CONFIG_FILE = "source_config.json";
 
 const schema = z.object({
   config: z.record(z.string(), z.unknown()),
+  floatFields: z.array(z.string()),
   generation: z.record(z.string(), z.unknown()).nullable(),
 });
 
@@ -31,6 +32,31 @@ export async function readSourceConfig(folder: string): Promise<SourceConfig | n
   if (parsed.success) return parsed.data;
   throw new OatmillError(
     "invalid_artifact",
-    `Cannot read ${SOURCE_CONFIG_FILE} of "${folder}": it must hold the objects "config" and "generation"`,
+    `Cannot read ${SOURCE_CONFIG_FILE} of "${folder}": it must hold "config", "floatFields" and "generation"`,
   );
+}
+
+/** What a reviver is told of a primitive value since ES2026; TypeScript does not know it yet. */
+type Reviver = (key: string, value: unknown, context: { readonly source?: string }) => unknown;
+
+/** Names of the fields of a valid JSON file with whole numbers that have a point or an exponent. */
+export async function floatFieldsOf(path: string): Promise<string[]> {
+  const fields = new Set<string>();
+  const collect: Reviver = (key, value, { source = "" }) => {
+    if (Number.isInteger(value) && /[.e]/i.test(source) && !/^\d+$/.test(key)) fields.add(key);
+    return value;
+  };
+  JSON.parse(
+    (await Deno.readTextFile(path)).replace(/^\uFEFF/, ""),
+    collect as Parameters<typeof JSON.parse>[1],
+  );
+  return [...fields];
+}
+
+/** JSON text with the whole numbers of these fields written as floats. */
+export function withFloatFields(value: unknown, floatFields: readonly string[]): string {
+  const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
+  const write = (key: string, item: unknown) =>
+    floatFields.includes(key) && Number.isSafeInteger(item) ? rawJSON(`${item}.0`) : item;
+  return JSON.stringify(value, write, 2) + "\n";
 }
