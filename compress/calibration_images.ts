@@ -52,8 +52,8 @@ export async function imageFiles(
   { count, seed, param }: { readonly count: number; readonly seed: number; readonly param: string },
 ): Promise<string[]> {
   const part = await isFolder(join(folder, "train")) ? join(folder, "train") : folder;
-  const files = await isFolder(part) ? await filesOf(part, param) : [part];
-  const images = files.filter((path) => IMAGES.includes(extname(path).toLowerCase()));
+  const isImage = (path: string) => IMAGES.includes(extname(path).toLowerCase());
+  const images = isImage(part) ? [part] : (await filesOf(part, param)).filter(isImage);
   if (images.length > 0) return shuffled(images, seededRandom(seed)).slice(0, count);
   throw new OatmillError(
     "invalid_recipe",

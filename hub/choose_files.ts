@@ -68,8 +68,12 @@ const ggufs = (files: readonly HubFile[]): HubFile[] => files.filter((f) => kind
 const list = (files: readonly HubFile[]): string =>
   files.length === 0 ? "none at all" : files.map((f) => f.name).join(", ").slice(0, 1000);
 
+/** How an embedding model pools: the only file that is taken from a folder of the repository. */
+const POOLING_FILE = "1_Pooling/config.json";
+
 /** As an upload's name is judged; names that are no plain file names are nothing. */
 function kindOf({ name }: HubFile): ReturnType<typeof uploadKind> | null {
+  if (name === POOLING_FILE) return "folder";
   try {
     return uploadKind(name);
   } catch {

@@ -12,6 +12,8 @@ export interface HubFile {
 
 const MAX_JSON_BYTES = 32 * 2 ** 20;
 const MAX_ENTRIES = 10_000;
+/** Embedding models say in a file of this folder how they pool. */
+const POOLING_FOLDER = "1_Pooling";
 /** For an answer to begin, and for each further piece of a body. */
 const PATIENCE_MS = 60_000;
 const LARGE_HASH = /^[0-9a-f]{64}$/, GIT_HASH = /^[0-9a-f]{40}$/;
@@ -43,22 +45,30 @@ export class HubClient {
     throw unavailable(`${this.#access.url} names no commit of "${this.#repo}"`);
   }
 
-  /** Files of the repository's top folder; those with names or hashes of other forms are left out. */
+  /** Files of the repository's top folder and of `1_Pooling`; those with names or hashes of other forms are left out. */
   async files(commit: string): Promise<HubFile[]> {
+    const top = await this.#folder(commit);
+    return top.pools ? [...top.files, ...(await this.#folder(commit, POOLING_FOLDER)).files] : top.files;
+  }
+
+  async #folder(
+    commit: string,
+    folder?: string,
+  ): Promise<{ readonly files: HubFile[]; readonly pools: boolean }> {
     return await this.#ask(async () => {
       const files: HubFile[] = [];
-      let entries = 0;
+      let entries = 0, pools = false;
       const repo = { type: "model", name: this.#repo } as const;
-      for await (
-        const { type, path, size, oid, lfs } of listFiles({ ...this.#options(), repo, revision: commit })
-      ) {
+      const options = { ...this.#options(), repo, revision: commit, ...folder ? { path: folder } : {} };
+      for await (const { type, path, size, oid, lfs } of listFiles(options)) {
         if (++entries > MAX_ENTRIES) throw unavailable(`"${this.#repo}" has more than ${MAX_ENTRIES} files`);
+        if (type === "directory" && path === POOLING_FOLDER) pools = true;
         const bytes = lfs?.size ?? size, hex = lfs?.oid ?? oid;
         const form = lfs ? LARGE_HASH : GIT_HASH;
         if (type !== "file" || !Number.isSafeInteger(bytes) || bytes < 0 || !form.test(hex ?? "")) continue;
         files.push({ name: path, bytes, hash: { kind: lfs ? "sha256" : "git", hex: hex! } });
       }
-      return files;
+      return { files, pools };
     });
   }
 

@@ -1,6 +1,6 @@
 /** One file of the hub on its way to disk: goes on where it was left, and is named only when its hash is right. */
 import { createHash, type Hash } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { asStorageError } from "../store/data_folder.ts";
 import { type HubClient, type HubFile, unavailable } from "./client.ts";
 
@@ -22,6 +22,7 @@ export async function download(client: HubClient, file: HubFile, options: Downlo
   const path = join(options.folder, file.name), part = `${path}.${file.hash.hex.slice(0, 16)}.part`;
   try {
     if (await hashesRight(path, file)) return options.onBytes(file.bytes);
+    await Deno.mkdir(dirname(path), { recursive: true });
     await fill(client, file, { ...options, part });
     if (!await hashesRight(part, file)) {
       await Deno.remove(part);

@@ -228,3 +228,21 @@ hubTest("stops when it is cancelled", { breaksAfter: { "model.safetensors": [100
   const work = run({ signal: abort.signal, onProgress: ({ done }) => done > 100 && abort.abort() });
   await assert.rejects(work, refused("cancelled", /cancelled/));
 });
+
+const POOLING = {
+  "preprocessor_config.json": text("{}"),
+  "modules.json": text("[]"),
+  "1_Pooling/config.json": text('{"pooling_mode_cls_token": true}'),
+  "1_Pooling/other.json": text("{}"),
+  "onnx/model.onnx": bytes(2000),
+};
+hubTest(
+  "takes how images are prepared and how states are pooled",
+  { files: { ...FILES, ...POOLING } },
+  async (c) => {
+    const { files } = await c.run();
+    const taken = [...PULLED, "preprocessor_config.json", "modules.json", "1_Pooling/config.json"];
+    assert.deepEqual(files.map(({ name }) => name).sort(), taken.sort());
+    assert.deepEqual(names(join(c.folder, "1_Pooling")), ["config.json"]);
+  },
+);

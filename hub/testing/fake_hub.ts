@@ -82,24 +82,34 @@ export class FakeHub implements AsyncDisposable {
     }
     const known = [`/api/models/${repo}/revision/main`, `/api/models/${repo}/revision/v1`];
     if (known.includes(path)) return Response.json({ _id: "1", id: repo, sha: COMMIT, lastModified: 0 });
-    if (path === `/api/models/${repo}/tree/${COMMIT}`) return this.#page(Number(searchParams.get("cursor")));
-    const name = path.startsWith(`/${repo}/resolve/${COMMIT}/`) ? path.split("/").at(-1)! : "";
+    const tree = `/api/models/${repo}/tree/${COMMIT}`;
+    if (path === tree) return this.#page(Number(searchParams.get("cursor")));
+    if (path.startsWith(`${tree}/`)) return Response.json(this.#entries(`${path.slice(tree.length + 1)}/`));
+    const files = `/${repo}/resolve/${COMMIT}/`;
+    const name = path.startsWith(files) ? path.slice(files.length) : "";
     const content = this.#options.files[name];
     return content
       ? this.#resolve(name, content, request)
       : Response.json({ error: "Not found" }, { status: 404 });
   }
 
+  /** Files and folders of the folder whose path (with a slash behind it) this is. */
+  #entries(folder: string): Entry[] {
+    const inside = Object.entries(this.#options.files).filter(([path]) => path.startsWith(folder));
+    const entries = inside.map(([path, content]): Entry => {
+      const end = path.indexOf("/", folder.length);
+      if (end >= 0) return { type: "directory", path: path.slice(0, end), size: 0, oid: hex("sha1", path) };
+      const large = content.length > LARGE_BYTES;
+      return {
+        ...{ type: "file", path, size: content.length, oid: gitHash(content) },
+        ...large ? { lfs: { oid: hex("sha256", content), size: content.length, pointerSize: 130 } } : {},
+      };
+    });
+    return entries.filter(({ path }, i) => entries.findIndex((e) => e.path === path) === i);
+  }
+
   #page(from: number): Response {
-    const entries = Object.entries(this.#options.files).map(([path, content]): Entry => ({
-      type: "file",
-      path,
-      size: content.length,
-      oid: gitHash(content),
-      ...content.length > LARGE_BYTES
-        ? { lfs: { oid: hex("sha256", content), size: content.length, pointerSize: 130 } }
-        : {},
-    }));
+    const entries = this.#entries("");
     const { listing, pageSize = entries.length, repo } = this.#options;
     const next = `<${this.url}/api/models/${repo}/tree/${COMMIT}?cursor=${from + pageSize}>; rel="next"`;
     const page = entries.slice(from, from + pageSize);
