@@ -3,9 +3,11 @@ import { OpenAPIHono } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
 import { OatmillError } from "../errors.ts";
 import { chatCompletions } from "./chat_completions.ts";
+import { classify } from "./classify.ts";
 import { completions } from "./completions.ts";
 import { compressions } from "./compressions.ts";
 import { docs } from "./docs.ts";
+import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
@@ -33,13 +35,15 @@ export function createApp(services: Services): OpenAPIHono {
       throw new OatmillError("too_large", `Body exceeds the allowed ${services.limits.jsonBytes} bytes`);
     },
   });
-  app.on("POST", ["/v1/completions", "/v1/chat/completions"], limit);
+  app.on("POST", ["/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/embeddings"], limit);
 
   app.route("/", operations(services));
   app.route("/", models(services));
   app.route("/", compressions(services));
   app.route("/", completions(services));
   app.route("/", chatCompletions(services));
+  app.route("/", classify(services));
+  app.route("/", embeddings(services));
   app.route("/", docs());
   app.doc31("/openapi.json", {
     openapi: "3.1.0",

@@ -13,6 +13,7 @@ import { JobStore } from "../store/job_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { log } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
+import { ImageReader } from "../vision/image_reader.ts";
 import { createApp } from "./app.ts";
 import { JobRunner } from "./jobs.ts";
 import { ModelRegistry } from "./registry.ts";
@@ -72,7 +73,7 @@ export class Server implements AsyncDisposable {
     const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
     const notReady = () => server.#notReady;
     const server = new Server(
-      { version, telemetry, data, registry, jobs: runner, limits, hub, notReady },
+      { version, telemetry, data, registry, jobs: runner, limits, hub, images: new ImageReader(), notReady },
       database,
     );
     observeModels(server.services);
@@ -120,12 +121,13 @@ export class Server implements AsyncDisposable {
   /** Takes no more requests, lets those under way end (up to `graceMs`), then closes everything. */
   async close(graceMs = 10_000): Promise<void> {
     this.#notReady = "The server is shutting down";
-    const { services: { registry, jobs, telemetry, data } } = this;
+    const { services: { registry, jobs, telemetry, data, images } } = this;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const grace = new Promise<void>((done) => timer = setTimeout(done, graceMs));
     const stopped = this.#http?.shutdown();
     await Promise.race([Promise.all([stopped, jobs.close()]), grace]);
     clearTimeout(timer);
+    images.close();
     await registry.close();
     await telemetry.close();
     this.database.close();

@@ -2,13 +2,14 @@
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import type { HubAccess } from "../hub/reference.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
+import type { ImageReader } from "../vision/image_reader.ts";
 import { invalidInput } from "./errors.ts";
 import type { JobRunner } from "./jobs.ts";
 import type { DataFolder } from "../store/data_folder.ts";
 import type { ModelRegistry } from "./registry.ts";
 
 export interface Limits {
-  /** Bytes of a JSON body. */
+  /** Bytes of a JSON body, or of a form with one image. */
   readonly jsonBytes: number;
   /** Bytes of all files of one upload, and of what an archive unpacks to. */
   readonly uploadBytes: number;
@@ -28,6 +29,7 @@ export interface Services {
   readonly registry: ModelRegistry;
   readonly jobs: JobRunner;
   readonly limits: Limits;
+  readonly images: ImageReader;
   /** Where models are pulled from. */
   readonly hub: HubAccess;
   /** Why the server is not ready, or null when it is. */

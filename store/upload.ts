@@ -9,6 +9,7 @@ export type UploadKind = "archive" | "gguf" | "folder" | "text";
 const FOLDER_FILES: ReadonlySet<string> = new Set([
   "config.json",
   "generation_config.json",
+  "preprocessor_config.json",
   "model.safetensors.index.json",
   "tokenizer.json",
   "tokenizer_config.json",

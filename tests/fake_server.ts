@@ -15,6 +15,7 @@ import { JobStore } from "../store/job_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { setLogSink } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
+import { ImageReader } from "../vision/image_reader.ts";
 import { byteTokenizer, EOS, FakeEngine, type FakeEngineOptions } from "./fake_engine.ts";
 
 export interface FakeServerOptions {
@@ -24,6 +25,8 @@ export interface FakeServerOptions {
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
   readonly idleMs?: number;
+  /** Opens this in place of a model with a fake engine. */
+  readonly open?: () => Promise<OpenedModel>;
   /** Thrown where a model would be opened. */
   readonly loadError?: Error;
 }
@@ -44,7 +47,9 @@ export class FakeServer implements AsyncDisposable {
     const database = openDatabase(data.database);
     const telemetry = await Telemetry.open({ version: "test", otlpEndpoint: null });
     const open = () =>
-      options.loadError ? Promise.reject(options.loadError) : Promise.resolve(self.#open(options));
+      options.loadError
+        ? Promise.reject(options.loadError)
+        : options.open?.() ?? Promise.resolve(self.#open(options));
     const models = new ModelStore(database);
     const { maxLoaded = 4, idleMs = 0 } = options;
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
@@ -62,6 +67,7 @@ export class FakeServer implements AsyncDisposable {
       registry,
       jobs,
       limits,
+      images: new ImageReader(),
       hub: { url: "http://hub.test", token: "hf_test" },
       notReady: () => null,
     };
@@ -72,6 +78,7 @@ export class FakeServer implements AsyncDisposable {
     const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, async () => {
       await jobs.close();
       await http.shutdown();
+      services.images.close();
       await registry.close();
       await telemetry.close();
       database.close();

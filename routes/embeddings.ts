@@ -1,0 +1,108 @@
+/** POST /v1/embeddings: a vector for each text or image, in OpenAI's shape. */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { OatmillError } from "../errors.ts";
+import type { EncoderOutput } from "../models/classifier.ts";
+import { encodeAll, encodingUsage, type RawInput } from "./encoding.ts";
+import { errorResponse } from "./errors.ts";
+import { resource, type Services } from "./services.ts";
+
+const tokenIds = z.array(z.int().min(0)).min(1);
+const text = z.string().min(1);
+const requestSchema = z.object({
+  model: z.string().min(1).openapi({ description: "An encoder's id (GET /v1/models)" }),
+  input: z.union([
+    text,
+    z.array(text).min(1),
+    tokenIds,
+    z.array(tokenIds).min(1),
+  ]).openapi({ description: "Texts, or token ids; images as data URLs" }),
+  encoding_format: z.enum(["float", "base64"]).nullish().openapi({
+    description: "base64: little-endian float32",
+  }),
+  dimensions: z.int().min(1).nullish().openapi({
+    description: "The first so many, scaled to length 1: for models trained that way",
+  }),
+  pooling: z.enum(["mean", "cls"]).nullish().openapi({
+    description: "Extension: of the last hidden states; default: what the model was trained for",
+  }),
+  user: z.string().nullish(),
+}).openapi("EmbeddingRequest");
+type Body = z.infer<typeof requestSchema>;
+
+const responseSchema = z.object({
+  object: z.literal("list"),
+  model: z.string(),
+  data: z.array(z.object({
+    object: z.literal("embedding"),
+    index: z.int(),
+    embedding: z.union([z.array(z.number()), z.string()]),
+  })),
+  usage: encodingUsage,
+}).openapi("Embeddings");
+
+const route = createRoute({
+  method: "post",
+  path: "/v1/embeddings",
+  summary: "Vectors of texts or images",
+  request: { body: { required: true, content: { "application/json": { schema: requestSchema } } } },
+  responses: {
+    200: {
+      description: "A vector for each input",
+      content: { "application/json": { schema: responseSchema } },
+    },
+    default: errorResponse,
+  },
+});
+
+export function embeddings(services: Services): OpenAPIHono {
+  const app = resource();
+  app.openapi(route, async (c) => {
+    const body = c.req.valid("json");
+    const { results, tokens } = await encodeAll(inputsOf(body), {
+      read: (output, { spec }) => shortened(pooled(output, body.pooling, spec.hiddenSize), body.dimensions),
+    }, { operation: "embeddings", model: body.model, param: "input", request: c.req.raw, services });
+    const data = results.map((vector, index) => ({
+      object: "embedding" as const,
+      index,
+      embedding: body.encoding_format === "base64" ? base64(vector) : [...vector],
+    }));
+    const usage = { prompt_tokens: tokens, total_tokens: tokens };
+    return c.json({ object: "list" as const, model: body.model, data, usage }, 200);
+  });
+  return app;
+}
+
+const inputsOf = ({ input }: Body): readonly RawInput[] =>
+  typeof input === "string" || typeof input[0] === "number"
+    ? [input as string | number[]]
+    : input as string[] | number[][];
+
+/** @param hidden width of a state */
+function pooled({ states, pooled }: EncoderOutput, pooling: Body["pooling"], hidden: number): Float32Array {
+  if (!pooling) return pooled;
+  if (pooling === "cls") return states.slice(0, hidden);
+  const sums = new Float64Array(hidden);
+  for (let i = 0; i < states.length; i++) sums[i % hidden] += states[i];
+  return Float32Array.from(sums, (sum) => sum * hidden / states.length);
+}
+
+function shortened(vector: Float32Array, dimensions: Body["dimensions"]): Float32Array {
+  if (!dimensions) return vector;
+  if (dimensions > vector.length) {
+    throw new OatmillError(
+      "invalid_request",
+      `Invalid value of "dimensions": the model's vectors have ${vector.length}, fewer than ${dimensions}`,
+      "dimensions",
+    );
+  }
+  const part = vector.subarray(0, dimensions);
+  const length = Math.sqrt(part.reduce((sum, v) => sum + v * v, 0));
+  return length > 0 ? part.map((v) => v / length) : part;
+}
+
+/** Little-endian on every machine. */
+function base64(vector: Float32Array): string {
+  const view = new DataView(new ArrayBuffer(4 * vector.length));
+  vector.forEach((v, i) => view.setFloat32(4 * i, v, true));
+  return new Uint8Array(view.buffer).toBase64();
+}
