@@ -4,6 +4,7 @@ import { type DenseModel, openDenseModel } from "./dense_model.ts";
 import type { FloatType } from "./float_types.ts";
 import { type ExportFormat, type ExportType, TYPES_OF } from "./formats.ts";
 import { exportGguf } from "./gguf.ts";
+import { exportOnnx } from "./onnx.ts";
 import { exportSafetensors, SHARD_BYTES } from "./safetensors.ts";
 
 export interface ExportOptions {
@@ -44,6 +45,7 @@ const WRITE: Readonly<Record<ExportFormat, Write>> = {
   safetensors: (model, { out, type, shardBytes = SHARD_BYTES, parts, onProgress: onTensor }) =>
     exportSafetensors(model, out, { type: type as FloatType, shardBytes, parts, onTensor }),
   gguf: (model, { out, type, onProgress: onTensor }) => exportGguf(model, out, { type, onTensor }),
+  onnx: (model, { out, onProgress: onTensor }) => exportOnnx(model, out, { onTensor }),
 };
 
 /**

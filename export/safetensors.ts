@@ -1,12 +1,10 @@
 /** Export as a Hugging Face folder: config.json, generation_config.json, safetensors (in shards past a size), tokenizer. */
 import { join } from "node:path";
 import { type SafetensorsEntry, safetensorsHeader } from "../models/formats/safetensors.ts";
-import { withFloatFields } from "../models/formats/source_config.ts";
-import { writeTokenizerFiles } from "../models/tokenizer_files.ts";
-import type { TokenizerFiles } from "../models/checkpoint.ts";
 import type { DenseModel } from "./dense_model.ts";
 import { encodeFloats, type FloatType } from "./float_types.ts";
 import { type NamedTensor, tensorsOf } from "./named_tensors.ts";
+import { writeConfigs, writeJson } from "./write_configs.ts";
 import { writeFolder } from "./write_folder.ts";
 
 export interface SafetensorsOptions {
@@ -22,7 +20,6 @@ export interface SafetensorsOptions {
 export const SHARD_BYTES = 5e9;
 
 const BYTES = { f32: 4, f16: 2, bf16: 2 } as const satisfies Record<FloatType, number>;
-const TORCH_NAMES = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
 const DTYPES = { f32: "F32", f16: "F16", bf16: "BF16" } as const;
 
 /**
@@ -108,22 +105,4 @@ async function writeIndex(
   const map = shards.flatMap((shard, i) => shard.map(({ name }) => [name, names[i]]));
   const index = { metadata: { total_size: bytes }, weight_map: Object.fromEntries(map) };
   await writeJson(join(folder, "model.safetensors.index.json"), index);
-}
-
-async function writeConfigs(folder: string, model: DenseModel, type: FloatType): Promise<void> {
-  const field = "dtype" in model.config ? "dtype" : "torch_dtype"; // since transformers 5, before
-  const config = { ...model.config, [field]: TORCH_NAMES[type] };
-  await Deno.writeTextFile(join(folder, "config.json"), withFloatFields(config, model.floatFields));
-  if (model.generation) await writeJson(join(folder, "generation_config.json"), model.generation);
-  if (model.weights.tokenizerFiles) await writeTokenizer(folder, model.weights.tokenizerFiles);
-}
-
-/** A config that names no class gets the one which reads tokenizer.json alone. */
-async function writeTokenizer(folder: string, files: TokenizerFiles): Promise<void> {
-  const config = { tokenizer_class: "PreTrainedTokenizerFast", ...files.config };
-  await writeTokenizerFiles(folder, { ...files, config });
-}
-
-async function writeJson(path: string, value: unknown): Promise<void> {
-  await Deno.writeTextFile(path, JSON.stringify(value, null, 2) + "\n");
 }

@@ -73,6 +73,8 @@ export interface BlockGraphOptions {
   readonly products?: Products;
   /** What stands before the weights' names. */
   readonly prefix?: string;
+  /** Attention from q, k and v, `[tokens, heads x headDim]` each, as the layers leave them; default: the one here. */
+  readonly attention?: (q: string, k: string, v: string) => string;
 }
 
 /**
@@ -115,7 +117,8 @@ export function addBlock(g: OnnxGraph, x: string, options: BlockGraphOptions): s
   };
 
   const attnIn = tap("attn", before(x, "attnNorm"));
-  const attended = attention(g, options, linear("q", attnIn), linear("k", attnIn), linear("v", attnIn));
+  const attend = options.attention ?? ((q, k, v) => attention(g, options, q, k, v));
+  const attended = attend(linear("q", attnIn), linear("k", attnIn), linear("v", attnIn));
   const middle = sum(x, around(linear("o", tap("o", attended)), "attnPostNorm"), "attnNorm");
   const mlpIn = tap("mlp", before(spec.parallel ? x : middle, "mlpNorm"));
   const up = linear("up", mlpIn);
@@ -175,7 +178,7 @@ export function normalise(
 }
 
 /** x / sqrt(mean(x²) + eps) * weight */
-function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): string {
+export function rmsNorm(g: OnnxGraph, x: string, weight: string, eps: number): string {
   const mean = g.node("ReduceMean", [g.node("Mul", [x, x])], { axes: { ints: [-1] } });
   const root = g.node("Sqrt", [g.node("Add", [mean, g.scalar(eps)])]);
   return g.node("Mul", [g.node("Div", [x, root]), weight]);
@@ -238,15 +241,29 @@ function rotate(g: OnnxGraph, spec: ModelSpec, x: string): string {
     g.input("cos", ["length", 1, rope.dims / 2]);
     g.input("sin", ["length", 1, rope.dims / 2]);
   }
+  return turn(g, x, { dims: rope.dims, headDim, cos: "cos", sin: "sin" });
+}
+
+/** @param turns what the pairs of each position turn by, [t, 1, dims / 2] */
+export function turn(
+  g: OnnxGraph,
+  x: string,
+  { dims, headDim, cos, sin }: {
+    readonly dims: number;
+    readonly headDim: number;
+    readonly cos: string;
+    readonly sin: string;
+  },
+): string {
   const part = (from: number, to: number) =>
     g.node("Slice", [x, g.integers([from]), g.integers([to]), g.integers([3])]);
-  const a = part(0, rope.dims / 2), b = part(rope.dims / 2, rope.dims);
+  const a = part(0, dims / 2), b = part(dims / 2, dims);
   const times = (value: string, by: string) => g.node("Mul", [value, by]);
   const parts = [
-    g.node("Sub", [times(a, "cos"), times(b, "sin")]),
-    g.node("Add", [times(b, "cos"), times(a, "sin")]),
+    g.node("Sub", [times(a, cos), times(b, sin)]),
+    g.node("Add", [times(b, cos), times(a, sin)]),
   ];
-  if (rope.dims < headDim) parts.push(part(rope.dims, headDim));
+  if (dims < headDim) parts.push(part(dims, headDim));
   return g.node("Concat", parts, { axis: { int: 3 } });
 }
 
