@@ -8,11 +8,10 @@ import { buildPlan, type Plan, type PlanOp } from "../models/plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import {
-  type InputName,
+  type InputKind,
   LINEAR_INPUT,
   LINEAR_NAMES,
-  type LinearName,
-  linearShapes,
+  type LinearKind,
   type ModelSpec,
 } from "../models/spec.ts";
 import { Filler, syntheticModel } from "../models/synthetic.ts";
@@ -34,11 +33,11 @@ export interface LayersModel {
 }
 
 /** Layers of one input in a block, q, k and v for example. */
-export const layersOfInput = (spec: ModelSpec, input: InputName) =>
-  LINEAR_NAMES.filter((name) => LINEAR_INPUT[name] === input && linearShapes(spec)[name]);
+export const layersOfInput = ({ mlp: { gated } }: ModelSpec, input: InputKind): LinearKind[] =>
+  LINEAR_NAMES.filter((name) => LINEAR_INPUT[name] === input && (gated || name !== "gate"));
 
 /** A spec in which every layer of the input has this shape `[dOut, dIn]`. */
-function specOf(spec: ModelSpec, input: InputName, [dOut, dIn]: Shape2, blocks: number): ModelSpec {
+function specOf(spec: ModelSpec, input: InputKind, [dOut, dIn]: Shape2, blocks: number): ModelSpec {
   const reads = input === "attn" || input === "mlp"; // the residual stream; the others write it
   const width = reads ? dOut : dIn;
   return {
@@ -57,14 +56,14 @@ function specOf(spec: ModelSpec, input: InputName, [dOut, dIn]: Shape2, blocks: 
       window: null,
       causal: true,
     },
-    mlp: { ...spec.mlp, intermediateSize: width },
+    mlp: { ...spec.mlp, intermediateSize: width, experts: undefined },
   };
 }
 
 export function layersModel(
   spec: ModelSpec,
   { input, shape, blockChunks, ways }: {
-    readonly input: InputName;
+    readonly input: InputKind;
     readonly shape: Shape2;
     readonly blockChunks: number;
     readonly ways: readonly StoredCopies[];
@@ -98,7 +97,7 @@ export function layersModel(
 /** The operations of these layers alone, and for each block where its own end. */
 function onlyLayers(
   ops: readonly PlanOp[],
-  names: readonly LinearName[],
+  names: readonly LinearKind[],
 ): { body: PlanOp[]; blockEnds: number[] } {
   const weight = new RegExp(String.raw`^block\.(\d+)\.(${names.join("|")})\.`);
   const body: PlanOp[] = [], blockEnds: number[] = [];

@@ -7,7 +7,7 @@ import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { addBlock, blockWeights, normalise } from "../compress/forward/block_graph.ts";
 import { OnnxGraph } from "../compress/linalg/onnx_graph.ts";
 import { seededRandom } from "../compress/random.ts";
-import type { LinearName, ModelSpec } from "../models/spec.ts";
+import type { LinearKind, ModelSpec } from "../models/spec.ts";
 
 const WEIGHTS = "weights.bin";
 
@@ -57,7 +57,7 @@ async function writeModel(spec: ModelSpec, tokens: number, folder: string): Prom
   const layernorm = spec.norm.kind === "layernorm";
   const weights = blockWeights(
     spec,
-    (name) => name.endsWith("Norm.bias") ? layernorm : spec.biases.includes(name.split(".")[0] as LinearName),
+    (name) => name.endsWith("Norm.bias") ? layernorm : spec.biases.includes(name.split(".")[0] as LinearKind),
   );
   const values = Object.entries(weights).map(([name, shape]) => ({
     name,

@@ -9,7 +9,7 @@
 import { join } from "node:path";
 import { OnnxGraph } from "../compress/linalg/onnx_graph.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
-import { type LinearName, linearShapes } from "../models/spec.ts";
+import { type LinearKind, linearShapes } from "../models/spec.ts";
 
 export type OrtBits = 4 | 8;
 
@@ -107,7 +107,7 @@ export async function writeOrtLayers(
       const [dOut, dIn] = shape;
       const x = graph.has(`x${dIn}`) ? `x${dIn}` : graph.input(`x${dIn}`, ["rows", dIn]);
       inputs.add(dIn);
-      const y = await layer(x, `block.${block}.${name as LinearName}`, shape);
+      const y = await layer(x, `block.${block}.${name as LinearKind}`, shape);
       const sum = sums.get(dOut);
       sums.set(dOut, sum === undefined ? y : graph.node("Add", [sum, y]));
     }

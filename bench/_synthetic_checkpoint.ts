@@ -7,7 +7,7 @@ import { seededRandom } from "../compress/random.ts";
 import { OatmillError } from "../errors.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import { LLAMA_NAMES } from "../models/families/names.ts";
-import { type LinearName, linearShapes, type ModelSpec } from "../models/spec.ts";
+import { type LinearKind, linearShapes, type ModelSpec } from "../models/spec.ts";
 
 interface Tensor {
   readonly name: string;
@@ -80,7 +80,7 @@ function shardsOf(spec: ModelSpec): Tensor[][] {
   if (!spec.tiedEmbeddings) tables.push(tensor(head!, [vocabSize, hiddenSize], hiddenSize ** -0.5));
   const blocks = Array.from({ length: spec.blocks }, (_, i) => {
     const prefix = block.replace("{block}", String(i));
-    const layers = Object.entries(linearShapes(spec)) as [LinearName, Shape2][];
+    const layers = Object.entries(linearShapes(spec)) as [LinearKind, Shape2][];
     return [
       ...Object.values(norms).map((name) => tensor(prefix + name, [hiddenSize], null)),
       ...layers.map(([name, shape]) => tensor(prefix + linear[name], shape, shape[1] ** -0.5)),

@@ -3,12 +3,20 @@ import { chooseBlockChunks, storedParts } from "../compress/stored_parts.ts";
 import { formatName, ROWS, type Shape2 } from "../kernels/layout.ts";
 import type { ArtifactHeader, StoredPart } from "../models/formats/artifact_header.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { LINEAR_INPUT, LINEAR_NAMES, type LinearName, linearShapes, type ModelSpec } from "../models/spec.ts";
+import {
+  LINEAR_INPUT,
+  LINEAR_NAMES,
+  type LinearKind,
+  linearKind,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+} from "../models/spec.ts";
 
 /** Layers of one input and shape that are stored alike. */
 export interface LayerKind {
   /** How many layers of each name there are; names of the same input only. */
-  readonly layers: Readonly<Partial<Record<LinearName, number>>>;
+  readonly layers: Readonly<Partial<Record<LinearKind, number>>>;
   /** `[dOut, dIn]` */
   readonly shape: Shape2;
   readonly parts: readonly StoredPart[];
@@ -22,7 +30,9 @@ export interface ModelLayers {
 
 const PANEL_ROWS = 2 * ROWS;
 
-const LAYER_TENSOR = new RegExp(String.raw`^(block\.\d+\.(${LINEAR_NAMES.join("|")}))\.([wsuv])$`);
+const LAYER_TENSOR = new RegExp(
+  String.raw`^(block\.\d+\.(?:experts\.\d+\.)?(${LINEAR_NAMES.join("|")}))\.([wsuv])$`,
+);
 
 /** Ranks that differ by less than a panel of V run alike (rows of V; U takes vectors of half as many columns). */
 const bucketed = (parts: readonly StoredPart[]): StoredPart[] => {
@@ -35,11 +45,11 @@ const bucketed = (parts: readonly StoredPart[]): StoredPart[] => {
 
 /** Of the layers of an artifact, as they are stored. */
 export function artifactLayers(header: ArtifactHeader): ModelLayers {
-  const layers = new Map<string, { name: LinearName; parts: StoredPart[] }>();
+  const layers = new Map<string, { name: LinearKind; parts: StoredPart[] }>();
   for (const { name: tensor, format, shape } of header.tensors) {
     const match = LAYER_TENSOR.exec(tensor);
     if (!match || format.kind === "vector") continue;
-    const [, layer, name, part] = match as unknown as [string, string, LinearName, StoredPart["part"]];
+    const [, layer, name, part] = match as unknown as [string, string, LinearKind, StoredPart["part"]];
     const parts = layers.get(layer)?.parts ?? [];
     parts.push({ part, format, shape: [shape[0], shape[1]] });
     layers.set(layer, { name, parts });
@@ -53,20 +63,19 @@ export function artifactLayers(header: ArtifactHeader): ModelLayers {
 
 /** Of what compression with this recipe would store, with the same rate in every block. */
 export function recipeLayers(spec: ModelSpec, recipe: Recipe & { readonly pattern: "windows" }): ModelLayers {
-  const blockChunks = chooseBlockChunks(spec), shapes = linearShapes(spec);
-  const layers = LINEAR_NAMES.flatMap((name) => {
-    const shape = shapes[name];
-    if (!shape) return [];
-    const parts = storedParts(shape, recipe.rate, { recipe, blockChunks });
-    return new Array<{ name: LinearName; parts: StoredPart[] }>(spec.blocks).fill({ name, parts });
+  const blockChunks = chooseBlockChunks(spec);
+  const layers = Object.entries(linearShapes(spec)).flatMap(([name, shape]) => {
+    const parts = storedParts(shape!, recipe.rate, { recipe, blockChunks });
+    return new Array<{ name: LinearKind; parts: StoredPart[] }>(spec.blocks)
+      .fill({ name: linearKind(name as LinearName), parts });
   });
   return { spec, blockChunks, kinds: grouped(layers) };
 }
 
 function grouped(
-  layers: readonly { readonly name: LinearName; readonly parts: readonly StoredPart[] }[],
+  layers: readonly { readonly name: LinearKind; readonly parts: readonly StoredPart[] }[],
 ): LayerKind[] {
-  const kinds = new Map<string, LayerKind & { layers: Partial<Record<LinearName, number>> }>();
+  const kinds = new Map<string, LayerKind & { layers: Partial<Record<LinearKind, number>> }>();
   for (const { name, parts } of layers) {
     const stored = bucketed(parts), [{ shape }] = parts; // W or S: of the layer's own shape
     const key = JSON.stringify([LINEAR_INPUT[name], shape, stored]);

@@ -14,7 +14,7 @@ import { chooseKernels, type TuningOptions } from "../engine/tuning.ts";
 import { formatName, packedBytes, type Shape2 } from "../kernels/layout.ts";
 import { createMemory, loadKernelModules, probeEncoding, writeConstants } from "../kernels/load.ts";
 import type { StoredPart, TensorEntry } from "../models/formats/artifact_header.ts";
-import { type InputName, LINEAR_INPUT, LINEAR_NAMES, type LinearName } from "../models/spec.ts";
+import { type InputKind, LINEAR_INPUT, LINEAR_NAMES, type LinearKind } from "../models/spec.ts";
 import type { LayersRun, LayersStart, LayersTask } from "./_layers_worker.ts";
 import { layersModel, layersOfInput, type StoredCopies } from "./_layers_model.ts";
 import { isSparse, type LayerKind, type ModelLayers } from "./layer_kinds.ts";
@@ -44,7 +44,7 @@ export interface KindSpeed {
 
 /** All sparse layers of one name. */
 export interface NameSpeed {
-  readonly name: LinearName;
+  readonly name: LinearKind;
   readonly layers: number;
   /** Dense time of all these layers over theirs, by batch. */
   readonly batches: readonly {
@@ -63,8 +63,8 @@ export interface LayersReport {
   readonly names: readonly NameSpeed[];
   /** Layers to leave dense: those that are faster than dense int8 at no batch; by batch, those that are slower at it. */
   readonly leave_dense: {
-    readonly always: readonly LinearName[];
-    readonly by_batch: readonly { readonly batch: SpeedBatch; readonly names: readonly LinearName[] }[];
+    readonly always: readonly LinearKind[];
+    readonly by_batch: readonly { readonly batch: SpeedBatch; readonly names: readonly LinearKind[] }[];
   };
 }
 
@@ -98,13 +98,13 @@ const DENSE_FORMATS = { int8: { kind: "q8" }, int4: { kind: "q4" } } as const;
 
 /** Kinds that are measured against the same dense layers: those of one input and shape. */
 interface Session {
-  readonly input: InputName;
+  readonly input: InputKind;
   readonly shape: Shape2;
   readonly kinds: readonly LayerKind[];
 }
 
 function sessionsOf(kinds: readonly LayerKind[]): Session[] {
-  const inputOf = ({ layers }: LayerKind) => LINEAR_INPUT[Object.keys(layers)[0] as LinearName];
+  const inputOf = ({ layers }: LayerKind) => LINEAR_INPUT[Object.keys(layers)[0] as LinearKind];
   const groups = Map.groupBy(
     kinds.filter(isSparse),
     (kind) => JSON.stringify([inputOf(kind), kind.shape]),

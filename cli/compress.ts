@@ -5,7 +5,7 @@ import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import type { ALLOCATIONS, Products, RecipeInput, WORKLOADS } from "../models/recipe.ts";
-import type { LinearName } from "../models/spec.ts";
+import type { LinearKind } from "../models/spec.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 import { SOURCE_NOTE } from "./source_note.ts";
 
@@ -20,7 +20,7 @@ export interface CompressCommandOptions {
   readonly msPerToken?: number;
   readonly workload?: (typeof WORKLOADS)[number];
   readonly rankRatio?: number;
-  readonly dense?: LinearName[];
+  readonly dense?: LinearKind[];
   readonly allocation?: (typeof ALLOCATIONS)[number];
   readonly pattern?: RecipeInput["pattern"];
   readonly values?: RecipeInput["values"];

@@ -11,7 +11,7 @@ import {
 import { OatmillError } from "../errors.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { type RecipeInput, recipeSchema } from "../models/recipe.ts";
-import type { LinearName, ModelSpec } from "../models/spec.ts";
+import type { LinearKind, ModelSpec } from "../models/spec.ts";
 import { ProgressBar, table } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 
@@ -79,7 +79,7 @@ export type SpeedJson = ReturnType<typeof speedJson>;
 const us = (n: number): string => n < 100 ? n.toFixed(1) : n.toFixed(0);
 const ratios = ({ against }: Pick<BatchSpeed, "against">): string =>
   DENSE_RIVALS.map((rival) => against[rival].toFixed(2)).join(" ");
-const list = (names: readonly (LinearName | number)[]): string => names.join(", ") || "none";
+const list = (names: readonly (LinearKind | number)[]): string => names.join(", ") || "none";
 
 /** Ratios of best rounds hold up to about here: beyond, no round of some layers may have been left in peace. */
 const DISTURBED = 1.5;

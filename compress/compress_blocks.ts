@@ -1,14 +1,13 @@
 /** The blocks in order: statistics, then all layers of a block in parallel, then their tensors into the artifact. */
 import type { LayerReport } from "../models/formats/artifact_header.ts";
-import type { InputName, LinearName, ModelSpec } from "../models/spec.ts";
+import { type InputName, inputNames, type LinearName, linearNames, type ModelSpec } from "../models/spec.ts";
 import { collectBehind, pass, passWithStatistics } from "./block_pass.ts";
 import type { CompressionContext, Residuals } from "./compression_context.ts";
-import { INPUT_NAMES } from "./forward/block_graph.ts";
 import { type BlockWeights, readBlock } from "./forward/dense_forward.ts";
 import { inputGroupBytes, type InputGroupJob } from "./input_group.ts";
 import { InsightCollector } from "./insight/collector.ts";
 import type { LayerResult } from "./layer.ts";
-import { blockBytes, type InputGroup, inputGroups, isLinear, linearNames } from "./linear_layers.ts";
+import { blockBytes, type InputGroup, inputGroups, isLinear } from "./linear_layers.ts";
 import type { BlockPlan, Plans } from "./plans.ts";
 import { inputScale } from "./quantize.ts";
 import { needsMoments } from "./recipe_needs.ts";
@@ -131,7 +130,7 @@ class Blocks implements CompressedBlocks {
       if (!isLinear(name)) await writeVector(`${prefix}.${name}`, data, context); // norms and biases
     }
     if (statistics && recipe.values !== "f32") {
-      for (const input of INPUT_NAMES) {
+      for (const input of inputNames(checkpoint.spec)) {
         await writeVector(scaleName(index, input), inputScale(statistics[input].d, recipe), context);
       }
     }

@@ -12,6 +12,9 @@ import { checkStructuredRate } from "./structured/targets.ts";
  * @throws {OatmillError} invalid_recipe when the model has no layer of a name, or the others cannot lose so much
  */
 export function sparseRate(spec: ModelSpec, { method, rate, dense, pattern }: Recipe): number {
+  if (spec.mlp.experts) {
+    throw new OatmillError("unsupported_architecture", "Cannot compress a mixture of experts");
+  }
   const shapes = linearShapes(spec);
   const names = LINEAR_NAMES.filter((name) => shapes[name]);
   const unknown = dense.find((name) => !names.includes(name));

@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { recipeSchema } from "../models/recipe.ts";
-import { LINEAR_NAMES, type LinearName, linearShapes } from "../models/spec.ts";
+import { LINEAR_NAMES, type LinearKind, linearShapes } from "../models/spec.ts";
 import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
 import { sparseRate } from "./dense_layers.ts";
 
 const spec = SYNTHETIC_SPECS["smollm2-135m"];
 const shapes = linearShapes(spec);
-const size = (names: readonly LinearName[]) =>
+const size = (names: readonly LinearKind[]) =>
   names.reduce((n, name) => n + shapes[name]![0] * shapes[name]![1], 0);
 
 Deno.test("sparseRate() keeps the rate of the whole, or says that it cannot", () => {

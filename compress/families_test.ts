@@ -18,7 +18,7 @@ import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { IMAGE_VECTORS, ImageInput } from "../models/image_input.ts";
-import { LINEAR_INPUT, type LinearName } from "../models/spec.ts";
+import { inputOf, type LinearName } from "../models/spec.ts";
 import { DECODER_ORACLES } from "../models/testing/decoder_oracles.ts";
 import { ENCODER_ORACLES, type EncoderCase, encoderCases } from "../models/testing/encoder_oracles.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";
@@ -106,8 +106,8 @@ function denseLayer(tensors: Tensors, role: string): Weight {
   const S = valuesOf(tensors, main.entry.name)!,
     U = valuesOf(tensors, `${role}.u`),
     V = valuesOf(tensors, `${role}.v`);
-  const [, block, name] = /^(block\.\d+)\.(\w+)$/.exec(role)!;
-  const scale = valuesOf(tensors, `${block}.${LINEAR_INPUT[name as LinearName]}.scale`);
+  const [, block, name] = /^(block\.\d+)\.(.+)$/.exec(role)!;
+  const scale = valuesOf(tensors, `${block}.${inputOf(name as LinearName)}.scale`);
   const rank = V ? V.length / dIn : 0, data = new Float32Array(dOut * dIn);
   for (let i = 0; i < dOut; i++) {
     for (let j = 0; j < dIn; j++) {
@@ -223,7 +223,7 @@ async function writeCalibration(path: string, { prompts, nll }: Expected): Promi
   await Deno.writeTextFile(path, JSON.stringify(documents));
 }
 
-for (const family of DECODER_ORACLES) {
+for (const family of DECODER_ORACLES.filter((name) => name !== "mixtral")) {
   oracleTest(`${family} is compressed, and served as the dense product of its S + L`, "oracles", async () => {
     const folder = sharedFile(`oracles/${family}/`).pathname, dir = await Deno.makeTempDir();
     try {

@@ -2,21 +2,22 @@
 import type { Recipe } from "../models/recipe.ts";
 import {
   type InputName,
+  inputNames,
+  inputOf,
   LINEAR_INPUT,
+  linearKind,
   type LinearName,
+  linearNames,
   linearShapes,
   type ModelSpec,
 } from "../models/spec.ts";
-import { INPUT_NAMES } from "./forward/block_graph.ts";
 
-export const isLinear = (name: string): name is LinearName => name in LINEAR_INPUT;
-
-export const linearNames = (spec: ModelSpec): LinearName[] =>
-  Object.keys(linearShapes(spec)).filter(isLinear);
+/** Whether a weight of a block is a linear layer, not a norm, a bias or a router. */
+export const isLinear = (name: string): name is LinearName => linearKind(name as LinearName) in LINEAR_INPUT;
 
 /** Without those that a recipe leaves dense; method `none` treats all alike. */
 export const compressedNames = (spec: ModelSpec, { method, dense }: Recipe): LinearName[] =>
-  linearNames(spec).filter((name) => method === "none" || !dense.includes(name));
+  linearNames(spec).filter((name) => method === "none" || !dense.includes(linearKind(name)));
 
 /** Linear layers that share an input. */
 export interface InputGroup {
@@ -29,9 +30,9 @@ export function inputGroups(spec: ModelSpec, some: readonly LinearName[]): Input
   const shapes = linearShapes(spec);
   const work = (names: readonly LinearName[]) =>
     names.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1] ** 2, 0);
-  return INPUT_NAMES
-    .map((input) => ({ input, names: some.filter((name) => LINEAR_INPUT[name] === input) }))
-    .filter(({ names }) => names.length > 0)
+  const byInput = Map.groupBy(some, inputOf);
+  return inputNames(spec).filter((input) => byInput.has(input))
+    .map((input) => ({ input, names: byInput.get(input)! }))
     .sort((a, b) => work(b.names) - work(a.names));
 }
 

@@ -10,7 +10,7 @@ import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { type RecipeInput, VALUE_BITS } from "../models/recipe.ts";
-import { LINEAR_INPUT, type LinearName } from "../models/spec.ts";
+import { inputOf, type LinearName } from "../models/spec.ts";
 import { matrix } from "./linalg/matrix.ts";
 import { compress } from "./pipeline.ts";
 import { fromPackedColumns, type PackedTensor, unpackMatrix } from "./quantize.ts";
@@ -57,7 +57,7 @@ async function asStored(source: Checkpoint, artifact: Artifact): Promise<Checkpo
     if (format.kind === "vector") continue;
     const { bytes } = tensors.read(name)!, [, block, layer] = name.split(".");
     const M = unpackMatrix({ part: "w", format, shape: [shape[0], shape[1]], bytes } satisfies PackedTensor);
-    const scale = layer && tensors.read(`block.${block}.${LINEAR_INPUT[layer as LinearName]}.scale`);
+    const scale = layer && tensors.read(`block.${block}.${inputOf(layer as LinearName)}.scale`);
     const { data } = fromPackedColumns(
       matrix(shape[0], shape[1], M.data),
       scale ? new Float32Array(scale.bytes.buffer) : null,

@@ -1,7 +1,7 @@
 /** What is to become of every layer, decided before any block is compressed. */
 import { measureFormatTimes } from "../kernels/format_times.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { linearShapes } from "../models/spec.ts";
+import { linearKind, linearNames, linearShapes } from "../models/spec.ts";
 import { blockRates } from "./allocation/block_rates.ts";
 import { measureLayers } from "./allocation/measure_layers.ts";
 import { measuredPlans } from "./allocation/measured.ts";
@@ -10,7 +10,6 @@ import { outlierRatios } from "./allocation/outlier_pass.ts";
 import type { CompressionContext, Residuals } from "./compression_context.ts";
 import type { Inputs } from "./inputs.ts";
 import { type LayerPlan, planAtRate } from "./layer_plan.ts";
-import { linearNames } from "./linear_layers.ts";
 import { otherBytes } from "./other_bytes.ts";
 import { needsMeasuring, needsOutlierRatios } from "./recipe_needs.ts";
 import type { StatisticsStore } from "./statistics_store.ts";
@@ -56,7 +55,7 @@ function plansAtRates(rates: readonly number[], { values, context }: PlanOptions
     const options = { recipe: { ...recipe, values: values[block] }, blockChunks };
     return Object.fromEntries(
       linearNames(spec).map((name) => {
-        const dense = recipe.dense.includes(name);
+        const dense = recipe.dense.includes(linearKind(name));
         const plan = planAtRate(shapes[name]!, dense ? 0 : rates[block], options);
         return [name, recipe.method === "none" && !dense ? { ...plan, zerosOut: true } : plan];
       }),
@@ -89,7 +88,8 @@ async function plansByLoss(
         : null,
     }));
   const dense: BlockPlan = Object.fromEntries(
-    recipe.dense.map((name) => [name, { budget: null, values: denseValues(recipe) }]),
+    linearNames(spec).filter((name) => recipe.dense.includes(linearKind(name)))
+      .map((name) => [name, { budget: null, values: denseValues(recipe) }]),
   );
   return { of: (block) => ({ ...dense, ...plans[block] }), statistics, pruning: null };
 }

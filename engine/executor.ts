@@ -8,7 +8,7 @@ import type { ModelSpec } from "../models/spec.ts";
 import type { MemoryMap } from "./memory_map.ts";
 import type { SegmentMap } from "./segment_map.ts";
 import { bindAttention, bindKvWrite, bindRope, StepAttention } from "./operations/attention.ts";
-import { type BindContext, type Run, tilesOf } from "./operations/bound.ts";
+import { type BindContext, type OpOf, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
 import {
   bindCopy,
@@ -19,6 +19,7 @@ import {
   bindSoftCap,
 } from "./operations/prepare.ts";
 import { type Call, callsOfRow, ONE_ROW, recordingKernels } from "./operations/recorded.ts";
+import { bindAddChosen, bindExperts, bindRoute, Routing } from "./operations/routing.ts";
 import { Waiter } from "./threads.ts";
 
 export interface ExecutorOptions {
@@ -43,6 +44,9 @@ interface Segment {
   readonly calls: Call[];
   readonly floats: Float32Array;
 }
+
+/** Operations whose kernel calls differ from step to step, even of one row. */
+const FOUND_ANEW: ReadonlySet<PlanOp["op"]> = new Set(["attention", "route", "add_chosen"]);
 
 /** A list of operations: for any step, and as the calls of a step of one row. */
 interface Program {
@@ -78,14 +82,20 @@ export class Executor {
     this.#attention = new StepAttention(new Int32Array(memories[0].buffer), first, options);
     const shared = { attention: this.#attention, barrier: () => this.#waiter.barrier(options.threads) };
     this.#segments = map.segments.map((segment, i) => {
-      const context = { ...options, ...shared, map: segment, kernels: kernels[i] };
-      const calls: Call[] = [];
+      const floats = new Float32Array(memories[i].buffer), calls: Call[] = [];
+      const context = {
+        ...options,
+        ...shared,
+        map: segment,
+        kernels: kernels[i],
+        routing: new Routing(floats),
+      };
       return {
         map: segment,
         context,
         recording: { ...context, kernels: recordingKernels(kernels[i], calls) },
         calls,
-        floats: new Float32Array(memories[i].buffer),
+        floats,
       };
     });
     this.#body = this.#program(plan.body, map.body);
@@ -103,9 +113,12 @@ export class Executor {
       const from = segmentOf[Math.max(0, i - 1)], to = segmentOf[i];
       if (from !== to) always(this.#hop(from, to));
       const { context, recording, calls } = this.#segments[to];
+      if (op.op === "experts") return always(this.#experts(op, context, to));
       const run = this.#bind(op, context);
-      // What is shared by threads is found anew in every step, and waiting is no kernel's.
-      if (op.op === "attention" || (op.op === "sync" && !op.prepared)) return always(run);
+      // What is shared by threads or chosen is found anew in every step, and waiting is no kernel's.
+      if (FOUND_ANEW.has(op.op) || ("chosen" in op && op.chosen) || (op.op === "sync" && !op.prepared)) {
+        return always(run);
+      }
       runs.push(run);
       if (op.op !== "sync") {
         row.push(...callsOfRow(this.#bind(op, recording), calls, this.#o.thread === 0));
@@ -172,7 +185,13 @@ export class Executor {
     };
   }
 
-  #bind(op: PlanOp, context: BindContext): Run {
+  /** Expert by expert, a list of operations each. */
+  #experts(op: OpOf<"experts">, context: BindContext, segment: number): Run {
+    const programs = op.each.map((ops) => this.#program(ops, ops.map(() => segment)));
+    return bindExperts(op, context, (expert, rows) => this.#run(programs[expert], rows));
+  }
+
+  #bind(op: Exclude<PlanOp, OpOf<"experts">>, context: BindContext): Run {
     switch (op.op) {
       case "sync":
         return (_rows, tiles) => {
@@ -198,6 +217,10 @@ export class Executor {
         return bindKvWrite(op, context);
       case "attention":
         return bindAttention(op, context);
+      case "route":
+        return bindRoute(op, context);
+      case "add_chosen":
+        return bindAddChosen(op, context);
     }
   }
 }

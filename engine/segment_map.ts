@@ -12,7 +12,7 @@ import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { blockSpec, blockSpecs, type ModelSpec } from "../models/spec.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
-import { operandsOf } from "../models/plan_operands.ts";
+import { operandsOf, withInner } from "../models/plan_operands.ts";
 import { tileRowsOf } from "./attention_work.ts";
 import { ropeRows } from "./rope_tables.ts";
 import { CONTROL_BYTES } from "./threads.ts";
@@ -118,7 +118,7 @@ export function readingOrder(tensors: readonly TensorEntry[], ops: readonly Plan
     left.delete(name);
     return entry ? [entry] : [];
   };
-  const groups = ops.flatMap((op) => op.op === "linear" ? [op.weights.flatMap(take)] : []);
+  const groups = withInner(ops).flatMap((op) => op.op === "linear" ? [op.weights.flatMap(take)] : []);
   return [...groups, ...[...left.values()].map((e) => [e])].filter((g) => g.length > 0);
 }
 

@@ -7,7 +7,7 @@ import type { Checkpoint, SourceConfig, TokenizerFiles, Weight, WeightRole } fro
 import type { Artifact } from "../models/formats/artifact.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { TensorReader } from "../models/formats/artifact_tensors.ts";
-import { LINEAR_INPUT, type LinearName, linearShapes, type ModelSpec } from "../models/spec.ts";
+import { inputOf, type LinearName, linearShapes, type ModelSpec } from "../models/spec.ts";
 
 type Floats = Float32Array<ArrayBuffer>;
 
@@ -130,7 +130,7 @@ export class DenseWeights implements Checkpoint {
 
   /** Of the unpruned model; undefined for what is no linear layer of a block. */
   #layerShape(role: string): Shape2 | undefined {
-    return linearShapes(this.spec)[role.split(".").at(-1) as LinearName];
+    return linearShapes(this.spec)[role.replace(/^block\.\d+\./, "")];
   }
 
   /** Query heads left in a group stay in front of it, whole groups and FFN channels in front of all. */
@@ -144,8 +144,8 @@ export class DenseWeights implements Checkpoint {
   }
 
   #scale(role: string): Floats | null {
-    const [, block, name] = /^(block\.\d+)\.(\w+)$/.exec(role) ?? [];
-    const scale = `${block}.${LINEAR_INPUT[name as LinearName]}.scale`;
+    const [, block, name = ""] = /^(block\.\d+)\.(.+)$/.exec(role) ?? [];
+    const scale = `${block}.${inputOf(name as LinearName)}.scale`;
     return this.#entries.has(scale) ? this.#values(scale).values : null;
   }
 

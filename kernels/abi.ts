@@ -116,6 +116,8 @@ export interface BaseKernels {
   ) => void;
   /** Sets every row to `vector` (bias) or adds it. */
   add_vector: (x: number, xStride: number, vector: number, cols: number, rows: number, set: number) => void;
+  /** x += factor y, one row each. */
+  add_scaled: (x: number, y: number, factor: number, cols: number) => void;
   /** Rows of a packed table of `groups` groups: format f32 or q8 (layout.ts). ids i32 [rows]. */
   embed_f32: EmbedKernel;
   embed_q8: EmbedKernel;

@@ -496,6 +496,16 @@ Deno.test("add_vector adds, or sets", () => {
   }
 });
 
+Deno.test("add_scaled adds a multiple", () => {
+  for (const cols of WIDTHS) {
+    arena.reset();
+    const [x, y] = [normals(cols, 1), normals(cols, 2)], factor = Math.fround(0.3);
+    const row = arena.store(x);
+    base.add_scaled(row, arena.store(y), factor, cols);
+    assert.deepEqual(arena.floats(row, cols).slice(), x.map((v, i) => v + Math.fround(y[i] * factor)));
+  }
+});
+
 Deno.test("soft_cap equals its reference, also far beyond the cap, and passes NaN on", () => {
   for (const [cols, cap] of [[1, 30], [203, 0.5], [4096, 12]]) {
     arena.reset();

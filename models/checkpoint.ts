@@ -7,7 +7,8 @@ import type { LinearName, ModelSpec, NormName } from "./spec.ts";
 
 /**
  * `embedding`, `positions` (learned ones), `finalNorm`, `head`, `block.3.q`, `block.3.q.bias`, `block.3.attnNorm` and the
- * other norms of a block (+ `.bias` for layernorm); what encoders have besides (encoder_spec.ts).
+ * other norms of a block (+ `.bias` for layernorm), `block.3.router` of models with experts; what encoders have besides
+ * (encoder_spec.ts).
  */
 export type WeightRole =
   | "embedding"
@@ -15,7 +16,7 @@ export type WeightRole =
   | "finalNorm"
   | "head"
   | EncoderRole
-  | `block.${number}.${LinearName | NormName}`
+  | `block.${number}.${LinearName | NormName | "router"}`
   | `${string}.bias`;
 
 export interface Weight {

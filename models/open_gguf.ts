@@ -12,7 +12,7 @@ import { configFromGguf, GGUF_FIELDS, ggufKey } from "./formats/gguf_config.ts";
 import { tokenizerFromGguf } from "./formats/gguf_tokenizer.ts";
 import type { JsonObject } from "./formats/json_file.ts";
 import { SourceCheckpoint } from "./source_checkpoint.ts";
-import { type LinearName, linearShapes, type ModelSpec } from "./spec.ts";
+import { type LinearKind, linearKind, linearNames, type ModelSpec } from "./spec.ts";
 
 /** @throws {OatmillError} as `openCheckpoint()` */
 export async function openGguf(path: string): Promise<Checkpoint> {
@@ -65,10 +65,10 @@ interface FileFacts {
 
 /** Biases and llama 3 rope scaling stand in the tensors only. */
 async function withFileFacts(spec: ModelSpec, { linear }: TensorNames, source: GgufFile): Promise<FileFacts> {
-  const names = Object.keys(linearShapes(spec)) as LinearName[];
-  const tensorOf = (stored: TensorNames["linear"][LinearName]) =>
+  const kinds = [...new Set(linearNames(spec).map(linearKind))];
+  const tensorOf = (stored: TensorNames["linear"][LinearKind]) =>
     typeof stored === "object" ? stored.tensor : stored;
-  const biases = names.filter((name) => source.info(`blk.0.${tensorOf(linear[name])}.bias`) !== undefined);
+  const biases = kinds.filter((kind) => source.info(`blk.0.${tensorOf(linear[kind])}.bias`) !== undefined);
   const { rope } = spec.attention;
   if (!rope || !source.info("rope_freqs.weight")) return { spec: { ...spec, biases }, divisors: null };
   const divisors = await readDivisors(source, "rope_freqs.weight", rope.inverseFrequencies.length);
@@ -82,7 +82,7 @@ function completeConfig(
   config: JsonObject,
   { family, spec: { biases, contextLength }, divisors }: FileFacts & { readonly family: Family },
 ): JsonObject {
-  const rules = Object.entries(family.biases) as [LinearName, BiasRule][];
+  const rules = Object.entries(family.biases) as [LinearKind, BiasRule][];
   const fields = rules.flatMap(([name, rule]) =>
     typeof rule === "string" ? [[rule, biases.includes(name)]] : []
   );

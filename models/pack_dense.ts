@@ -19,6 +19,7 @@ import {
   type NormShape,
   normShape,
   readsTokens,
+  routerShape,
 } from "./spec.ts";
 
 export type DenseValues = (typeof DENSE_VALUES)[number];
@@ -35,6 +36,9 @@ const FORMAT: Readonly<Record<DenseValues, WeightFormat>> = {
 
 /** Learned positions, token types, the projection of patches: little of a model, and all that follows stands on them. */
 export const POSITIONS_FORMAT: WeightFormat = { kind: "f32" };
+
+/** Routers: little, and what they choose is all or nothing. */
+export const ROUTER_FORMAT: WeightFormat = { kind: "f32" };
 
 /** Default activation block: 2 chunks = 128 columns (kernels.md of the design: 0.4-1.2 % perplexity, 1.02 of the score). */
 export const DENSE_BLOCK_CHUNKS = 2;
@@ -88,9 +92,13 @@ function denseTensors(checkpoint: Checkpoint, values: DenseValues): NamedFormat[
     list.push({ name: "positions", role: "positions", format: POSITIONS_FORMAT, shape });
   }
   list.push(...encoderTensors(spec));
-  const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][];
+  const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][], router = routerShape(spec);
   for (let i = 0; i < spec.blocks; i++) {
     for (const [name, shape] of norms) norm(`block.${i}.${name}`, shape);
+    if (router) {
+      const role: WeightRole = `block.${i}.router`;
+      list.push({ name: role, role, format: ROUTER_FORMAT, shape: router });
+    }
     for (const [name, shape] of Object.entries(linearShapes(blockSpec(spec, i)))) {
       const role = `block.${i}.${name}` as WeightRole;
       list.push({ name: `${role}.w`, role, format: FORMAT[values], shape });

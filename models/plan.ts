@@ -13,13 +13,18 @@ import type { PackedModel } from "./packed.ts";
 import {
   type Activation,
   blockSpecs,
+  type ExpertsSpec,
   hasFinalNorm,
+  inputKind,
   type InputName,
-  LINEAR_INPUT,
+  inputOf,
+  linearKind,
   type LinearName,
+  linearNames,
   linearShapes,
   type ModelSpec,
   normShape,
+  routerShape,
 } from "./spec.ts";
 
 export interface NormRef {
@@ -55,6 +60,8 @@ export type PlanOp =
     readonly input: BufferRef;
     readonly activation: { readonly kind: Activation; readonly gate: BufferRef | null } | null;
     readonly norm: NormRef | null;
+    /** Inside of `experts`: the tile's rows are those of the input that chose the expert, without anything else done to them. */
+    readonly chosen?: true;
     readonly scale: string | null;
     readonly cols: number;
     readonly tile: string;
@@ -87,6 +94,24 @@ export type PlanOp =
   | { readonly op: "rope"; readonly block: number; readonly x: BufferRef; readonly heads: number }
   | { readonly op: "kv_write"; readonly block: number; readonly k: BufferRef; readonly v: BufferRef }
   | { readonly op: "attention"; readonly block: number; readonly q: BufferRef; readonly out: BufferRef }
+  /**
+   * Normalises rows to `out` and scores their experts: `shares` of a row are 0 but for the `perToken` best, whose softmax they
+   * are.
+   */
+  | {
+    readonly op: "route";
+    readonly input: BufferRef;
+    readonly norm: NormRef;
+    readonly out: BufferRef;
+    /** An f32 layer `[experts, hidden]`. */
+    readonly router: string;
+    readonly shares: BufferRef;
+    readonly experts: ExpertsSpec;
+  }
+  /** Each expert's own operations, over the rows that have a share in it: row i of their buffers and tiles is the i-th of those. */
+  | { readonly op: "experts"; readonly shares: BufferRef; readonly each: readonly (readonly PlanOp[])[] }
+  /** Inside of `experts`: adds row i times its share to the row that it stands for. */
+  | { readonly op: "add_chosen"; readonly input: BufferRef; readonly out: BufferRef; readonly cols: number }
   /** x = cap tanh(x / cap) */
   | { readonly op: "soft_cap"; readonly x: BufferRef; readonly cols: number; readonly cap: number }
   /** `prepared`: all that the other threads wait for is a tile, so threads that made their own need not. */
@@ -111,15 +136,24 @@ export interface Plan {
  * Where the layers of an input write: those of one input side by side, the last two into the residual stream, unless what
  * they add is normalised first.
  */
-const outputBuffer = (input: InputName, { norm }: ModelSpec): string =>
+const outputBuffer = (input: InputName, { norm, mlp }: ModelSpec): string =>
   ({
     attn: "qkv",
     o: norm.placement === "around" ? "branch" : "hidden",
     mlp: "gateUp",
-    down: norm.placement === "around" ? "branch" : "hidden",
-  })[input];
+    down: mlp.experts ? "expertOut" : norm.placement === "around" ? "branch" : "hidden",
+  })[inputKind(input)];
 /** What becomes the tile of an input. */
-type TileInput = Pick<PlanOp & { op: "prepare" }, "input" | "activation" | "norm">;
+type TileInput = Pick<PlanOp & { op: "prepare" }, "input" | "activation" | "norm" | "chosen">;
+
+/** A block that is being planned. */
+interface PlannedBlock {
+  readonly index: number;
+  /** Its own. */
+  readonly spec: ModelSpec;
+  readonly shapes: ReturnType<typeof linearShapes>;
+  readonly layers: ReadonlyMap<InputName, readonly LinearName[]>;
+}
 
 const at = (buffer: string, column = 0): BufferRef => ({ buffer, column });
 /** Columns that a packed layer's rows fill: whole groups. */
@@ -150,7 +184,7 @@ const plain = (input: BufferRef): TileInput => ({ input, activation: null, norm:
 const normed = (input: BufferRef, norm: NormRef): TileInput => ({ input, activation: null, norm });
 
 class Builder {
-  readonly body: PlanOp[] = [];
+  body: PlanOp[] = [];
   readonly head: PlanOp[] = [];
   readonly buffers: Record<string, number> = {};
   readonly tiles: Record<string, { cols: number; kinds: TileKind[] }> = {};
@@ -207,6 +241,14 @@ class Builder {
     t.cols = Math.max(t.cols, cols);
     for (const k of kinds) if (!t.kinds.includes(k)) t.kinds.push(k);
   }
+  /** The operations that `add` puts into the body, apart from it. */
+  apart(add: () => void): PlanOp[] {
+    const outer = this.body, own: PlanOp[] = [];
+    this.body = own;
+    add();
+    this.body = outer;
+    return own;
+  }
   parts(layer: string, [dOut, dIn]: Shape2): LayerParts {
     const has = (part: string) => this.#tensors.has(`${layer}.${part}`);
     const main = this.packed(`${layer}.${has("w") ? "w" : "s"}`, [dOut, dIn]);
@@ -225,35 +267,32 @@ class Builder {
    * All linear layers of one input: prepare it once, then every main part and every V; the low-rank products are
    * prepared in turn and added by U.
    */
-  linears(
-    block: { readonly index: number; readonly spec: ModelSpec },
-    input: InputName,
-    names: readonly LinearName[],
-    from: TileInput,
-  ): void {
-    const prefix = `block.${block.index}`;
-    const shapes = linearShapes(block.spec);
-    const layers = names.map((n) => ({ name: n, ...this.parts(`${prefix}.${n}`, shapes[n]!) }));
+  linears({ index, spec, shapes, layers: byInput }: PlannedBlock, input: InputName, from: TileInput): void {
+    const prefix = `block.${index}`, inputTile = inputKind(input);
+    const layers = byInput.get(input)!.map((n) => ({
+      tile: `low.${linearKind(n)}`,
+      ...this.parts(`${prefix}.${n}`, shapes[n]!),
+    }));
     const kinds = kindsOf(layers.flatMap((l) => l.v ? [l.main, l.v] : [l.main]));
     const cols = layers[0].main.shape[1];
-    this.tile(input, cols, kinds);
+    this.tile(inputTile, cols, kinds);
     this.body.push({
       op: "prepare",
       ...from,
       scale: this.optional(`${prefix}.${input}.scale`, cols),
       cols,
-      tile: input,
+      tile: inputTile,
       kinds,
     }, { op: "sync", prepared: true });
-    const buffer = outputBuffer(input, block.spec);
+    const buffer = outputBuffer(input, spec);
     const outs = this.#streams(layers.map((l) => ({ weight: l.main, bias: l.bias })), {
-      tile: input,
+      tile: inputTile,
       buffer,
       accumulate: buffer === "hidden",
     });
     const ranked = layers.flatMap((l, i) => l.v && l.u ? [{ ...l, v: l.v, u: l.u, out: outs[i] }] : []);
     const lows = this.#streams(ranked.map((l) => ({ weight: l.v, bias: null })), {
-      tile: input,
+      tile: inputTile,
       buffer: "low",
       accumulate: false,
     });
@@ -261,14 +300,14 @@ class Builder {
     if (ranked.length === 0) return;
     ranked.forEach((l, i) => {
       const kinds = kindsOf([l.u]);
-      const cols = l.u.shape[1], tile = `low.${l.name}`;
+      const cols = l.u.shape[1], { tile } = l;
       this.tile(tile, cols, kinds);
       this.body.push({ op: "prepare", ...plain(lows[i]), scale: null, cols, tile, kinds });
     });
     this.body.push({ op: "sync", prepared: true });
     for (const l of ranked) {
-      const tile = `low.${l.name}`;
-      this.body.push({ op: "linear", weights: [l.u.name], biases: [], tile, out: l.out, accumulate: true });
+      const { tile, out } = l;
+      this.body.push({ op: "linear", weights: [l.u.name], biases: [], tile, out, accumulate: true });
     }
     this.body.push({ op: "sync" });
   }
@@ -361,10 +400,9 @@ function addEmbeddingNorm(b: Builder): void {
 
 /** @param spec the block's own */
 function addBlock(b: Builder, index: number, spec: ModelSpec): void {
-  const p = `block.${index}`, block = { index, spec }, { placement = "before" } = spec.norm;
-  const by = (input: InputName) =>
-    (Object.keys(LINEAR_INPUT) as LinearName[])
-      .filter((n) => LINEAR_INPUT[n] === input && (n !== "gate" || spec.mlp.gated));
+  const p = `block.${index}`, { placement = "before" } = spec.norm;
+  const layers = Map.groupBy(linearNames(spec), inputOf);
+  const block: PlannedBlock = { index, spec, shapes: linearShapes(spec), layers };
   const hidden = (norm: string): TileInput =>
     placement === "after" ? plain(at("hidden")) : normed(at("hidden"), b.norm(norm));
   /** After `o` and `down`: what they added, or will have added once it is normalised. */
@@ -378,20 +416,51 @@ function addBlock(b: Builder, index: number, spec: ModelSpec): void {
       { op: "sync" },
     );
   };
-  const addMlp = () => b.linears(block, "mlp", by("mlp"), hidden(`${p}.mlpNorm`));
-  b.linears(block, "attn", by("attn"), hidden(`${p}.attnNorm`));
+  const addMlp = () => b.linears(block, "mlp", hidden(`${p}.mlpNorm`));
+  b.linears(block, "attn", hidden(`${p}.attnNorm`));
   addAttention(b, index, spec);
   if (spec.parallel) addMlp(); // reads what attention has read: before `o` adds to it
-  b.linears(block, "o", by("o"), plain(at("attnOut")));
+  b.linears(block, "o", plain(at("attnOut")));
   close("attn");
+  if (spec.mlp.experts) return addExperts(b, block, spec.mlp.experts);
   if (!spec.parallel) addMlp();
-  const { activation: kind, gated, intermediateSize } = spec.mlp;
-  b.linears(block, "down", by("down"), {
+  b.linears(block, "down", activated(spec));
+  close("mlp");
+}
+
+/** What `down` reads: of the outputs of gate and up. */
+function activated({ mlp: { activation: kind, gated, intermediateSize } }: ModelSpec): TileInput {
+  return {
     input: at("gateUp", gated ? wholeGroups(intermediateSize) : 0),
     activation: { kind, gate: gated ? at("gateUp") : null },
     norm: null,
+  };
+}
+
+/** The router, and the MLP of each expert over the rows that chose it. */
+function addExperts(b: Builder, block: PlannedBlock, experts: ExpertsSpec): void {
+  const { index, spec } = block, cols = spec.hiddenSize, hidden = at("hidden");
+  if (spec.parallel || (spec.norm.placement ?? "before") !== "before") {
+    throw broken("experts read what is normalised before them, behind attention");
+  }
+  const router = b.packed(`block.${index}.router`, routerShape(spec)!);
+  if (router.format.kind !== "f32") {
+    throw broken(`tensor "${router.name}" is ${router.format.kind}, must be f32`);
+  }
+  const out = at("mlpIn"), shares = at("shares"), added = at("expertOut");
+  b.buffer(out.buffer, cols);
+  b.buffer(shares.buffer, wholeGroups(experts.count));
+  const norm = b.norm(`block.${index}.mlpNorm`);
+  b.body.push({ op: "route", input: hidden, norm, out, router: router.name, shares, experts }, {
+    op: "sync",
   });
-  close("mlp");
+  const each = Array.from({ length: experts.count }, (_, expert) =>
+    b.apart(() => {
+      b.linears(block, `experts.${expert}.mlp`, { ...plain(out), chosen: true });
+      b.linears(block, `experts.${expert}.down`, activated(spec));
+      b.body.push({ op: "add_chosen", input: added, out: hidden, cols });
+    }));
+  b.body.push({ op: "experts", shares, each }, { op: "sync" });
 }
 
 /** From q, k and v, as the layers leave them, to `attnOut`. */

@@ -40,10 +40,30 @@ export function operandsOf(op: PlanOp): Operands {
       return { tensors: [], buffers: namesOf([op.k, op.v]), tiles: [] };
     case "attention":
       return { tensors: [], buffers: namesOf([op.q, op.out]), tiles: [] };
+    case "route":
+      return {
+        tensors: given([op.norm.weight, op.norm.bias, op.router]),
+        buffers: namesOf([op.input, op.out, op.shares]),
+        tiles: [],
+      };
+    case "experts": {
+      const inside = op.each.flat().map(operandsOf);
+      return {
+        tensors: inside.flatMap((o) => o.tensors),
+        buffers: [op.shares.buffer, ...inside.flatMap((o) => o.buffers)],
+        tiles: inside.flatMap((o) => o.tiles),
+      };
+    }
+    case "add_chosen":
+      return { tensors: [], buffers: namesOf([op.input, op.out]), tiles: [] };
     case "sync":
       return { tensors: [], buffers: [], tiles: [] };
   }
 }
+
+/** The operations and, behind it, those inside of each. */
+export const withInner = (ops: readonly PlanOp[]): PlanOp[] =>
+  ops.flatMap((op) => op.op === "experts" ? [op, ...op.each.flatMap(withInner)] : [op]);
 
 /** The transformer block that an operation names, directly or by a tensor; null when it names none. */
 export function blockOf(op: PlanOp): number | null {

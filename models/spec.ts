@@ -60,14 +60,32 @@ export interface MlpSpec {
   readonly activation: Activation;
   /** true: activation(gate x) * (up x); false: activation(up x). */
   readonly gated: boolean;
+  /** There are several MLPs of these sizes, and each token goes through some of them (mixture of experts). */
+  readonly experts?: ExpertsSpec;
 }
 
-/** Linear layers of a block, in execution order. */
+/**
+ * A router, one small layer without bias, scores the experts for each token; the best `perToken` run, and their outputs are
+ * added in shares: softmax of their scores.
+ */
+export interface ExpertsSpec {
+  readonly count: number;
+  readonly perToken: number;
+}
+
+/** Of a block; DeepSeek-V3 has 256. */
+export const MAX_EXPERTS = 512;
+
+/** What linear layers of a block do, in execution order. */
 export const LINEAR_NAMES = ["q", "k", "v", "o", "gate", "up", "down"] as const;
-export type LinearName = typeof LINEAR_NAMES[number];
-/** The input each layer reads: layers with one input share its activation scales. */
-export type InputName = "attn" | "o" | "mlp" | "down";
-export const LINEAR_INPUT: Readonly<Record<LinearName, InputName>> = {
+export type LinearKind = typeof LINEAR_NAMES[number];
+/** A linear layer of a block: its kind, or with experts, for those of the MLP, whose it is ("experts.3.gate"). */
+export type LinearName = LinearKind | `experts.${number}.${"gate" | "up" | "down"}`;
+/** What an input is to those who read it. */
+export type InputKind = "attn" | "o" | "mlp" | "down";
+/** The input each layer reads: layers with one input share its activation scales. Experts have inputs of their own. */
+export type InputName = InputKind | `experts.${number}.${"mlp" | "down"}`;
+export const LINEAR_INPUT: Readonly<Record<LinearKind, InputKind>> = {
   q: "attn",
   k: "attn",
   v: "attn",
@@ -111,7 +129,7 @@ export interface ModelSpec {
   /** Logits become cap tanh(logit / cap). */
   readonly logitsSoftCap?: number;
   /** Which linear layers of a block carry a bias. */
-  readonly biases: readonly LinearName[];
+  readonly biases: readonly LinearKind[];
   /** Of encoders: what stands before and behind the blocks; absent: a token embedding, and hidden states are the answer. */
   readonly encoder?: EncoderSpec;
   readonly bosId: number | null;
@@ -139,22 +157,56 @@ export function blockSpec(spec: ModelSpec, block: number): ModelSpec {
 export const blockSpecs = (spec: ModelSpec): ModelSpec[] =>
   Array.from({ length: spec.blocks }, (_, block) => blockSpec(spec, block));
 
+/** The last part of a name: what kind of layer it is, or of input. */
+const lastPart = (name: string): string => name.slice(name.lastIndexOf(".") + 1);
+export const linearKind = (name: LinearName): LinearKind => lastPart(name) as LinearKind;
+export const inputKind = (name: InputName): InputKind => lastPart(name) as InputKind;
+
+/** The input that a layer reads: an expert's layers read that expert's. */
+export function inputOf(name: LinearName): InputName {
+  const kind = linearKind(name);
+  return `${name.slice(0, name.length - kind.length)}${LINEAR_INPUT[kind]}` as InputName;
+}
+
 /** `[dOut, dIn]` of each linear layer of a block (of all, when blocks do not differ), in execution order. */
 export function linearShapes(
   spec: ModelSpec,
-): Record<string, readonly [number, number]> & Partial<Record<LinearName, readonly [number, number]>> {
+): Record<string, readonly [number, number]> & Partial<Record<LinearKind, readonly [number, number]>> {
   const { heads, kvHeads, headDim } = spec.attention;
-  const d = spec.hiddenSize, f = spec.mlp.intermediateSize;
+  const d = spec.hiddenSize, { intermediateSize: f, gated, experts } = spec.mlp;
+  const mlp = {
+    ...(gated ? { gate: [f, d] as const } : {}),
+    up: [f, d] as const,
+    down: [d, f] as const,
+  };
   return {
     q: [heads * headDim, d],
     k: [kvHeads * headDim, d],
     v: [kvHeads * headDim, d],
     o: [d, heads * headDim],
-    ...(spec.mlp.gated ? { gate: [f, d] as const } : {}),
-    up: [f, d],
-    down: [d, f],
+    ...(experts ? mlpOfEach(experts, mlp) : mlp),
   };
 }
+
+const mlpOfEach = <T>({ count }: ExpertsSpec, mlp: Readonly<Record<string, T>>): Record<string, T> =>
+  Object.fromEntries(
+    Array.from(
+      { length: count },
+      (_, expert) =>
+        Object.entries(mlp).map(([kind, shape]) => [`experts.${expert}.${kind}`, shape] as const),
+    ).flat(),
+  );
+
+/** The linear layers of a block, in execution order. */
+export const linearNames = (spec: ModelSpec): LinearName[] => Object.keys(linearShapes(spec)) as LinearName[];
+
+/** The inputs of a block's linear layers, in execution order. */
+export const inputNames = (spec: ModelSpec): InputName[] => [...new Set(linearNames(spec).map(inputOf))];
+
+/** `[experts, hidden]` of the router, which scores experts; null without them. */
+export const routerShape = (
+  { hiddenSize, mlp: { experts } }: Pick<ModelSpec, "hiddenSize" | "mlp">,
+): readonly [number, number] | null => experts ? [experts.count, hiddenSize] : null;
 
 /** Norms of a block: of its two inputs (or, placed after, of its two sums), of what is added to x, and of heads. */
 export type NormName = "attnNorm" | "mlpNorm" | "attnPostNorm" | "mlpPostNorm" | "qNorm" | "kNorm";

@@ -9,17 +9,19 @@ import { columnParts, groupBytes, groupCount, type Shape2, type WeightFormat } f
 import { fromPanels } from "../kernels/panels.ts";
 import { assignWindows, packWindows } from "../kernels/packers.ts";
 import type { StoredPart, TensorEntry } from "./formats/artifact_header.ts";
-import { alignUp, entryBytes, packDenseTensor, POSITIONS_FORMAT } from "./pack_dense.ts";
+import { alignUp, entryBytes, packDenseTensor, POSITIONS_FORMAT, ROUTER_FORMAT } from "./pack_dense.ts";
 import type { PackedModel } from "./packed.ts";
 import {
   blockNorms,
   hasFinalNorm,
-  LINEAR_INPUT,
+  inputOf,
+  linearKind,
   type LinearName,
   linearShapes,
   type ModelSpec,
   type NormShape,
   normShape,
+  routerShape,
 } from "./spec.ts";
 
 export interface SyntheticLayout {
@@ -51,19 +53,20 @@ function describe(spec: ModelSpec, layout: SyntheticLayout): Described[] {
   if (spec.learnedPositions) {
     list.push({ name: "positions", format: POSITIONS_FORMAT, shape: [spec.contextLength, spec.hiddenSize] });
   }
-  const layers = Object.entries(linearShapes(spec)) as [LinearName, Shape2][];
+  const layers = Object.entries(linearShapes(spec)) as [LinearName, Shape2][], router = routerShape(spec);
   for (let i = 0; i < spec.blocks; i++) {
     const block = `block.${i}`;
     for (const [name, shape] of Object.entries(blockNorms(spec))) norm(`${block}.${name}`, shape);
+    if (router) list.push({ name: `${block}.router`, format: ROUTER_FORMAT, shape: router });
     if (layout.inputScales) {
-      const widths = new Map(layers.map(([name, [, dIn]]) => [LINEAR_INPUT[name], dIn]));
+      const widths = new Map(layers.map(([name, [, dIn]]) => [inputOf(name), dIn]));
       for (const [input, dIn] of widths) vector(`${block}.${input}.scale`, dIn);
     }
     for (const [name, shape] of layers) {
       for (const { part, format, shape: size } of layout.parts(shape, i)) {
         list.push({ name: `${block}.${name}.${part}`, format, shape: size });
       }
-      if (spec.biases.includes(name)) vector(`${block}.${name}.bias`, shape[0]);
+      if (spec.biases.includes(linearKind(name))) vector(`${block}.${name}.bias`, shape[0]);
     }
   }
   if (hasFinalNorm(spec)) norm("finalNorm", normShape(spec));

@@ -1,5 +1,5 @@
 /** OWL's outlier ratios of a model's blocks, from a dense pass of its own. */
-import { LINEAR_INPUT } from "../../models/spec.ts";
+import { inputOf } from "../../models/spec.ts";
 import type { CompressionContext } from "../compression_context.ts";
 import { firstSequences, readBlock, type Residual, runBlockOver } from "../forward/dense_forward.ts";
 import { compressedNames } from "../linear_layers.ts";
@@ -31,7 +31,7 @@ export async function outlierRatios(
       write: true,
       sink: false,
     });
-    const layers = names.map((name) => ({ W: weights[name].data, d: statistics![LINEAR_INPUT[name]].d }));
+    const layers = names.map((name) => ({ W: weights[name].data, d: statistics![inputOf(name)].d }));
     const multiples = [recipe.allocation.m];
     ratios.push(...await pool.run<"outliers">({ kind: "outliers", layers, multiples }));
     progress.report("allocate", i + 1, blocks);

@@ -17,7 +17,7 @@ import type { Products } from "../../models/recipe.ts";
 import {
   blockNorms,
   type InputName,
-  LINEAR_INPUT,
+  inputOf,
   type LinearName,
   linearShapes,
   type ModelSpec,
@@ -152,7 +152,7 @@ function linearLayers(g: OnnxGraph, { weights, products = "f32", prefix = "" }: 
     if (!isCoded(name, products)) {
       return g.node("Gemm", [input, prefix + name, ...bias], { transB: { int: 1 } });
     }
-    if (!scaled.has(input)) scaled.set(input, scaleRows(g, input, smoothing(LINEAR_INPUT[name])));
+    if (!scaled.has(input)) scaled.set(input, scaleRows(g, input, smoothing(inputOf(name))));
     const product = int8Product(g, scaled.get(input)!, prefix + name);
     return bias.length > 0 ? g.node("Add", [product, ...bias]) : product;
   };

@@ -1,6 +1,6 @@
 /** What a block's graph reads besides hidden states: the mask, the rotations, the weights. */
 import type { InputTensor, Tensor } from "../linalg/runtime.ts";
-import { type InputName, LINEAR_INPUT, type ModelSpec } from "../../models/spec.ts";
+import { type InputName, inputOf, type ModelSpec } from "../../models/spec.ts";
 import type { BlockJob } from "./block_job.ts";
 import {
   codedInputs,
@@ -50,7 +50,7 @@ export function weightInputs(
   for (const [name, { data, shape }] of Object.entries(weights)) {
     if (!isCoded(name, products)) inputs[name] = { data: new Float32Array(data), shape };
     else {
-      const { codes, scales } = int8Weights(data, factors[LINEAR_INPUT[name]]);
+      const { codes, scales } = int8Weights(data, factors[inputOf(name)]);
       inputs[name] = { data: codes, shape: [...shape].reverse() };
       inputs[weightScale(name)] = { data: scales, shape: [scales.length] };
     }

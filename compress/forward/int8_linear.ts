@@ -6,7 +6,13 @@
 import { OnnxGraph } from "../linalg/onnx_graph.ts";
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
 import type { Products } from "../../models/recipe.ts";
-import { type InputName, LINEAR_INPUT, type LinearName } from "../../models/spec.ts";
+import {
+  type InputKind,
+  type InputName,
+  LINEAR_INPUT,
+  linearKind,
+  type LinearName,
+} from "../../models/spec.ts";
 
 /**
  * Inputs whose layers multiply codes. Not those of `down`: the first token's are a thousand times the others' in some
@@ -14,13 +20,13 @@ import { type InputName, LINEAR_INPUT, type LinearName } from "../../models/spec
  * without them, by 5 % with them). Nor those of q, k and v, a fifth of the other weights, whose errors move attention
  * (X'X of `o`: off by 1.7 % without them, by 5 % with them).
  */
-const CODED_INPUTS: readonly InputName[] = ["o", "mlp"];
+const CODED_INPUTS: readonly InputKind[] = ["o", "mlp"];
 /** Inputs of a block whose layers multiply codes. */
-export const codedInputs = (products: Products): readonly InputName[] =>
+export const codedInputs = (products: Products): readonly InputKind[] =>
   products === "int8" ? CODED_INPUTS : [];
 /** Whether a weight is in codes: a layer's name, or that of another weight of a block. */
 export const isCoded = (name: string, products: Products): name is LinearName =>
-  name in LINEAR_INPUT && codedInputs(products).includes(LINEAR_INPUT[name as LinearName]);
+  codedInputs(products).includes(LINEAR_INPUT[linearKind(name as LinearName)]);
 
 /** Outputs whose codes are written together: as many rows of W stay in the first-level cache. */
 const TILE = 16;

@@ -5,7 +5,13 @@
  */
 import type { Recipe } from "../../models/recipe.ts";
 import type { LayerReport } from "../../models/formats/artifact_header.ts";
-import { type BlockSizes, type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import {
+  type BlockSizes,
+  type LinearKind,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+} from "../../models/spec.ts";
 import type { BlockWeights } from "../forward/dense_forward.ts";
 import type { SharedTensor } from "../forward/block_job.ts";
 import type { LinalgPool } from "../linalg/pool.ts";
@@ -141,7 +147,7 @@ const wide = (heads: readonly number[], headDim: number): number[] =>
 
 type KeptRows = Readonly<Record<"heads" | "kvHeads" | "channels", readonly number[]>>;
 /** What each layer's outputs are; those of `o` and `down` all stay. */
-const OUTPUTS: Readonly<Partial<Record<LinearName, keyof KeptRows>>> = {
+const OUTPUTS: Readonly<Partial<Record<LinearKind, keyof KeptRows>>> = {
   q: "heads",
   k: "kvHeads",
   v: "kvHeads",
@@ -153,7 +159,7 @@ const OUTPUTS: Readonly<Partial<Record<LinearName, keyof KeptRows>>> = {
 function shrunken(weights: BlockWeights, rows: KeptRows, replaced: BlockWeights): BlockWeights {
   return Object.fromEntries(
     Object.entries(weights).map(([name, weight]) => {
-      const outputs = OUTPUTS[name.replace(/\.bias$/, "") as LinearName];
+      const outputs = OUTPUTS[name.replace(/\.bias$/, "") as LinearKind];
       return [name, replaced[name] ?? (outputs ? chosenRows(weight, rows[outputs]) : weight)];
     }),
   );

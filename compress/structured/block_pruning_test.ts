@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { loadEngine } from "../../engine/engine.ts";
 import type { Checkpoint, Weight, WeightRole } from "../../models/checkpoint.ts";
 import { packDense } from "../../models/pack_dense.ts";
-import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import { type LinearKind, linearShapes, type ModelSpec } from "../../models/spec.ts";
 import { randomCheckpoint } from "../../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../../models/testing/reference_forward.ts";
 import { embed, readBlock, readEmbedding, runBlockOver } from "../forward/dense_forward.ts";
@@ -52,10 +52,10 @@ const IDS = Array.from({ length: 30 }, (_, i) => (i * 7 + 3) % 60);
 /** Changes weights of a checkpoint in place. */
 async function change(
   checkpoint: Checkpoint,
-  edit: (name: LinearName, weight: Weight) => void,
+  edit: (name: LinearKind, weight: Weight) => void,
 ): Promise<Checkpoint> {
   for (let i = 0; i < checkpoint.spec.blocks; i++) {
-    for (const name of Object.keys(linearShapes(checkpoint.spec)) as LinearName[]) {
+    for (const name of Object.keys(linearShapes(checkpoint.spec)) as LinearKind[]) {
       edit(name, await checkpoint.read(`block.${i}.${name}`));
     }
   }
@@ -70,7 +70,7 @@ const copyRow = ({ data, shape: [, dIn] }: Weight, from: number, to: number, fac
 
 interface Options {
   readonly rates: readonly number[];
-  readonly dense?: readonly LinearName[];
+  readonly dense?: readonly LinearKind[];
   readonly refine?: boolean;
 }
 

@@ -1,5 +1,5 @@
 /** Which heads and channels of a block stay: of all sizes that remove about as much as asked, the one that loses least. */
-import type { BlockSizes, LinearName, ModelSpec } from "../../models/spec.ts";
+import type { BlockSizes, LinearKind, ModelSpec } from "../../models/spec.ts";
 import type { ChannelLosses, HeadChoice } from "./losses.ts";
 import { blockParameters, channelUnit, legalSizes, withSizes } from "./sizes.ts";
 
@@ -16,7 +16,7 @@ export interface PruningGoal {
   /** Weights of the block's linear layers to remove. */
   readonly target: number;
   /** Layers that keep their shapes. */
-  readonly dense: readonly LinearName[];
+  readonly dense: readonly LinearKind[];
 }
 
 const removedWith = (spec: ModelSpec, sizes: Partial<BlockSizes>): number =>

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { LINEAR_NAMES, type LinearName, type ModelSpec } from "../../models/spec.ts";
+import { LINEAR_NAMES, type LinearKind, type ModelSpec } from "../../models/spec.ts";
 import { SYNTHETIC_SPECS } from "../../models/synthetic_specs.ts";
 import { matrix } from "../linalg/matrix.ts";
 import type { Linalg } from "../linalg/runtime.ts";
@@ -22,7 +22,7 @@ const anyCase = fc.record({
   channels: fc.integer({ min: 1, max: 1300 }),
   gated: fc.boolean(),
   rate: fc.double({ min: 0, max: 0.95, noNaN: true }),
-  dense: fc.constantFrom<LinearName[]>([], ["q"], ["v"], ["down"], ["k", "up"]),
+  dense: fc.constantFrom<LinearKind[]>([], ["q"], ["v"], ["down"], ["k", "up"]),
   seed: fc.integer({ min: 1, max: 1000 }),
 });
 const values = (n: number, seed: number) => Array.from({ length: n }, (_, i) => (i * 7919 + seed * 31) % 101);
@@ -121,7 +121,7 @@ Deno.test("cappedRates() keeps the mean, and no rate above what a block can lose
 Deno.test("checkStructuredRate() says what can go", () => {
   checkStructuredRate(SMOLLM2, { rate: 0.9, dense: [] });
   assert.ok(largestRate(SMOLLM2, { dense: [] }) > 0.9);
-  const dense = ["gate", "q"] as LinearName[];
+  const dense = ["gate", "q"] as LinearKind[];
   assert.throws(() => checkStructuredRate(SMOLLM2, { rate: 0.1, dense }), {
     code: "invalid_recipe",
     message: /hold 0\.000, since gate, q keep their shapes/,

@@ -3,7 +3,7 @@
  * heads in every group (attention kernels have one group size), and FFN channels in units.
  */
 import { CHUNK, WINDOW } from "../../kernels/layout.ts";
-import { type BlockSizes, type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import { type BlockSizes, type LinearKind, linearShapes, type ModelSpec } from "../../models/spec.ts";
 
 /** FFNs of fewer channels are cut in units of 16: a chunk of 64 would be more than 1/16 of them. */
 const WIDE_CHANNELS = 16 * CHUNK;
@@ -37,9 +37,9 @@ const countsDown = (n: number, unit: number, may: boolean): number[] =>
  * o, no KV head when it is k or v as well, no channel when it is one of the FFN's. One group, one query head and one unit of
  * channels always stay.
  */
-export function legalSizes(spec: ModelSpec, dense: readonly LinearName[]): BlockSizes[] {
+export function legalSizes(spec: ModelSpec, dense: readonly LinearKind[]): BlockSizes[] {
   const { heads, kvHeads } = spec.attention, { intermediateSize } = spec.mlp;
-  const free = (...names: LinearName[]) => !names.some((name) => dense.includes(name));
+  const free = (...names: LinearKind[]) => !names.some((name) => dense.includes(name));
   const groups = countsDown(kvHeads, 1, free("q", "k", "v", "o"));
   const groupSizes = countsDown(heads / kvHeads, 1, free("q", "o"));
   const channels = countsDown(intermediateSize, channelUnit(intermediateSize), free("gate", "up", "down"));

@@ -5,6 +5,7 @@ import type { BufferRef, PlanOp } from "../../models/plan.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import type { BufferPlace, SegmentMap } from "../segment_map.ts";
 import type { StepAttention } from "./attention.ts";
+import type { Routing } from "./routing.ts";
 
 /** A run of token rows that one batched kernel call handles. */
 export interface Tile {
@@ -37,6 +38,8 @@ export interface BindContext {
   readonly threads: number;
   /** How the current step's attention is shared. */
   readonly attention: StepAttention;
+  /** Which rows have chosen which expert of the block, on the segment. */
+  readonly routing: Routing;
   /** Returns when all threads have called it. */
   readonly barrier: () => void;
 }
@@ -46,6 +49,8 @@ export interface LinearContext extends Pick<BindContext, "kernels" | "blockChunk
   readonly map: Pick<SegmentMap, "tensors" | "buffers" | "tiles" | "own" | "consts">;
   /** Absent where no input is normalised. */
   readonly spec?: Pick<ModelSpec, "norm">;
+  /** Absent where there are no experts. */
+  readonly routing?: Routing;
 }
 
 /** The plan's operation of one kind. */

@@ -88,8 +88,16 @@ export function bindPrepare(op: OpOf<"prepare">, context: LinearContext): Run {
 }
 
 /** What happens to rows before they become a tile, or null. */
-function bindStep({ activation, norm, cols }: OpOf<"prepare">, context: LinearContext): Step | null {
-  const { map, kernels: { base } } = context;
+function bindStep({ activation, norm, chosen, cols }: OpOf<"prepare">, context: LinearContext): Step | null {
+  const { map, kernels: { base }, routing } = context;
+  if (chosen) {
+    return (x, stride, row, out, rows) => { // x is row `row` of the input, if rows were taken in order
+      for (let i = 0; i < rows; i++) {
+        const from = x + (routing!.rows[row + i] - row) * stride * 4;
+        base.add_vector(out.address + i * out.stride * 4, out.stride, from, cols, 1, 1);
+      }
+    };
+  }
   if (norm) {
     const normalise = bindNormalise(norm, cols, context);
     return (x, stride, _row, out, rows) => normalise(x, stride, out.address, out.stride, rows);
@@ -112,7 +120,7 @@ function bindStep({ activation, norm, cols }: OpOf<"prepare">, context: LinearCo
 }
 
 /** The model's norm with these weights, on `rows` rows of `cols` floats; addresses, strides in floats. */
-function bindNormalise(
+export function bindNormalise(
   norm: NormRef,
   cols: number,
   { map, kernels: { base }, spec }: LinearContext,

@@ -95,6 +95,20 @@ export function add_vector(x: usize, xStride: i32, vector: usize, cols: i32, row
   }
 }
 
+// x += factor y
+export function add_scaled(x: usize, y: usize, factor: f32, cols: i32): void {
+  const factor4 = f32x4.splat(factor);
+  let c = 0;
+  for (; c + 4 <= cols; c += 4) {
+    const o = <usize>c << 2;
+    v128.store(x + o, f32x4.add(v128.load(x + o), f32x4.mul(v128.load(y + o), factor4)));
+  }
+  for (; c < cols; c++) {
+    const o = <usize>c << 2;
+    store<f32>(x + o, load<f32>(x + o) + load<f32>(y + o) * factor);
+  }
+}
+
 // x = cap tanh(x / cap), in place.
 export function soft_cap(x: usize, xStride: i32, cols: i32, rows: i32, cap: f32): void {
   const top = f32x4.splat(cap);

@@ -1,6 +1,7 @@
 /** The fields of config.json that matter, with limits that keep a hostile file from costing memory or time. */
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../../errors.ts";
+import { MAX_EXPERTS } from "../spec.ts";
 
 /** Several times the largest public models; beyond lies a mistake or an attack. */
 const LIMITS = {
@@ -41,6 +42,8 @@ const configSchema = z.object({
   num_attention_heads: count(LIMITS.heads),
   num_key_value_heads: count(LIMITS.heads).nullish(),
   head_dim: count(LIMITS.headDim).nullish(),
+  num_local_experts: z.int().min(0).max(MAX_EXPERTS).nullish(),
+  num_experts_per_tok: z.int().min(0).max(MAX_EXPERTS).nullish(),
   /** 0 in families that read images. */
   vocab_size: z.int().min(0).max(LIMITS.vocab),
   max_position_embeddings: count(LIMITS.positions).nullish(),

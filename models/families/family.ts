@@ -4,13 +4,13 @@
  * object and no code.
  */
 import type { ClassifierInput, EncoderRole, PoolerActivation, Pooling } from "../encoder_spec.ts";
-import type { Activation, LinearName, NormName, NormSpec } from "../spec.ts";
+import type { Activation, LinearKind, NormName, NormSpec } from "../spec.ts";
 
 /** Linear layers stored as one weight. */
 export interface FusedName {
   readonly tensor: string;
   /** Their rows are stacked in this order. */
-  readonly parts: readonly LinearName[];
+  readonly parts: readonly LinearKind[];
   /** The stack is not of whole layers: each KV head has the rows of its queries, its keys and its values together. */
   readonly byKvHead?: true;
 }
@@ -22,6 +22,21 @@ export interface EncoderTensor {
   readonly bare?: true;
   /** The name is whole, with no `.weight` behind it, and the shape begins with so many ones. */
   readonly parameter?: { readonly ones: number };
+}
+
+/** A layer of all experts in one tensor `[experts, rows, columns]`. */
+export interface StackedName {
+  /** Its whole name. */
+  readonly tensor: string;
+  /** The rows of an expert are these layers', in this order. */
+  readonly parts: readonly LinearKind[];
+}
+
+/** How a file names the router and the experts' layers. */
+export interface ExpertNames {
+  readonly router: string;
+  /** Where each expert has tensors of its own `{expert}` is its number. */
+  readonly linear: Readonly<Partial<Record<LinearKind, string | StackedName>>>;
 }
 
 /** Names without `.weight` / `.bias`; those of a block begin after `block`, where `{block}` is its number. */
@@ -41,7 +56,9 @@ export interface TensorNames {
   readonly encoder?: Readonly<Partial<Record<EncoderRole | "positions", EncoderTensor>>>;
   readonly block: string;
   readonly norms: Readonly<Partial<Record<NormName, string>>>;
-  readonly linear: Readonly<Partial<Record<LinearName, string | FusedName>>>;
+  readonly linear: Readonly<Partial<Record<LinearKind, string | FusedName>>>;
+  /** Of families with experts: the ways there are to store them, told apart by the router's name. */
+  readonly experts?: readonly ExpertNames[];
   /** Linear layers of blocks are stored `[dIn, dOut]`. */
   readonly transposed?: true;
   /** Vectors that the outputs of `o` and `down` are multiplied by, as whole names behind `block`. */
@@ -105,7 +122,7 @@ export interface Family {
   /** Embeddings are multiplied by the root of the hidden size. */
   readonly scaledEmbedding?: true;
   readonly window: WindowRule;
-  readonly biases: Readonly<Partial<Record<LinearName, BiasRule>>>;
+  readonly biases: Readonly<Partial<Record<LinearKind, BiasRule>>>;
   /** What a missing `tie_word_embeddings` means. */
   readonly tiedByDefault: boolean;
   /** What the family calls fields of the schema (config_schema.ts). */

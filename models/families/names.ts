@@ -1,5 +1,25 @@
 /** Tensor names that several families share. */
-import type { FusedName, TensorNames } from "./family.ts";
+import type { ExpertNames, FusedName, TensorNames } from "./family.ts";
+
+/** Mixtral: one tensor a layer of an expert, or, as transformers 5 keeps them, those of all experts stacked. */
+const MIXTRAL_EXPERTS: readonly ExpertNames[] = [
+  {
+    router: "block_sparse_moe.gate",
+    linear: {
+      gate: "block_sparse_moe.experts.{expert}.w1",
+      up: "block_sparse_moe.experts.{expert}.w3",
+      down: "block_sparse_moe.experts.{expert}.w2",
+    },
+  },
+  {
+    router: "mlp.gate",
+    linear: {
+      gate: { tensor: "mlp.experts.gate_up_proj", parts: ["gate", "up"] },
+      up: { tensor: "mlp.experts.gate_up_proj", parts: ["gate", "up"] },
+      down: { tensor: "mlp.experts.down_proj", parts: ["down"] },
+    },
+  },
+];
 
 /** Hugging Face names of the llama line. */
 export const LLAMA_NAMES: TensorNames = {
@@ -17,9 +37,22 @@ export const LLAMA_NAMES: TensorNames = {
     up: "mlp.up_proj",
     down: "mlp.down_proj",
   },
+  experts: MIXTRAL_EXPERTS,
 };
 
 const GGUF_QKV: FusedName = { tensor: "attn_qkv", parts: ["q", "k", "v"] };
+
+/** The layers of all experts stacked. */
+const GGUF_EXPERTS: readonly ExpertNames[] = [
+  {
+    router: "ffn_gate_inp",
+    linear: {
+      gate: { tensor: "ffn_gate_exps.weight", parts: ["gate"] },
+      up: { tensor: "ffn_up_exps.weight", parts: ["up"] },
+      down: { tensor: "ffn_down_exps.weight", parts: ["down"] },
+    },
+  },
+];
 
 /** GGUF has one set of names for all families (llama.cpp, gguf-py/gguf/constants.py). */
 export const GGUF_NAMES: TensorNames = {
@@ -37,6 +70,7 @@ export const GGUF_NAMES: TensorNames = {
     up: "ffn_up",
     down: "ffn_down",
   },
+  experts: GGUF_EXPERTS,
 };
 
 /** With q, k and v in one tensor, whatever their order is elsewhere: the converters sort the rows. */

@@ -15,6 +15,7 @@ import { gpt2 } from "./gpt2.ts";
 import { gptNeox } from "./gpt_neox.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
+import { mixtral } from "./mixtral.ts";
 import { opt } from "./opt.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
@@ -25,6 +26,7 @@ import { vit } from "./vit.ts";
 export const FAMILIES: readonly Family[] = [
   llama,
   mistral,
+  mixtral,
   qwen2,
   qwen3,
   phi3,

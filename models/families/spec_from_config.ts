@@ -1,6 +1,6 @@
 /** config.json (or GGUF metadata in its terms) and a family's data -> ModelSpec. */
 import { OatmillError } from "../../errors.ts";
-import type { Activation, AttentionKind, LinearName, ModelSpec } from "../spec.ts";
+import type { Activation, AttentionKind, ExpertsSpec, LinearKind, ModelSpec } from "../spec.ts";
 import { canonicalFields, checkRequirements } from "./config_fields.ts";
 import { ACTIVATIONS, type ModelConfig, parseConfig } from "./config_schema.ts";
 import { encoderFromConfig, imageTokens } from "./encoder_from_config.ts";
@@ -70,6 +70,7 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
       intermediateSize: config.intermediate_size,
       activation: activationOf(family, config),
       gated: family.gated,
+      ...expertsOf(family, config, source),
     },
     ...family.parallel ? { parallel: true } : {},
     tiedEmbeddings: tiedEmbeddings(family, config),
@@ -79,6 +80,29 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
     bosId: idsBelow(config.vocab_size, config.bos_token_id)[0] ?? null,
     eosIds: idsBelow(config.vocab_size, config.eos_token_id, generation?.eos_token_id),
   };
+}
+
+/** Experts of all blocks together; DeepSeek-V3 has 15,616. The names of a million would take a gigabyte. */
+const MAX_ALL_EXPERTS = 1 << 15;
+
+function expertsOf(
+  family: Family,
+  { num_local_experts: count, num_experts_per_tok: perToken, num_hidden_layers: blocks }: ModelConfig,
+  source: string,
+): { readonly experts?: ExpertsSpec } {
+  if (!count || !family.names.experts) return {};
+  const fail = (field: string, why: string) =>
+    new OatmillError("invalid_config", `Cannot use ${source}: ${field} ${why}`, field);
+  if (count * blocks > MAX_ALL_EXPERTS) {
+    throw fail(
+      "num_local_experts",
+      `is ${count} in ${blocks} layers, at most ${MAX_ALL_EXPERTS} fit in a model`,
+    );
+  }
+  if (!perToken || perToken > count) {
+    throw fail("num_experts_per_tok", `is ${perToken ?? "missing"}, must be from 1 to the ${count} experts`);
+  }
+  return { experts: { count, perToken } };
 }
 
 function activationOf(family: Family, { hidden_act: name }: ModelConfig): Activation {
@@ -226,9 +250,9 @@ function slidingBlocks(family: Family, config: ModelConfig, contextLength: numbe
     : blocks.map((i) => (i + 1) % pattern !== 0);
 }
 
-function biasesOf(family: Family, config: ModelConfig): LinearName[] {
+function biasesOf(family: Family, config: ModelConfig): LinearKind[] {
   const holds = (rule: BiasRule): boolean => typeof rule === "boolean" ? rule : config[rule] === true;
-  return (Object.keys(family.biases) as LinearName[]).filter((name) => holds(family.biases[name] ?? false));
+  return (Object.keys(family.biases) as LinearKind[]).filter((name) => holds(family.biases[name] ?? false));
 }
 
 /** Token ids out of numbers and lists of them; files name ids outside the vocabulary (-1), which never come up. */

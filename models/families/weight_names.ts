@@ -4,16 +4,19 @@ import { CHANNELS, encoderWeights } from "../encoder_spec.ts";
 import {
   blockNorms,
   hasFinalNorm,
-  type LinearName,
+  type LinearKind,
+  linearKind,
+  linearNames,
   linearShapes,
   type ModelSpec,
   type NormName,
   type NormShape,
   normShape,
   readsTokens,
+  routerShape,
 } from "../spec.ts";
 import type { TensorSource } from "../tensor_source.ts";
-import type { EncoderTensor, FusedName, TensorNames } from "./family.ts";
+import type { EncoderTensor, ExpertNames, FusedName, TensorNames } from "./family.ts";
 
 /** Which rows of a tensor are a weight's: `count` runs of the same length, `apart` rows from one's start to the next. */
 export interface RowRuns {
@@ -97,19 +100,31 @@ export function weightLocations(
   addEncoder(spec, { prefix, names, add, addNorm });
 
   const norms = Object.entries(blockNorms(spec)) as [NormName, NormShape][];
-  const shapes = linearShapes(spec);
+  const shapes = linearShapes(spec), router = routerShape(spec);
   const { heads, kvHeads } = spec.attention;
   for (let block = 0; block < spec.blocks; block++) {
     const own = prefix + names.block.replace("{block}", String(block));
     for (const [name, shape] of norms) {
       addNorm(`block.${block}.${name}`, own + named(names.norms[name], name), shape);
     }
-    for (const name of Object.keys(shapes) as LinearName[]) {
-      const shape = shapes[name]!, stored = named(names.linear[name], name);
+    const experts = router && expertNames(names, (name) => has(own + name));
+    if (experts) add(`block.${block}.router`, `${own}${experts.router}.weight`, router);
+    for (const name of linearNames(spec)) {
+      const shape = shapes[name]!, expert = EXPERT_LAYER.exec(name);
+      if (experts && expert) {
+        const { tensor, ...place } = expertPlace(expert.groups as unknown as ExpertLayer, {
+          experts,
+          shapes,
+          count: router![0],
+        });
+        add(`block.${block}.${name}`, own + tensor, shape, place);
+        continue;
+      }
+      const kind = linearKind(name), stored = named(names.linear[kind], name);
       const tensor = own + (typeof stored === "string" ? stored : stored.tensor);
       const { rows, all } = typeof stored === "string"
         ? { rows: from(0), all: shape[0] }
-        : fusedRows(name, stored, spec);
+        : fusedRows(kind, stored, spec);
       const place = {
         rows,
         interleavedHeads: permutedRows ? ({ q: heads, k: kvHeads } as Record<string, number>)[name] ?? 0 : 0,
@@ -123,7 +138,7 @@ export function weightLocations(
         transposed,
         tensorShape: transposed ? size.reverse() : size,
       });
-      if (spec.biases.includes(name)) {
+      if (spec.biases.includes(kind)) {
         add(`block.${block}.${name}.bias`, `${tensor}.bias`, [shape[0]], {
           ...place,
           rowFactors,
@@ -183,14 +198,52 @@ function named<T>(name: T | undefined, what: string): T {
   return name;
 }
 
+const EXPERT_LAYER = /^experts\.(?<expert>\d+)\.(?<kind>\w+)$/;
+interface ExpertLayer {
+  readonly expert: string;
+  readonly kind: LinearKind;
+}
+
+/** The way whose router the file has; where none is there, the first says what is missing. */
+function expertNames({ experts = [] }: TensorNames, has: (name: string) => boolean): ExpertNames {
+  return named(experts.find(({ router }) => has(router)) ?? experts[0], "experts");
+}
+
+/** An expert's layer: a tensor of its own, or its rows of one that holds those of all experts. */
+function expertPlace(
+  { expert, kind }: ExpertLayer,
+  { experts: { linear }, shapes, count }: {
+    readonly experts: ExpertNames;
+    readonly shapes: ReturnType<typeof linearShapes>;
+    readonly count: number;
+  },
+): Pick<WeightLocation, "tensor" | "tensorShape" | "rows"> {
+  const shapeOf = (part: LinearKind) => shapes[`experts.${expert}.${part}`];
+  const shape = shapeOf(kind), stored = named(linear[kind], kind);
+  if (typeof stored === "string") {
+    return {
+      tensor: `${stored.replace("{expert}", expert)}.weight`,
+      tensorShape: shape,
+      rows: from(0),
+    };
+  }
+  const rowsOf = (parts: readonly LinearKind[]) => parts.reduce((sum, part) => sum + shapeOf(part)[0], 0);
+  const { tensor, parts } = stored, all = rowsOf(parts);
+  return {
+    tensor,
+    tensorShape: [count, all, shape[1]],
+    rows: from(Number(expert) * all + rowsOf(parts.slice(0, parts.indexOf(kind)))),
+  };
+}
+
 /** Where a layer's rows lie among those of a fused weight, and how many there are of all. */
 function fusedRows(
-  name: LinearName,
+  name: LinearKind,
   { parts, byKvHead }: FusedName,
   spec: ModelSpec,
 ): { readonly rows: RowRuns; readonly all: number } {
   const shapes = linearShapes(spec), count = byKvHead ? spec.attention.kvHeads : 1;
-  const rowsOf = (list: readonly LinearName[]) => list.reduce((sum, part) => sum + shapes[part]![0], 0);
+  const rowsOf = (list: readonly LinearKind[]) => list.reduce((sum, part) => sum + shapes[part]![0], 0);
   const all = rowsOf(parts);
   return {
     rows: { first: rowsOf(parts.slice(0, parts.indexOf(name))) / count, count, apart: all / count },

@@ -12,6 +12,7 @@ import type { TokenizerFiles } from "../checkpoint.ts";
 import { alignUp, entryBytes } from "../pack_dense.ts";
 import type { PackedFile, PackedModel } from "../packed.ts";
 import { checkTokenizerJson } from "../tokenizer_check.ts";
+import { MAX_EXPERTS } from "../spec.ts";
 import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
 import { asStored, NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
@@ -199,6 +200,9 @@ export interface Artifact extends PackedModel {
   readonly file: PackedFile | null;
 }
 
+const expertsSchema = z.object({ count: z.int().min(1).max(MAX_EXPERTS), perToken: z.int().min(1) })
+  .refine(({ count, perToken }) => perToken <= count, "a token cannot have more experts than there are");
+
 const blockSizesSchema = z.object({
   heads: z.int().positive(),
   kvHeads: z.int().positive(),
@@ -240,6 +244,7 @@ const headerSchema = storedSchema.extend({
     vocabSize: z.int().nonnegative(),
     hiddenSize: z.int().positive(),
     blocks: z.int().positive(),
+    mlp: z.looseObject({ experts: expertsSchema.optional() }).optional(),
     blockSizes: z.array(blockSizesSchema).optional(),
     blockAttention: z.object({
       kinds: z.array(z.looseObject({})).min(1),

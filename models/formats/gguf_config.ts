@@ -12,6 +12,8 @@ export const GGUF_FIELDS: Readonly<Record<string, string>> = {
   num_attention_heads: "{arch}.attention.head_count",
   num_key_value_heads: "{arch}.attention.head_count_kv",
   head_dim: "{arch}.attention.key_length",
+  num_local_experts: "{arch}.expert_count",
+  num_experts_per_tok: "{arch}.expert_used_count",
   vocab_size: "{arch}.vocab_size",
   max_position_embeddings: "{arch}.context_length",
   rms_norm_eps: "{arch}.attention.layer_norm_rms_epsilon",

@@ -9,6 +9,7 @@ export const DECODER_ORACLES = [
   "llama_odd",
   "llama_yarn",
   "mistral",
+  "mixtral",
   "qwen2",
   "qwen3",
   "phi3",

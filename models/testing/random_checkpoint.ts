@@ -5,12 +5,13 @@ import {
   blockNorms,
   blockSpec,
   hasFinalNorm,
-  type LinearName,
+  type LinearKind,
   linearShapes,
   type ModelSpec,
   type NormShape,
   normShape,
   readsTokens,
+  routerShape,
 } from "../spec.ts";
 
 /** Weights of matrices keep the size of their inputs; norms are near 1, biases near 0. */
@@ -45,9 +46,11 @@ export function randomCheckpoint(spec: ModelSpec, seed = 1): Checkpoint {
   for (let i = 0; i < spec.blocks; i++) {
     const block = `block.${i}`;
     for (const [name, shape] of Object.entries(blockNorms(spec))) norm(`${block}.${name}`, shape);
+    const router = routerShape(spec);
+    if (router) add(`${block}.router`, router, 0, router[1] ** -0.5);
     for (const [name, [dOut, dIn]] of Object.entries(linearShapes(blockSpec(spec, i)))) {
       add(`${block}.${name}`, [dOut, dIn], 0, dIn ** -0.5);
-      if (spec.biases.includes(name as LinearName)) add(`${block}.${name}.bias`, [dOut], 0, 0.2);
+      if (spec.biases.includes(name as LinearKind)) add(`${block}.${name}.bias`, [dOut], 0, 0.2);
     }
   }
   if (hasFinalNorm(spec)) norm("finalNorm", normShape(spec));

@@ -11,8 +11,8 @@ import {
   blockNorms,
   blockSpec,
   hasFinalNorm,
-  LINEAR_NAMES,
   type LinearName,
+  linearNames,
   type ModelSpec,
   type NormName,
   type RopeSpec,
@@ -29,7 +29,7 @@ export class ReferenceModel {
     const { spec } = checkpoint;
     const vectors: WeightRole[] = ["embedding", "positions", "head", "finalNorm"];
     vectors.push(...encoderWeights(spec).map(({ role }) => role));
-    const parts = [...LINEAR_NAMES, ...Object.keys(blockNorms(spec)) as NormName[]];
+    const parts = [...linearNames(spec), "router" as const, ...Object.keys(blockNorms(spec)) as NormName[]];
     for (let b = 0; b < spec.blocks; b++) {
       vectors.push(...parts.map((part): WeightRole => `block.${b}.${part}`));
     }
@@ -170,13 +170,26 @@ export class ReferenceModel {
   }
 
   #mlp(block: `block.${number}`, x: Rows): Rows {
-    const { gated, activation } = this.spec.mlp;
-    const act = ACTIVATE[activation];
+    const { experts } = this.spec.mlp;
+    if (!experts) return x.map((row) => this.#mlpOf(block, "", row));
     return x.map((row) => {
-      const up = this.#linear(block, "up", row);
-      const gate = gated ? this.#linear(block, "gate", row) : null;
-      return this.#linear(block, "down", gate ? up.map((u, i) => act(gate[i]) * u) : up.map(act));
+      const scores = multiply(this.#weight(`${block}.router`), row);
+      const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a]).slice(0, experts.perToken);
+      const all = softmax([...scores]), total = order.reduce((sum, e) => sum + all[e], 0);
+      const out = new Float64Array(row.length);
+      for (const e of order) {
+        this.#mlpOf(block, `experts.${e}.`, row).forEach((v, i) => out[i] += all[e] / total * v);
+      }
+      return out;
     });
+  }
+
+  /** @param whose what stands before the layers' names */
+  #mlpOf(block: `block.${number}`, whose: "" | `experts.${number}.`, row: Float64Array): Float64Array {
+    const { gated, activation } = this.spec.mlp, act = ACTIVATE[activation];
+    const up = this.#linear(block, `${whose}up`, row);
+    const gate = gated ? this.#linear(block, `${whose}gate`, row) : null;
+    return this.#linear(block, `${whose}down`, gate ? up.map((u, i) => act(gate[i]) * u) : up.map(act));
   }
 }
 
