@@ -12,7 +12,7 @@ import type { BlockPlan, Plans } from "./plans.ts";
 import { inputScale } from "./quantize.ts";
 import { needsMoments } from "./recipe_needs.ts";
 import type { BlockStatistics } from "./statistics.ts";
-import { writeVector } from "./write_tensors.ts";
+import { writeRouter, writeVector } from "./write_tensors.ts";
 
 /** Blocks up to this size overlap: SmolLM2's have 14 MB, and their four inputs do not keep two workers equally busy. */
 const OVERLAP_BYTES = 2 ** 28;
@@ -127,7 +127,8 @@ class Blocks implements CompressedBlocks {
     const { plans: { pruning }, context } = this.options, { writer, recipe, checkpoint } = context;
     const prefix = `block.${index}`;
     for (const [name, { data }] of Object.entries(weights)) {
-      if (!isLinear(name)) await writeVector(`${prefix}.${name}`, data, context); // norms and biases
+      if (name === "router") await writeRouter(`${prefix}.router`, data, context);
+      else if (!isLinear(name)) await writeVector(`${prefix}.${name}`, data, context); // norms and biases
     }
     if (statistics && recipe.values !== "f32") {
       for (const input of inputNames(checkpoint.spec)) {

@@ -1,7 +1,7 @@
 /** Layers that stay dense because a recipe says so, and what the others must lose instead. */
 import { OatmillError } from "../errors.ts";
 import { isSparseOnly, MAX_RATE, patternGroups, type Recipe } from "../models/recipe.ts";
-import { LINEAR_NAMES, linearShapes, type ModelSpec } from "../models/spec.ts";
+import { linearKind, linearNames, linearShapes, type ModelSpec } from "../models/spec.ts";
 import { checkStructuredRate } from "./structured/targets.ts";
 
 /**
@@ -12,16 +12,13 @@ import { checkStructuredRate } from "./structured/targets.ts";
  * @throws {OatmillError} invalid_recipe when the model has no layer of a name, or the others cannot lose so much
  */
 export function sparseRate(spec: ModelSpec, { method, rate, dense, pattern }: Recipe): number {
-  if (spec.mlp.experts) {
-    throw new OatmillError("unsupported_architecture", "Cannot compress a mixture of experts");
-  }
   const shapes = linearShapes(spec);
-  const names = LINEAR_NAMES.filter((name) => shapes[name]);
-  const unknown = dense.find((name) => !names.includes(name));
+  const names = linearNames(spec), kinds = [...new Set(names.map(linearKind))];
+  const unknown = dense.find((kind) => !kinds.includes(kind));
   if (unknown) {
     throw new OatmillError(
       "invalid_recipe",
-      `Cannot leave layer "${unknown}" dense: the model has only ${names.join(", ")}`,
+      `Cannot leave layer "${unknown}" dense: the model has only ${kinds.join(", ")}`,
       "dense",
     );
   }
@@ -34,7 +31,7 @@ export function sparseRate(spec: ModelSpec, { method, rate, dense, pattern }: Re
   if (groups && isSparseOnly({ method })) return rate; // N:M says the rate of each layer: dense ones are on top of it
   const size = (some: readonly (typeof names)[number][]) =>
     some.reduce((sum, name) => sum + shapes[name]![0] * shapes[name]![1], 0);
-  const share = size(names.filter((name) => !dense.includes(name))) / size(names);
+  const share = size(names.filter((name) => !dense.includes(linearKind(name)))) / size(names);
   if (rate > MAX_RATE * share) {
     throw new OatmillError(
       "invalid_recipe",

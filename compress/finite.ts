@@ -2,8 +2,7 @@
 import { OatmillError } from "../errors.ts";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
 import { encoderTensors } from "../models/pack_dense.ts";
-import { LINEAR_INPUT, LINEAR_NAMES } from "../models/spec.ts";
-import { INPUT_NAMES } from "./forward/block_graph.ts";
+import { inputKind, type InputName, LINEAR_INPUT, LINEAR_NAMES } from "../models/spec.ts";
 import { readBlock } from "./forward/dense_forward.ts";
 import type { BlockStatistics } from "./statistics.ts";
 
@@ -27,13 +26,14 @@ export async function checkWeights(checkpoint: Checkpoint, onBlock: () => void):
 
 /** @throws {OatmillError} non_finite_activations, with the block, the input and the column */
 export function checkStatistics(statistics: BlockStatistics | null, block: number): BlockStatistics | null {
-  for (const input of statistics ? INPUT_NAMES : []) {
-    const { d, H } = statistics![input];
+  for (const [input, { d, H }] of Object.entries(statistics ?? {})) {
     const column = d.findIndex((x) => !Number.isFinite(x));
     // What is finite in d may overflow where it is squared.
     const moment = H && column < 0 ? H.findIndex((x) => !Number.isFinite(x)) : -1;
     if (column < 0 && moment < 0) continue;
-    const readers = LINEAR_NAMES.filter((name) => LINEAR_INPUT[name] === input).join(", ");
+    const readers = LINEAR_NAMES.filter((name) => LINEAR_INPUT[name] === inputKind(input as InputName)).join(
+      ", ",
+    );
     throw new OatmillError(
       "non_finite_activations",
       `Cannot calibrate block ${block}: column ${

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { INPUT_NAMES } from "./forward/block_graph.ts";
+import { LINEAR_INPUT } from "../models/spec.ts";
 import { checkStatistics } from "./finite.ts";
 import { type BlockStatistics, shared, toShared } from "./statistics.ts";
 
 const statistics = (input: string, d: readonly number[], H: readonly number[] | null): BlockStatistics =>
-  Object.fromEntries(INPUT_NAMES.map((name) => [
+  Object.fromEntries([...new Set(Object.values(LINEAR_INPUT))].map((name) => [
     name,
     name === input
       ? { d: toShared(Float32Array.from(d)), H: H && toShared(Float32Array.from(H)) }

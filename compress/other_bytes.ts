@@ -1,15 +1,19 @@
 /** What an artifact holds beside the linear layers of its blocks. */
 import { packedBytes } from "../kernels/layout.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { encoderTensors, entryBytes, POSITIONS_FORMAT } from "../models/pack_dense.ts";
+import { encoderTensors, entryBytes, POSITIONS_FORMAT, ROUTER_FORMAT } from "../models/pack_dense.ts";
 import {
   blockNorms,
   hasFinalNorm,
+  type LinearKind,
+  linearKind,
+  linearNames,
   linearShapes,
   type ModelSpec,
   type NormShape,
   normShape,
   readsTokens,
+  routerShape,
 } from "../models/spec.ts";
 import { inputWidths } from "./forward/block_graph.ts";
 import { denseFormat, denseValues, factorKind } from "./stored_parts.ts";
@@ -27,10 +31,13 @@ export function otherBytes(spec: ModelSpec, recipe: Recipe): number {
     ? packedBytes(POSITIONS_FORMAT, [spec.contextLength, spec.hiddenSize])
     : 0;
   const scales = recipe.values === "f32" ? 0 : Object.values(inputWidths(spec)).reduce((a, b) => a + b, 0);
-  const biases = spec.biases.reduce((sum, name) => sum + shapes[name]![0], 0);
-  const dense = recipe.dense.reduce(
+  const names = linearNames(spec), router = routerShape(spec);
+  const ofKinds = (kinds: readonly LinearKind[]) => names.filter((name) => kinds.includes(linearKind(name)));
+  const biases = names.filter((name) => (spec.biases as readonly string[]).includes(name))
+    .reduce((sum, name) => sum + shapes[name]![0], 0);
+  const dense = ofKinds(recipe.dense).reduce(
     (sum, name) => sum + packedBytes(denseFormat(denseValues(recipe)), shapes[name]!),
-    0,
+    router ? packedBytes(ROUTER_FORMAT, router) : 0,
   );
   const ends = encoderTensors(spec).reduce((sum, { format, shape }) => sum + entryBytes(format, shape), 0);
   const tables = readsTokens(spec) ? table * (spec.tiedEmbeddings ? 1 : 2) + positions : 0;

@@ -10,7 +10,7 @@ import { isOnnxFile } from "../models/onnx/onnx_file.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
 import { encoderTensors } from "../models/pack_dense.ts";
-import { blockNorms, type ModelSpec } from "../models/spec.ts";
+import { blockNorms, inputNames, linearNames, type ModelSpec } from "../models/spec.ts";
 import { checkTokenizerJson } from "../models/tokenizer_check.ts";
 import { compressBlocks } from "./compress_blocks.ts";
 import type { CompressionContext } from "./compression_context.ts";
@@ -81,9 +81,13 @@ function parseRecipe(input: unknown): Recipe {
   );
 }
 
-/** Tables, final norm, an encoder's two ends; a block: its norms, four scales, seven layers of three parts; each perhaps with a bias. */
+/**
+ * Tables, final norm, an encoder's two ends; a block: its norms, router, scales, layers of three parts; norms and layers
+ * perhaps with a bias.
+ */
 const maxTensors = (spec: ModelSpec): number =>
-  8 + encoderTensors(spec).length + spec.blocks * (2 * Object.keys(blockNorms(spec)).length + 4 + 7 * 4);
+  8 + encoderTensors(spec).length + spec.blocks *
+    (2 * Object.keys(blockNorms(spec)).length + 1 + inputNames(spec).length + 4 * linearNames(spec).length);
 
 async function run(context: CompressionContext): Promise<ArtifactHeader> {
   const { progress, checkpoint, pool } = context;

@@ -1,5 +1,5 @@
 /** Input statistics of one block's linear layers, reduced from the sums of all workers. */
-import { INPUT_NAMES } from "./forward/block_graph.ts";
+import { addExpertPriors } from "./expert_priors.ts";
 import type { BlockSums } from "./forward/block_sums.ts";
 import type { InputName } from "../models/spec.ts";
 
@@ -22,6 +22,17 @@ export interface InputStatistics {
 }
 export type BlockStatistics = Readonly<Record<InputName, InputStatistics>>;
 
+/** What all workers have seen of an input. */
+export interface InputSums {
+  /** Behind the squares, and behind the moments. */
+  tokens: number;
+  momentTokens: number;
+  /** `[dIn]` of each column. */
+  readonly squares: Float64Array;
+  /** Upper triangle of X'X `[dIn, dIn]`, or null. */
+  readonly H: Float32Array<SharedArrayBuffer> | null;
+}
+
 /**
  * @param parts their moments are used up
  * @param options.sink add the position-0 inputs to q, k, v's statistics
@@ -30,12 +41,13 @@ export function blockStatistics(
   parts: readonly BlockSums[],
   options: { readonly sink: boolean },
 ): BlockStatistics {
-  const tokens = sum(parts, (p) => p.tokens);
-  const withMoments = parts.filter((p) => p.momentTokens > 0); // fewer sequences than workers may collect them
+  const names = Object.keys(parts[0].squares) as InputName[];
+  const sums = new Map(names.map((name) => [name, inputSums(parts, name)]));
+  addExpertPriors(sums);
   const statistics = {} as Record<InputName, InputStatistics>;
-  for (const name of INPUT_NAMES) {
-    const meanSquares = parts[0].squares[name].map((_, j) => sum(parts, (p) => p.squares[name][j]) / tokens);
-    const H = withMoments.length > 0 ? secondMoments(withMoments, name) : null;
+  for (const [name, { tokens, momentTokens, squares, H }] of sums) {
+    const meanSquares = squares.map((sum) => sum / tokens);
+    if (H) toMeans(H, momentTokens);
     const rms = toShared(Float32Array.from(meanSquares, Math.sqrt));
     const sink = options.sink && name === "attn";
     if (sink) addSink(parts, meanSquares, H);
@@ -46,17 +58,30 @@ export function blockStatistics(
   return statistics;
 }
 
-/** Adds the parts' upper triangles, in the first one's memory (0.7 GB a block of Llama-2-7B), and mirrors them. */
-function secondMoments(parts: readonly BlockSums[], name: InputName) {
-  const tokens = sum(parts, (p) => p.momentTokens);
-  const [H, ...others] = parts.map((p) => p.moments[name]), n = Math.sqrt(H.length);
-  for (let i = 0; i < n; i++) {
+/** Adds the parts' upper triangles in the memory of one of them (0.7 GB a block of Llama-2-7B). */
+function inputSums(parts: readonly BlockSums[], name: InputName): InputSums {
+  const squares = parts[0].squares[name].map((_, j) => sum(parts, (p) => p.squares[name][j]));
+  const all = parts.map((p) => p.moments[name]).filter((m) => m.length > 0); // fewer sequences than workers may collect them
+  const [H = null, ...others] = all, n = squares.length;
+  for (let i = 0; H && i < n; i++) {
     const end = (i + 1) * n;
     for (const other of others) for (let at = i * n + i; at < end; at++) H[at] += other[at];
-    for (let at = i * n + i; at < end; at++) H[at] /= tokens;
+  }
+  return {
+    tokens: sum(parts, (p) => p.tokens[name]),
+    momentTokens: sum(parts, (p) => p.momentTokens[name]),
+    squares,
+    H,
+  };
+}
+
+/** X'X `[n, n]` over so many tokens, of which there is the upper triangle. */
+function toMeans(H: Float32Array, tokens: number): void {
+  const n = Math.sqrt(H.length);
+  for (let i = 0; i < n; i++) {
+    for (let at = i * n + i; at < (i + 1) * n; at++) H[at] /= tokens;
   }
   mirror(H, n);
-  return H;
 }
 
 /** Side of the squares that are mirrored at once: both of them stay in the first-level cache. */

@@ -3,7 +3,6 @@
  * upper triangle, in memory as long as there is room and then on disk: SmolLM2's are 200 MB, Llama-2-7B's 11 GB.
  */
 import type { InputName } from "../models/spec.ts";
-import { INPUT_NAMES } from "./forward/block_graph.ts";
 import { type BlockStatistics, type InputStatistics, mirror, shared, toShared } from "./statistics.ts";
 import { openValues, type Place, type StoredValues, type WorkSpace } from "./work_space.ts";
 
@@ -23,16 +22,19 @@ export class StatisticsStore {
 
   /** Keeps a copy. @throws {RangeError} the block has statistics already. @throws {OatmillError} storage_failed */
   put(block: number, statistics: BlockStatistics): void {
-    for (const input of INPUT_NAMES) this.#putInput(`${block}.${input}`, statistics[input]);
+    for (const [input, found] of Object.entries(statistics)) this.#putInput(`${block}.${input}`, found);
   }
 
   /** What was put, H whole again. @throws {RangeError} nothing was. @throws {OatmillError} storage_failed */
   get(block: number): BlockStatistics {
-    const inputs = INPUT_NAMES.map((input) => [input, this.getInput(block, input)]);
+    const own = [...this.#entries.keys()].filter((key) => key.startsWith(`${block}.`));
+    if (own.length === 0) throw new RangeError(`No statistics of block ${block}`);
+    const inputs = own.map((key) => key.slice(key.indexOf(".") + 1) as InputName)
+      .map((input) => [input, this.getInput(block, input)]);
     return Object.fromEntries(inputs) as Record<InputName, InputStatistics>;
   }
 
-  /** One of a block's four inputs: H of the widest one is 485 MB in Llama-2-7B. Errors as in {@linkcode get}. */
+  /** One of a block's inputs: H of the widest one is 485 MB in Llama-2-7B. Errors as in {@linkcode get}. */
   getInput(block: number, input: InputName): InputStatistics {
     const entry = this.#entries.get(`${block}.${input}`);
     if (!entry) throw new RangeError(`No statistics of block ${block}, input ${input}`);

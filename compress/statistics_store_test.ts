@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { OatmillError } from "../errors.ts";
-import { INPUT_NAMES } from "./forward/block_graph.ts";
+import { LINEAR_INPUT } from "../models/spec.ts";
 import { type BlockStatistics, shared, toShared } from "./statistics.ts";
 import { StatisticsStore } from "./statistics_store.ts";
 import { seededRandom } from "./random.ts";
@@ -18,7 +18,9 @@ function statistics(dIn: number, seed: number, moments: boolean): BlockStatistic
     }
     return { d, ...moments && { rms: toShared(d.map((x) => x / 2)) }, H };
   };
-  return Object.fromEntries(INPUT_NAMES.map((name) => [name, one()])) as unknown as BlockStatistics;
+  return Object.fromEntries(
+    [...new Set(Object.values(LINEAR_INPUT))].map((name) => [name, one()]),
+  ) as unknown as BlockStatistics;
 }
 
 /** Runs with the space that the compression of `out` would have; afterwards nothing may be left. */
@@ -65,7 +67,7 @@ Deno.test("StatisticsStore keeps a triangle of several panels", async () => {
       const store = new StatisticsStore(space);
       store.put(0, one);
       assert.deepEqual(store.getInput(0, "mlp"), one.mlp);
-      const triangles = INPUT_NAMES.length * 4 * (1500 + 1500 * 1501 / 2);
+      const triangles = new Set(Object.values(LINEAR_INPUT)).size * 4 * (1500 + 1500 * 1501 / 2);
       assert.equal(space.usedBytes, memoryBytes === 0 ? 0 : triangles);
     });
   }

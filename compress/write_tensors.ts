@@ -1,7 +1,8 @@
 /** The artifact's tensors that are no layers: tables, norms, scales and biases. */
 import type { WeightRole } from "../models/checkpoint.ts";
-import { packDenseTensor, POSITIONS_FORMAT } from "../models/pack_dense.ts";
+import { packDenseTensor, POSITIONS_FORMAT, ROUTER_FORMAT } from "../models/pack_dense.ts";
 import type { CompressionContext } from "./compression_context.ts";
+import { routerShape } from "../models/spec.ts";
 import { toShared } from "./statistics.ts";
 import { factorKind } from "./stored_parts.ts";
 
@@ -42,4 +43,14 @@ export async function writePositions(
 ): Promise<void> {
   const shape = [spec.contextLength, spec.hiddenSize];
   await writer.add("positions", POSITIONS_FORMAT, shape, packDenseTensor(values, shape, POSITIONS_FORMAT));
+}
+
+/** A router `[experts, hidden]`, exactly. */
+export async function writeRouter(
+  name: string,
+  values: Float32Array,
+  { checkpoint: { spec }, writer }: Pick<CompressionContext, "checkpoint" | "writer">,
+): Promise<void> {
+  const shape = routerShape(spec)!;
+  await writer.add(name, ROUTER_FORMAT, shape, packDenseTensor(values, shape, ROUTER_FORMAT));
 }

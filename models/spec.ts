@@ -162,6 +162,12 @@ const lastPart = (name: string): string => name.slice(name.lastIndexOf(".") + 1)
 export const linearKind = (name: LinearName): LinearKind => lastPart(name) as LinearKind;
 export const inputKind = (name: InputName): InputKind => lastPart(name) as InputKind;
 
+/** The expert that a layer or an input belongs to; null: to none. */
+export function expertOf(name: LinearName | InputName): number | null {
+  const match = /^experts\.(\d+)\./.exec(name);
+  return match ? Number(match[1]) : null;
+}
+
 /** The input that a layer reads: an expert's layers read that expert's. */
 export function inputOf(name: LinearName): InputName {
   const kind = linearKind(name);

@@ -6,7 +6,14 @@
 import { OatmillError } from "../../errors.ts";
 import type { Shape2 } from "../../kernels/layout.ts";
 import { MAX_RATE, type Recipe } from "../../models/recipe.ts";
-import { type LinearName, linearShapes, type ModelSpec } from "../../models/spec.ts";
+import {
+  expertOf,
+  type LinearKind,
+  linearKind,
+  type LinearName,
+  linearShapes,
+  type ModelSpec,
+} from "../../models/spec.ts";
 import { type LayerPlan, planAtRate, planBytes, planParameters } from "../layer_plan.ts";
 import { denseValues } from "../stored_parts.ts";
 import { headMs, type LayerTimesOptions, planMs } from "./layer_times.ts";
@@ -43,6 +50,8 @@ interface Layer {
   readonly block: number;
   readonly name: LinearName;
   readonly shape: Shape2;
+  /** Of the tokens that go through it; an expert's as if all were chosen alike. */
+  readonly tokenShare: number;
   /** What the quick S + L of this layer costs, in a unit of its own: its divergence, tempered. */
   readonly divergence: number;
   readonly probe: LayerProbe;
@@ -86,53 +95,67 @@ export function measuredPlans(
 }
 
 function layersOf({ probes, divergences }: Measurements, { spec }: MeasuredOptions): Layer[] {
-  const shapes = linearShapes(spec);
+  const shapes = linearShapes(spec), { experts } = spec.mlp;
   const all = divergences.parts.flatMap((parts) => Object.values(parts)), rounding = roundingRatios(probes);
   const least = LEAST_SHARE * all.reduce((a, b) => a + Math.max(0, b), 0) / all.length;
   return probes.flatMap((ofBlock, block) =>
     (Object.entries(ofBlock) as [LinearName, LayerProbe][]).map(([name, probe]) => {
+      const kind = linearKind(name), expert = experts && expertOf(name) !== null ? experts : null;
       const part = (Object.keys(PARTS) as PartName[]).find((p) =>
-        (PARTS[p] as readonly string[]).includes(name)
+        (PARTS[p] as readonly string[]).includes(kind)
       )!;
-      const share = shareOfPart(name, PARTS[part].filter((other) => ofBlock[other]), divergences.names);
+      const measured = PARTS[part].filter((other) => divergences.kinds[other] !== undefined);
+      const share = shareOfPart(kind, measured, divergences.kinds) / (expert?.count ?? 1);
       const size = shapes[name]![0] * shapes[name]![1];
       const alone = share * Math.max(least, divergences.parts[block][part]);
       const divergence = size * (alone / size) ** TEMPER;
-      return { block, name, shape: shapes[name]!, divergence, probe, rounding: rounding(name, probe) };
+      return {
+        block,
+        name,
+        shape: shapes[name]!,
+        tokenShare: expert ? expert.perToken / expert.count : 1,
+        divergence,
+        probe,
+        rounding: rounding(kind, probe),
+      };
     })
   );
 }
 
 /**
- * Errors of rounding over those of the quick S + L, at most {@linkcode MOST_ROUNDING} times the usual ratio of a name's
- * layers. Where one token has nearly all the energy of the inputs, the quick S + L keeps what that token needs, rounding
+ * Errors of rounding over those of the quick S + L, at most {@linkcode MOST_ROUNDING} times the usual ratio of
+ * layers of its kind. Where one token has nearly all the energy of the inputs, the quick S + L keeps what that token needs, rounding
  * does not, and the ratio says nothing of the other tokens: SmolLM2's block 11 then stored `down` as S + L where dense
  * int4 fits, 33.3 in place of 32.5 perplexity.
  */
 function roundingRatios(
   probes: Measurements["probes"],
-): (name: LinearName, probe: LayerProbe) => RoundingErrors {
+): (kind: LinearKind, probe: LayerProbe) => RoundingErrors {
   const ratio = ({ rounding, error }: LayerProbe, values: keyof RoundingErrors) =>
     (rounding?.[values] ?? 0) / Math.max(error, Number.MIN_VALUE);
   const bounds = new Map<string, number>();
-  const bound = (name: LinearName, values: keyof RoundingErrors) => {
-    const key = `${name} ${values}`;
+  const ofKind = (kind: LinearKind) =>
+    probes.flatMap((ofBlock) =>
+      (Object.entries(ofBlock) as [LinearName, LayerProbe][]).filter(([name]) => linearKind(name) === kind)
+    );
+  const bound = (kind: LinearKind, values: keyof RoundingErrors) => {
+    const key = `${kind} ${values}`;
     if (!bounds.has(key)) {
-      const all = probes.flatMap((ofBlock) => ofBlock[name] ? [ratio(ofBlock[name], values)] : []);
+      const all = ofKind(kind).map(([, probe]) => ratio(probe, values));
       bounds.set(key, MOST_ROUNDING * all.sort((a, b) => a - b)[all.length >> 1]);
     }
     return bounds.get(key)!;
   };
-  return (name, probe) => ({
-    int8: Math.min(ratio(probe, "int8"), bound(name, "int8")),
-    int4: Math.min(ratio(probe, "int4"), bound(name, "int4")),
+  return (kind, probe) => ({
+    int8: Math.min(ratio(probe, "int8"), bound(kind, "int8")),
+    int4: Math.min(ratio(probe, "int4"), bound(kind, "int4")),
   });
 }
 
-/** A layer's share of what its part of a block matters: as its name matters in all blocks. */
-function shareOfPart(name: LinearName, part: readonly LinearName[], names: Divergences["names"]): number {
-  const sum = part.reduce((total, other) => total + Math.max(0, names[other]!), 0);
-  return sum > 0 ? Math.max(LEAST_SHARE, names[name]! / sum) : 1 / part.length;
+/** Share of a kind of layers in what its part of a block matters: as the kind matters in all blocks. */
+function shareOfPart(kind: LinearKind, part: readonly LinearKind[], kinds: Divergences["kinds"]): number {
+  const sum = part.reduce((total, other) => total + Math.max(0, kinds[other]!), 0);
+  return sum > 0 ? Math.max(LEAST_SHARE, kinds[kind]! / sum) : 1 / part.length;
 }
 
 /** What a recipe's budget is spent in: how much there is for these layers, what a plan costs, and which values it may choose. */
@@ -141,7 +164,7 @@ interface Budget {
   readonly unit: string;
   /** What the rest of the model takes of the recipe's budget. */
   readonly rest: number;
-  cost(shape: Shape2, plan: LayerPlan): number;
+  cost(layer: Pick<Layer, "shape" | "tokenShare">, plan: LayerPlan): number;
   values(block: number): readonly Recipe["values"][];
 }
 
@@ -159,7 +182,7 @@ function budgetOf(
       amount: (1 - rate) * size,
       unit: "parameters",
       rest: 0,
-      cost: planParameters,
+      cost: ({ shape }, plan) => planParameters(shape, plan),
       values: (block) => [values[block]],
     };
   }
@@ -168,7 +191,7 @@ function budgetOf(
       amount: budget.bytes - otherBytes,
       unit: "bytes",
       rest: otherBytes,
-      cost: (shape, plan) => planBytes(shape, plan, blockChunks),
+      cost: ({ shape }, plan) => planBytes(shape, plan, blockChunks),
       values: () => STORED_VALUES,
     };
   }
@@ -178,7 +201,7 @@ function budgetOf(
     amount: budget.ms_per_token - head,
     unit: "ms",
     rest: head,
-    cost: (shape, plan) => planMs(shape, plan, options),
+    cost: ({ shape, tokenShare }, plan) => tokenShare * planMs(shape, plan, options),
     values: () => STORED_VALUES,
   };
 }
@@ -218,7 +241,7 @@ function candidatesOf(layer: Layer, budget: Budget, options: MeasuredOptions): C
     ...rates.map((rate) => planAtRate(shape, rate, { ...options, recipe: { ...recipe, values } }))
       .filter((plan) => plan.budget),
   ]);
-  return plans.map((plan) => ({ plan, cost: budget.cost(shape, plan), loss: predictedLoss(layer, plan) }));
+  return plans.map((plan) => ({ plan, cost: budget.cost(layer, plan), loss: predictedLoss(layer, plan) }));
 }
 
 /** What a plan costs, as if losses of layers added up: they do not quite, but it ranks them. */

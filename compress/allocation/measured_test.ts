@@ -29,7 +29,7 @@ const probe: LayerProbe = {
 function measurements(parts: Measurements["divergences"]["parts"]): Measurements {
   return {
     probes: Array.from({ length: spec.blocks }, () => Object.fromEntries(names.map((name) => [name, probe]))),
-    divergences: { parts, names: Object.fromEntries(names.map((name) => [name, 0.1])) },
+    divergences: { parts, kinds: Object.fromEntries(names.map((name) => [name, 0.1])) },
   };
 }
 

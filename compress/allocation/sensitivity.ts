@@ -2,10 +2,10 @@
  * How much each part of a model matters: the KL divergence of the model's next tokens when only that part is replaced
  * by a quick S + L. All replacements travel through the blocks together, each with hidden states of its own, so that
  * every block is read once: one sequence of calibration text, once for each block's attention layers, each block's MLP
- * layers, and each name of layer in all blocks.
+ * layers, and each kind of layer in all blocks (of all experts).
  */
 import type { Checkpoint } from "../../models/checkpoint.ts";
-import type { LinearName } from "../../models/spec.ts";
+import { type LinearKind, linearKind, type LinearName } from "../../models/spec.ts";
 import {
   type BlockWeights,
   firstSequences,
@@ -21,7 +21,7 @@ import { shared } from "../statistics.ts";
 export const PARTS = {
   attention: ["q", "k", "v", "o"],
   mlp: ["gate", "up", "down"],
-} as const satisfies Readonly<Record<string, readonly LinearName[]>>;
+} as const satisfies Readonly<Record<string, readonly LinearKind[]>>;
 export type PartName = keyof typeof PARTS;
 const PART_NAMES = Object.keys(PARTS) as PartName[];
 
@@ -37,8 +37,8 @@ const MAX_VOCABULARY = 8192;
 export interface Divergences {
   /** By block. */
   readonly parts: readonly Readonly<Record<PartName, number>>[];
-  /** Of all blocks' layers of a name. */
-  readonly names: Readonly<Partial<Record<LinearName, number>>>;
+  /** Of all blocks' layers of a kind. */
+  readonly kinds: Readonly<Partial<Record<LinearKind, number>>>;
 }
 
 interface SensitivityContext {
@@ -57,18 +57,20 @@ interface BlockRun {
 const PLAIN = { collect: false, momentSequences: 0, write: true, sink: false };
 
 export class Sensitivity {
-  /** `[slots, length, hidden]`: one a name, then the dense model, then two a block. */
+  /** `[slots, length, hidden]`: one a kind, then the dense model, then two a block. */
   readonly #states: Float32Array<SharedArrayBuffer>;
   /** Sequences of a slot, and tokens of each. */
   readonly #sequences: number;
   readonly #length: number;
   readonly #width: number;
+  readonly #kinds: readonly LinearKind[];
   #block = 0;
 
   /** @param calibration hidden states before the first block; of a decoder the first sequence is taken, of an encoder several */
   constructor(readonly context: SensitivityContext, calibration: Residual) {
     const { spec } = context.checkpoint;
-    const slots = context.names.length + 1 + PART_NAMES.length * spec.blocks;
+    this.#kinds = [...new Set(context.names.map(linearKind))];
+    const slots = this.#kinds.length + 1 + PART_NAMES.length * spec.blocks;
     this.#width = spec.hiddenSize;
     const most = Math.min(MAX_TOKENS, Math.floor(MAX_VALUES / (slots * this.#width)));
     this.#length = Math.max(2, Math.min(calibration.length, most));
@@ -77,7 +79,7 @@ export class Sensitivity {
     this.#states = shared(slots * this.#sequences * this.#length * this.#width);
     const first = firstSequences(calibration, this.#sequences, this.#width).values as Float32Array;
     const size = this.#length * this.#width, whole = calibration.length * this.#width;
-    for (let slot = 0; slot <= context.names.length; slot++) {
+    for (let slot = 0; slot <= this.#kinds.length; slot++) {
       for (let i = 0; i < this.#sequences; i++) {
         this.#slot(slot).set(first.subarray(i * whole, i * whole + size), i * size);
       }
@@ -85,7 +87,7 @@ export class Sensitivity {
   }
 
   get #dense(): number {
-    return this.context.names.length;
+    return this.#kinds.length;
   }
 
   /** Hidden states of `count` slots. */
@@ -110,12 +112,12 @@ export class Sensitivity {
   ): Promise<void> {
     const dense = this.#dense, { names } = this.context;
     const block = this.#block++;
-    const replaced = (some: readonly LinearName[]): BlockRun => ({
+    const replaced = (some: readonly LinearKind[]): BlockRun => ({
       block,
       weights: {
         ...weights,
         ...Object.fromEntries(
-          some.filter((name) => replacements[name]).map((name) => [name, {
+          names.filter((name) => some.includes(linearKind(name)) && replacements[name]).map((name) => [name, {
             ...weights[name],
             data: replacements[name]!,
           }]),
@@ -125,7 +127,7 @@ export class Sensitivity {
     const earlier = PART_NAMES.length * block, added = dense + 1 + earlier;
     PART_NAMES.forEach((_, i) => this.#slot(added + i).set(this.#slot(dense)));
     await Promise.all([
-      ...names.map((name, i) => this.#run(i, 1, replaced([name]))),
+      ...this.#kinds.map((kind, i) => this.#run(i, 1, replaced([kind]))),
       ...PART_NAMES.map((part, i) => this.#run(added + i, 1, replaced(PARTS[part]))),
       this.#run(dense, 1 + earlier, { block, weights }),
     ]);
@@ -183,19 +185,19 @@ export class Sensitivity {
 
   /** Slots of all that is compared with the dense model. */
   #variants(): number[] {
-    const { names } = this.context;
+    const kinds = this.#kinds;
     return [
-      ...names.keys(),
-      ...Array.from({ length: PART_NAMES.length * this.#block }, (_, i) => names.length + 1 + i),
+      ...kinds.keys(),
+      ...Array.from({ length: PART_NAMES.length * this.#block }, (_, i) => kinds.length + 1 + i),
     ];
   }
 
   /** @param found of each variant */
   #byPart(found: readonly number[]): Divergences {
-    const { names } = this.context, blocks = this.#block;
-    const ofPart = (block: number, i: number) => found[names.length + PART_NAMES.length * block + i];
+    const kinds = this.#kinds, blocks = this.#block;
+    const ofPart = (block: number, i: number) => found[kinds.length + PART_NAMES.length * block + i];
     return {
-      names: Object.fromEntries(names.map((name, i) => [name, found[i]])),
+      kinds: Object.fromEntries(kinds.map((kind, i) => [kind, found[i]])),
       parts: Array.from({ length: blocks }, (_, block) => {
         const values = PART_NAMES.map((part, i) => [part, ofPart(block, i)]);
         return Object.fromEntries(values) as Record<PartName, number>;

@@ -1,11 +1,12 @@
 /** Runs a block's graph over some sequences at a time. */
 import type { InputTensor, LinalgRuntime, Tensor } from "../linalg/runtime.ts";
-import type { InputName, ModelSpec } from "../../models/spec.ts";
+import { expertOf, type InputName, type ModelSpec } from "../../models/spec.ts";
 import { openValues } from "../work_space.ts";
 import { blockGraph, type Collect, inputWidths } from "./block_graph.ts";
 import { positionInputs, weightInputs } from "./block_inputs.ts";
 import type { BlockJob } from "./block_job.ts";
 import { type BlockSums, SumCollector } from "./block_sums.ts";
+import { EXPERT_TOKENS } from "./experts_graph.ts";
 import { MomentCodes } from "./moment_codes.ts";
 import { momentPanels } from "./moments.ts";
 
@@ -81,11 +82,13 @@ function graphOutputs(
 ): Record<string, Tensor> {
   const outputs: Record<string, Tensor> = { y: tensor(tokens, spec.hiddenSize) };
   if (collect === "nothing") return outputs;
-  for (const [name, n] of Object.entries(inputWidths(spec))) {
-    outputs[`${name}.first`] = tensor(sequences, n);
+  const { experts } = spec.mlp;
+  if (experts) outputs[EXPERT_TOKENS] = tensor(experts.count);
+  for (const [name, n] of Object.entries(inputWidths(spec)) as [InputName, number][]) {
+    if (expertOf(name) === null) outputs[`${name}.first`] = tensor(sequences, n);
     if (collect === "squares") outputs[`${name}.squares`] = tensor(n);
     else {
-      for (const { from, to, output } of momentPanels(name as InputName, n)) {
+      for (const { from, to, output } of momentPanels(name, n)) {
         outputs[output] = tensor(to - from, n - from);
       }
     }

@@ -3,7 +3,8 @@
  * block shape and run for every block. It also answers the statistics of the four inputs that linear layers read.
  */
 import { OnnxGraph } from "../linalg/onnx_graph.ts";
-import { outputMoments } from "./moments.ts";
+import { addExperts, EXPERT_TOKENS } from "./experts_graph.ts";
+import { outputExactMoments, outputMoments } from "./moments.ts";
 import {
   codedInputs,
   int8Product,
@@ -16,24 +17,31 @@ import {
 import type { Products } from "../../models/recipe.ts";
 import {
   blockNorms,
+  expertOf,
   type InputName,
   inputOf,
   type LinearName,
   linearShapes,
   type ModelSpec,
   type NormName,
+  routerShape,
 } from "../../models/spec.ts";
 
 /** What is gathered about the inputs: nothing, the sum of squares of each column, or X'X, whose diagonal they are. */
 export type Collect = "nothing" | "squares" | "moments";
 
-export const INPUT_NAMES: readonly InputName[] = ["attn", "o", "mlp", "down"];
-
-/** Columns of each of the four inputs. */
+/** Columns of each of the inputs, in execution order. */
 export function inputWidths(spec: ModelSpec): Readonly<Record<InputName, number>> {
-  const shapes = linearShapes(spec);
-  return { attn: shapes.q![1], o: shapes.o![1], mlp: shapes.up![1], down: shapes.down![1] };
+  const widths = Object.entries(linearShapes(spec)).map(([name, shape]) =>
+    [inputOf(name as LinearName), shape![1]] as const
+  );
+  return Object.fromEntries(widths) as Record<InputName, number>;
 }
+
+/** The inputs whose layers multiply codes, with their columns. Those of experts stay in f32: their rows are few. */
+export const codedWidths = (spec: ModelSpec, products: Products): [InputName, number][] =>
+  (Object.entries(inputWidths(spec)) as [InputName, number][])
+    .filter(([name]) => (codedInputs(products) as readonly string[]).includes(name));
 
 export type ByInput<T> = Readonly<Record<InputName, T>>;
 
@@ -41,8 +49,8 @@ export function byInput<T>(
   spec: ModelSpec,
   make: (dIn: number, name: InputName) => T,
 ): Record<InputName, T> {
-  const widths = inputWidths(spec);
-  const entries = INPUT_NAMES.map((name) => [name, make(widths[name], name)] as const);
+  const entries = Object.entries(inputWidths(spec))
+    .map(([name, dIn]) => [name, make(dIn, name as InputName)] as const);
   return Object.fromEntries(entries) as Record<InputName, T>;
 }
 
@@ -56,6 +64,8 @@ export function blockWeights(
     weights[norm] = [length];
     if (bias && has(`${norm}.bias`)) weights[`${norm}.bias`] = [length];
   }
+  const router = routerShape(spec);
+  if (router) weights.router = router;
   for (const [name, shape] of Object.entries(linearShapes(spec))) {
     weights[name] = shape;
     if (has(`${name}.bias`)) weights[`${name}.bias`] = [shape[0]];
@@ -92,7 +102,7 @@ export function blockGraph(options: BlockGraphOptions): OnnxGraph {
       g.input(weightScale(name), [shape[0]]);
     } else g.input(name, shape);
   }
-  for (const name of codedInputs(products)) g.input(smoothing(name), [inputWidths(spec)[name]]);
+  for (const [name, dIn] of codedWidths(spec, products)) g.input(smoothing(name), [dIn]);
   g.output("y", addBlock(g, x, options));
   return g;
 }
@@ -120,17 +130,36 @@ export function addBlock(g: OnnxGraph, x: string, options: BlockGraphOptions): s
   const attend = options.attention ?? ((q, k, v) => attention(g, options, q, k, v));
   const attended = attend(linear("q", attnIn), linear("k", attnIn), linear("v", attnIn));
   const middle = sum(x, around(linear("o", tap("o", attended)), "attnPostNorm"), "attnNorm");
-  const mlpIn = tap("mlp", before(spec.parallel ? x : middle, "mlpNorm"));
-  const up = linear("up", mlpIn);
-  const activated = spec.mlp.gated
-    ? g.node("Mul", [activate(g, spec.mlp.activation, linear("gate", mlpIn)), up])
-    : activate(g, spec.mlp.activation, up);
-  return sum(middle, around(linear("down", tap("down", activated)), "mlpPostNorm"), "mlpNorm");
+  const { gated, activation, experts } = spec.mlp;
+  /** @param whose what stands before the names of its layers and inputs */
+  const mlp = (input: string, whose: "" | `experts.${number}.` = ""): string => {
+    const rows = tap(`${whose}mlp`, input), up = linear(`${whose}up`, rows);
+    const activated = gated
+      ? g.node("Mul", [activate(g, activation, linear(`${whose}gate`, rows)), up])
+      : activate(g, activation, up);
+    return linear(`${whose}down`, tap(`${whose}down`, activated));
+  };
+  const mlpIn = before(spec.parallel ? x : middle, "mlpNorm");
+  if (!experts) return sum(middle, around(mlp(mlpIn), "mlpPostNorm"), "mlpNorm");
+  const { sequences, length, prefix = "" } = options;
+  const all = addExperts(g, mlpIn, {
+    shape: [sequences * length, spec.hiddenSize],
+    experts,
+    router: `${prefix}router`,
+    mlp: (expert, rows) => mlp(rows, `experts.${expert}.`),
+  });
+  if (collect !== "nothing") g.output(EXPERT_TOKENS, all.tokens);
+  return sum(middle, around(all.sum, "mlpPostNorm"), "mlpNorm");
 }
 
-/** What is gathered about an input `[sequences x length, dIn]`. */
+/** What is gathered about an input `[sequences x length, dIn]`, or `[rows, dIn]` of an expert, whose rows are not in places. */
 function outputStatistics(g: OnnxGraph, name: InputName, value: string, options: BlockGraphOptions): void {
   const { spec, sequences, length, collect, products = "f32" } = options, dIn = inputWidths(spec)[name];
+  if (expertOf(name) !== null) {
+    if (collect === "moments") outputExactMoments(g, name, value, dIn);
+    else g.output(`${name}.squares`, sumOfRowSquares(g, value));
+    return;
+  }
   const rows = g.node("Reshape", [value, g.integers([sequences, length, dIn])]);
   const first = g.node("Slice", [rows, g.integers([0]), g.integers([1]), g.integers([1])]);
   g.output(`${name}.first`, g.node("Reshape", [first, g.integers([sequences, dIn])]));
@@ -143,6 +172,10 @@ function sumOfSquares(g: OnnxGraph, x: string, tokens: number, dIn: number): str
   const ones = g.node("Expand", [g.scalar(1), g.integers([1, tokens])]);
   return g.node("Reshape", [g.node("Gemm", [ones, g.node("Mul", [x, x])]), g.integers([dIn])]);
 }
+
+/** The same of however many rows. */
+const sumOfRowSquares = (g: OnnxGraph, x: string): string =>
+  g.node("ReduceSum", [g.node("Mul", [x, x]), g.integers([0])], { keepdims: { int: 0 } });
 
 /** Linear layers by name: with int8 products the rows of an input are scaled once for all that read it. */
 function linearLayers(g: OnnxGraph, { weights, products = "f32", prefix = "" }: BlockGraphOptions) {

@@ -2,14 +2,7 @@
 import type { InputTensor, Tensor } from "../linalg/runtime.ts";
 import { type InputName, inputOf, type ModelSpec } from "../../models/spec.ts";
 import type { BlockJob } from "./block_job.ts";
-import {
-  codedInputs,
-  int8Weights,
-  isCoded,
-  smoothing,
-  smoothingFactors,
-  weightScale,
-} from "./int8_linear.ts";
+import { int8Weights, isCoded, smoothing, smoothingFactors, weightScale } from "./int8_linear.ts";
 
 /** A decoder's causal (and windowed) mask, and the rotations of every position. */
 export function positionInputs(spec: ModelSpec, length: number): Record<string, Tensor> {
@@ -44,9 +37,8 @@ export function weightInputs(
   sizes: Readonly<Record<InputName, Float64Array>> | null,
 ): Record<string, InputTensor> {
   const products = sizes ? "int8" : "f32", inputs: Record<string, InputTensor> = {};
-  const factors = Object.fromEntries(
-    codedInputs(products).map((name) => [name, smoothingFactors(sizes![name])]),
-  );
+  const coded = new Set(Object.keys(weights).filter((name) => isCoded(name, products)).map(inputOf));
+  const factors = Object.fromEntries([...coded].map((name) => [name, smoothingFactors(sizes![name])]));
   for (const [name, { data, shape }] of Object.entries(weights)) {
     if (!isCoded(name, products)) inputs[name] = { data: new Float32Array(data), shape };
     else {

@@ -1,17 +1,18 @@
 /** What the portions of a job's sequences add up to. */
 import type { Tensor } from "../linalg/runtime.ts";
-import type { InputName } from "../../models/spec.ts";
+import { expertOf, type InputName, inputNames } from "../../models/spec.ts";
 import { shared } from "../statistics.ts";
-import { type ByInput, byInput, INPUT_NAMES } from "./block_graph.ts";
+import { type ByInput, byInput } from "./block_graph.ts";
 import type { BlockJob } from "./block_job.ts";
+import { EXPERT_TOKENS } from "./experts_graph.ts";
 import type { MomentCodes } from "./moment_codes.ts";
 import { addMoments } from "./moments.ts";
 
 /** Sums over a job's sequences. */
 export interface BlockSums {
-  /** Tokens behind `squares`, and behind `moments`. */
-  readonly tokens: number;
-  readonly momentTokens: number;
+  /** Tokens behind `squares`, and behind `moments`: of an expert's inputs those that chose it. */
+  readonly tokens: ByInput<number>;
+  readonly momentTokens: ByInput<number>;
   readonly squares: Readonly<Record<InputName, Float64Array<ArrayBuffer>>>;
   /** Upper triangle of X'X `[dIn, dIn]`; empty when no sequence collected moments. Shared: an answer would copy it. */
   readonly moments: Readonly<Record<InputName, Float32Array<SharedArrayBuffer>>>;
@@ -28,8 +29,9 @@ interface Portion {
 
 /** Adds up what graphs answer. */
 export class SumCollector {
-  #tokens = 0;
-  #momentTokens = 0;
+  readonly #tokens: Record<InputName, number>;
+  readonly #momentTokens: Record<InputName, number>;
+  readonly #names: readonly InputName[];
   readonly #length: number;
   readonly #squares: ByInput<Float64Array<ArrayBuffer>>;
   /** Of position 0. */
@@ -39,28 +41,32 @@ export class SumCollector {
 
   constructor({ spec, length, momentSequences }: Pick<BlockJob, "spec" | "length" | "momentSequences">) {
     this.#length = length;
+    this.#tokens = byInput(spec, () => 0);
+    this.#momentTokens = byInput(spec, () => 0);
+    this.#names = inputNames(spec);
     this.#squares = byInput(spec, (n) => new Float64Array(n));
     this.#firstSquares = byInput(spec, (n) => new Float64Array(n));
     this.#moments = byInput(spec, (n) => shared(momentSequences > 0 ? n * n : 0));
   }
 
   add(outputs: Readonly<Record<string, Tensor>>, { collect, sequences, codes }: Portion): void {
-    this.#tokens += sequences * this.#length;
-    if (collect === "moments") this.#momentTokens += sequences * this.#length;
     this.#first.push(outputs["attn.first"].data);
-    for (const name of INPUT_NAMES) {
-      const H = this.#moments[name];
-      addSquares(this.#firstSquares[name], outputs[`${name}.first`].data);
+    for (const name of this.#names) {
+      const H = this.#moments[name], expert = expertOf(name);
+      const tokens = expert === null ? sequences * this.#length : outputs[EXPERT_TOKENS].data[expert];
+      this.#tokens[name] += tokens;
+      if (collect === "moments") this.#momentTokens[name] += tokens;
+      if (expert === null) addSquares(this.#firstSquares[name], outputs[`${name}.first`].data);
       if (collect === "squares") add(this.#squares[name], outputs[`${name}.squares`].data);
-      else if (codes) codes.add(name, H, outputs);
+      else if (codes && expert === null) codes.add(name, H, outputs);
       else addMoments(name, H, outputs, null);
     }
   }
 
   /** Root mean squares of the columns so far, without position 0. */
   columnSizes(): ByInput<Float64Array> {
-    const rest = Math.max(1, this.#tokens - this.#tokens / this.#length), squares = this.#allSquares();
-    return mapInputs(squares, (all, name) => {
+    return mapInputs(this.#allSquares(), (all, name) => {
+      const tokens = this.#tokens[name], rest = Math.max(1, tokens - tokens / this.#length);
       const first = this.#firstSquares[name];
       return all.map((sum, j) => Math.sqrt(Math.max(0, sum - first[j]) / rest));
     });
@@ -86,10 +92,8 @@ export class SumCollector {
 }
 
 function mapInputs<A, B>(values: ByInput<A>, map: (value: A, name: InputName) => B): Record<InputName, B> {
-  return Object.fromEntries(INPUT_NAMES.map((name) => [name, map(values[name], name)])) as Record<
-    InputName,
-    B
-  >;
+  const entries = Object.entries(values) as [InputName, A][];
+  return Object.fromEntries(entries.map(([name, value]) => [name, map(value, name)])) as Record<InputName, B>;
 }
 
 function add(sum: Float64Array | Float32Array, values: Float32Array): void {

@@ -6,13 +6,7 @@
 import { OnnxGraph } from "../linalg/onnx_graph.ts";
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
 import type { Products } from "../../models/recipe.ts";
-import {
-  type InputKind,
-  type InputName,
-  LINEAR_INPUT,
-  linearKind,
-  type LinearName,
-} from "../../models/spec.ts";
+import { type InputKind, type InputName, inputOf, type LinearName } from "../../models/spec.ts";
 
 /**
  * Inputs whose layers multiply codes. Not those of `down`: the first token's are a thousand times the others' in some
@@ -26,7 +20,7 @@ export const codedInputs = (products: Products): readonly InputKind[] =>
   products === "int8" ? CODED_INPUTS : [];
 /** Whether a weight is in codes: a layer's name, or that of another weight of a block. */
 export const isCoded = (name: string, products: Products): name is LinearName =>
-  codedInputs(products).includes(LINEAR_INPUT[linearKind(name as LinearName)]);
+  (codedInputs(products) as readonly string[]).includes(inputOf(name as LinearName));
 
 /** Outputs whose codes are written together: as many rows of W stay in the first-level cache. */
 const TILE = 16;

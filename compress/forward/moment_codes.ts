@@ -1,7 +1,7 @@
 /** X'X that a worker sums in codes: how inputs become codes, and what codes leave out. */
 import type { Tensor } from "../linalg/runtime.ts";
-import type { InputName, ModelSpec } from "../../models/spec.ts";
-import { type ByInput, byInput } from "./block_graph.ts";
+import { expertOf, type InputName, type ModelSpec } from "../../models/spec.ts";
+import { type ByInput, byInput, inputWidths } from "./block_graph.ts";
 import { addMoments, addRows, codeFactorRows, codeFactors, codeScales } from "./moments.ts";
 
 export class MomentCodes {
@@ -20,10 +20,12 @@ export class MomentCodes {
   inputs(): Record<string, Tensor> {
     const { length, spec } = this.shape;
     return this.#inputs ??= Object.fromEntries(
-      Object.entries(byInput(spec, (dIn) => dIn)).map(([name, dIn]) => [codeFactors(name as InputName), {
-        data: codeFactorRows(this.#scales[name as InputName], length),
-        shape: [length, dIn],
-      }]),
+      (Object.entries(inputWidths(spec)) as [InputName, number][])
+        .filter(([name]) => expertOf(name) === null)
+        .map(([name, dIn]) => [codeFactors(name), {
+          data: codeFactorRows(this.#scales[name], length),
+          shape: [length, dIn],
+        }]),
     );
   }
 

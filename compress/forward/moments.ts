@@ -4,7 +4,7 @@
  */
 import type { OnnxGraph } from "../linalg/onnx_graph.ts";
 import type { Tensor } from "../linalg/runtime.ts";
-import type { InputName } from "../../models/spec.ts";
+import { type InputKind, inputKind, type InputName } from "../../models/spec.ts";
 import type { Products } from "../../models/recipe.ts";
 
 /** Rows from..to-1 of X'X, from the diagonal on: it is symmetric, so the rest costs nothing. */
@@ -39,7 +39,7 @@ export function outputMoments(
  * From rows of x', transposed once, panels take a fifth less than from columns of x, each cut out anew ([2048, 1536]:
  * 68 against 85 ms).
  */
-function outputExactMoments(g: OnnxGraph, name: InputName, x: string, dIn: number): void {
+export function outputExactMoments(g: OnnxGraph, name: InputName, x: string, dIn: number): void {
   const transposed = g.node("Transpose", [x], { perm: { ints: [1, 0] } });
   for (const { from, to, output } of momentPanels(name, dIn)) {
     const rows = [slice(g, transposed, 0, from, to, dIn), slice(g, transposed, 0, from, dIn, dIn)];
@@ -122,14 +122,14 @@ const MAX_CODE = 127;
  * norm makes and at 32 for the others, whose tails are heavier (`down`: 0.061, 0.046, 0.054, 0.068 of its size at 20, 32,
  * 48, 64).
  */
-const CLIP: Readonly<Record<InputName, number>> = { attn: 20, o: 24, mlp: 20, down: 32 };
+const CLIP: Readonly<Record<InputKind, number>> = { attn: 20, o: 24, mlp: 20, down: 32 };
 /** Least size of a column, of the mean one: a column that is dead in the first sequence may live in the next. */
 const MIN_SIZE = 1 / 200;
 
 /** @param sizes `[dIn]` root mean squares of the columns, about */
 export function codeScales(name: InputName, sizes: Float64Array): Float64Array {
   const mean = Math.sqrt(sizes.reduce((sum, d) => sum + d * d, 0) / sizes.length);
-  return sizes.map((d) => (Math.max(d, MIN_SIZE * mean) || 1) * CLIP[name] / MAX_CODE);
+  return sizes.map((d) => (Math.max(d, MIN_SIZE * mean) || 1) * CLIP[inputKind(name)] / MAX_CODE);
 }
 
 /** Values of the input {@linkcode codeFactors}, `[length, dIn]`. */

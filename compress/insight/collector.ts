@@ -6,11 +6,11 @@ import {
   newInsight,
   OUTLIER_MULTIPLES,
 } from "../../models/formats/insight_file.ts";
-import { type InputName, LINEAR_INPUT, LINEAR_NAMES } from "../../models/spec.ts";
+import { type InputName, inputOf } from "../../models/spec.ts";
 import type { ScoredLayer } from "../allocation/owl.ts";
-import { INPUT_NAMES } from "../forward/block_graph.ts";
 import type { BlockWeights } from "../forward/dense_forward.ts";
 import type { LinalgPool } from "../linalg/pool.ts";
+import { isLinear } from "../linear_layers.ts";
 import type { BlockStatistics } from "../statistics.ts";
 import { inputInsight } from "./inputs.ts";
 import type { LayerMeasures } from "./layer_insight.ts";
@@ -30,11 +30,12 @@ export class InsightCollector {
     this.#blocks.push({ outliers: null });
     if (!statistics) return;
     const rms = (input: InputName) => statistics[input].rms ?? statistics[input].d;
-    for (const name of INPUT_NAMES) this.#inputs.push(inputInsight(`block.${index}.${name}`, rms(name)));
+    for (const name of Object.keys(statistics) as InputName[]) {
+      this.#inputs.push(inputInsight(`block.${index}.${name}`, rms(name)));
+    }
     if (!weights) return;
-    const scored = LINEAR_NAMES.flatMap((name) =>
-      weights[name] ? [{ name, W: weights[name].data, d: rms(LINEAR_INPUT[name]) }] : []
-    );
+    const scored = Object.keys(weights).filter(isLinear)
+      .map((name) => ({ name, W: weights[name].data, d: rms(inputOf(name)) }));
     await Promise.all(scored.map(async (layer) => {
       this.#outliers.set(`block.${index}.${layer.name}`, await this.#ratios([layer]));
     }));

@@ -10,7 +10,7 @@ import { openTensors, type TensorReader } from "../../models/formats/artifact_te
 import type { StoredPart } from "../../models/formats/artifact_header.ts";
 import type { Insight } from "../../models/formats/insight_file.ts";
 import { openCheckpoint } from "../../models/open.ts";
-import { LINEAR_INPUT, LINEAR_NAMES } from "../../models/spec.ts";
+import { inputOf, type LinearName, linearNames } from "../../models/spec.ts";
 import {
   type BlockWeights,
   embed,
@@ -129,15 +129,16 @@ class Measurement {
       sink: false,
     });
     await this.#collector.addBlock(weights, statistics);
+    const { spec } = checkpoint ?? this.context.options.artifact!;
     const layers = await Promise.all(
-      LINEAR_NAMES.map((name) => this.#layer(index, name, { weights, statistics })),
+      linearNames(spec).map((name) => this.#layer(index, name, { weights, statistics })),
     );
     for (const layer of layers) if (layer) this.#collector.addLayer(layer);
   }
 
   async #layer(
     index: number,
-    name: (typeof LINEAR_NAMES)[number],
+    name: LinearName,
     { weights, statistics }: {
       readonly weights: BlockWeights | null;
       readonly statistics: BlockStatistics | null;
@@ -146,8 +147,8 @@ class Measurement {
     const { tensors, pool } = this.context;
     const parts = tensors ? packedParts(tensors, `block.${index}.${name}`) : [];
     const weight = weights?.[name], shape = weight?.shape ?? parts[0]?.shape;
-    if (!shape) return null; // a model without gates
-    const input = LINEAR_INPUT[name], scale = tensors?.read(`block.${index}.${input}.scale`);
+    if (!shape) return null; // nothing is known of it
+    const input = inputOf(name), scale = tensors?.read(`block.${index}.${input}.scale`);
     return await pool.run<"layerInsight">({
       kind: "layerInsight",
       name: `block.${index}.${name}`,

@@ -162,16 +162,41 @@ export class OnnxGraph {
     output = `v${this.#values++}`,
     domain = "",
   ): string {
+    this.#add(op, { inputs, attributes, outputs: [output], domain });
+    return output;
+  }
+
+  /** The same with several outputs. */
+  nodes(
+    op: string,
+    inputs: readonly string[],
+    attributes: Readonly<Record<string, Attribute>>,
+    count: number,
+  ): string[] {
+    const outputs = Array.from({ length: count }, () => `v${this.#values++}`);
+    this.#add(op, { inputs, attributes, outputs, domain: "" });
+    return outputs;
+  }
+
+  #add(
+    op: string,
+    { inputs, attributes, outputs, domain }: {
+      readonly inputs: readonly string[];
+      readonly attributes: Readonly<Record<string, Attribute>>;
+      readonly outputs: readonly string[];
+      readonly domain: string;
+    },
+  ): void {
     if (domain !== "") this.#domains.add(domain);
     this.#nodes.push((w) => {
       for (const input of inputs) w.string(1, input);
-      w.string(2, output).string(4, op);
+      for (const output of outputs) w.string(2, output);
+      w.string(4, op);
       for (const [name, value] of Object.entries(attributes)) {
         w.message(5, (a) => writeAttribute(a, name, value));
       }
       if (domain !== "") w.string(7, domain);
     });
-    return output;
   }
 
   encode(): Uint8Array<ArrayBuffer> {

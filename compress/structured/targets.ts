@@ -13,8 +13,15 @@ export function largestRate(spec: ModelSpec, { dense }: Pick<Recipe, "dense">): 
   return 1 - least / blockParameters(spec);
 }
 
-/** @throws {OatmillError} invalid_recipe when heads and channels that may go are not that many */
+/** @throws {OatmillError} invalid_recipe when heads and channels that may go are not that many, or whole experts would have to */
 export function checkStructuredRate(spec: ModelSpec, { rate, dense }: Wanted): void {
+  if (spec.mlp.experts) {
+    throw new OatmillError(
+      "invalid_recipe",
+      `Cannot remove heads and channels of "${spec.family}": its MLP is a mixture of experts, whose layers other methods make S + L`,
+      "method",
+    );
+  }
   const most = largestRate(spec, { dense });
   if (rate <= most) return;
   throw new OatmillError(
