@@ -28,7 +28,7 @@ import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import type { EvalOptions } from "./eval.ts";
 import { note, print } from "./output.ts";
 
-const MODEL = "artifact folder, Hugging Face folder or .gguf file";
+const MODEL = "artifact folder, Hugging Face folder, .gguf or .onnx file";
 
 function integer(min: number, max = Number.MAX_SAFE_INTEGER) {
   return (text: string): number => {

@@ -1,12 +1,13 @@
 /**
- * Opens whatever a user calls a model (artifact folder, Hugging Face folder, .gguf file) as an engine with its tokenizer.
+ * Opens whatever a user calls a model (artifact folder, Hugging Face folder, .gguf or .onnx file) as an engine with its tokenizer.
  * Checkpoints are packed while they load, so dense models take the same path as compressed ones.
  */
 import { OatmillError } from "../errors.ts";
 import type { TokenizerFiles } from "../models/checkpoint.ts";
 import type { EncoderModel } from "../models/classifier.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
-import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import { type AnyHeader, isGraphArtifact } from "../models/formats/graph_artifact.ts";
+import { isOnnxFile } from "../models/onnx/onnx_file.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type DenseValues, packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
@@ -26,7 +27,7 @@ export interface OpenedModel {
   /** What it reads and answers when it is an encoder; null: it is a decoder. */
   readonly encoder: EncoderModel | null;
   /** null for a checkpoint. */
-  readonly header: ArtifactHeader | null;
+  readonly header: AnyHeader | null;
   /** How long its load took. */
   readonly times: LoadTimes;
 }
@@ -38,6 +39,10 @@ export interface OpenModelOptions extends EngineOptions {
 
 /** @throws {OatmillError} what reading the files may throw */
 export async function openModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
+  if (isOnnxFile(path) || (await isArtifact(path) && await isGraphArtifact(path))) {
+    const { openGraphModel } = await import("./graph/graph_model.ts"); // few models need it
+    return await openGraphModel(path, options);
+  }
   const { values = "f32", times = new LoadTimes(), ...engineOptions } = options;
   /** The tokenizer is built while the compute threads come up and read. */
   const open = async (

@@ -72,18 +72,23 @@ async function pullModel(
   return path;
 }
 
-/** The one model in an unpacked archive: a folder with config.json, or a .gguf file. @throws {OatmillError} invalid_archive */
+/**
+ * The one model in an unpacked archive: a folder with config.json, a .gguf or an .onnx file. A config.json that has no
+ * safetensors beside it belongs to the graph.
+ * @throws {OatmillError} invalid_archive
+ */
 async function findModel(folder: string): Promise<string> {
-  const found: string[] = [];
-  for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {
-    if (!entry.isFile()) continue;
-    if (entry.name === "config.json") found.push(entry.parentPath);
-    else if (entry.name.endsWith(".gguf")) found.push(join(entry.parentPath, entry.name));
-  }
+  const entries = (await readdir(folder, { withFileTypes: true, recursive: true })).filter((e) => e.isFile());
+  const ending = (end: string) => entries.filter(({ name }) => name.endsWith(end));
+  const paths = (some: typeof entries) => some.map((e) => join(e.parentPath, e.name));
+  const graphs = ending(".onnx"), weights = new Set(ending(".safetensors").map((e) => e.parentPath));
+  const folders = entries.filter(({ name }) => name === "config.json").map((e) => e.parentPath)
+    .filter((path) => graphs.length === 0 || weights.has(path));
+  const found = [...folders, ...paths(ending(".gguf")), ...paths(graphs)];
   if (found.length === 1) return found[0];
   const what = found.length === 0 ? "none" : `${found.length}`;
   throw new OatmillError(
     "invalid_archive",
-    `Archive must hold one model (a config.json or a .gguf file), found ${what}`,
+    `Archive must hold one model (a config.json, a .gguf or an .onnx file), found ${what}`,
   );
 }

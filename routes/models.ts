@@ -79,7 +79,8 @@ const uploadRoute = createRoute({
   path: "/v1/models",
   summary: "Upload a model, or name one of a hub, and compress it",
   description:
-    "Files of a Hugging Face folder (config.json, tokenizer.json, *.safetensors), one .gguf file, or one " +
+    "Files of a Hugging Face folder (config.json, tokenizer.json, *.safetensors), one .gguf file, one .onnx file (with its " +
+    ".onnx.data, config.json, preprocessor_config.json, tokenizer.json), or one " +
     "archive (.tar, .tar.gz, .tgz, .zip) with either. Text for calibration or evaluation (.txt, .jsonl) may come along; " +
     "the recipe names it. As JSON: a model that the server pulls from Hugging Face or a mirror of it.",
   request: {
@@ -217,18 +218,24 @@ async function pullAndCompress(request: Request, { data, jobs, limits, hub: acce
 
 const invalid = (message: string, param: string) => new OatmillError("invalid_request", message, param);
 
-/** What the files are together: one archive, one GGUF file, or a folder. */
+/** What the files are together: one archive, one GGUF file, one graph with what belongs to it, or a folder. */
 function readSource(received: Upload, folder: string): { archive: string | null; source: string } {
   const of = (kind: UploadedFile["kind"]) => received.files.filter((f) => f.kind === kind);
-  const [archives, ggufs, parts] = [of("archive"), of("gguf"), of("folder")];
-  if (archives.length + ggufs.length + Math.min(1, parts.length) !== 1) {
+  const [archives, ggufs, graphs, parts] = [of("archive"), of("gguf"), of("onnx"), of("folder")];
+  // A graph's config.json and tokenizer lie beside it.
+  const folders = graphs.length > 0 ? 0 : Math.min(1, parts.length + of("onnx_data").length);
+  if (archives.length + ggufs.length + graphs.length + folders !== 1) {
     const what = received.files.length === 0
       ? "no files"
       : received.files.map((f) => f.name).join(", ").slice(0, 500);
-    throw invalid(`Send one model (a folder's files, a .gguf file or an archive), not ${what}`, "files");
+    throw invalid(
+      `Send one model (a folder's files, a .gguf file, an .onnx file or an archive), not ${what}`,
+      "files",
+    );
   }
   if (archives.length === 1) return { archive: archives[0].path, source: join(folder, "unpacked") };
   if (ggufs.length === 1) return { archive: null, source: ggufs[0].path };
+  if (graphs.length === 1) return { archive: null, source: graphs[0].path };
   if (!parts.some((f) => f.name === "config.json")) {
     throw invalid("Cannot read a model folder without config.json", "files");
   }
@@ -259,10 +266,15 @@ function readRecipe(value: unknown): Recipe {
 /** The texts a recipe names must have come with the upload: it never names a path on the server. */
 function withPaths(recipe: Recipe, received: Pick<Upload, "files">): Recipe {
   const path = (name: string, param: string) => {
-    const file = received.files.find((f) => f.kind === "text" && f.name === name);
+    const isText = ({ kind, name }: UploadedFile) => kind === "text" || name.endsWith(".safetensors"); // a graph's inputs
+    const file = received.files.find((f) => isText(f) && f.name === name);
     if (file) return file.path;
     const shown = JSON.stringify(name.slice(0, 100));
-    throw new OatmillError("invalid_recipe", `No uploaded .txt or .jsonl file is named ${shown}`, param);
+    throw new OatmillError(
+      "invalid_recipe",
+      `No uploaded .txt, .jsonl or .safetensors file is named ${shown}`,
+      param,
+    );
   };
   const { calibration, evaluate } = recipe;
   const calibrationText = calibration.text === "self"
@@ -278,7 +290,7 @@ function withPaths(recipe: Recipe, received: Pick<Upload, "files">): Recipe {
 
 /** The given name, or the file's. */
 function readName(received: Upload): string {
-  const single = received.files.find((f) => f.kind === "gguf" || f.kind === "archive");
+  const single = received.files.find((f) => f.kind === "gguf" || f.kind === "onnx" || f.kind === "archive");
   return modelName(received.fields.get("name"), single?.name);
 }
 
@@ -290,6 +302,6 @@ function modelName(given: string | undefined, file = ""): string {
       "name",
     );
   }
-  const stem = file.replace(/\.(gguf|tar|tar\.gz|tgz|zip)$/, "").slice(0, 96);
+  const stem = file.replace(/\.(gguf|onnx|tar|tar\.gz|tgz|zip)$/, "").slice(0, 96);
   return MODEL_ID.test(stem) ? stem : `model-${crypto.randomUUID().slice(0, 8)}`;
 }

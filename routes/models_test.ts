@@ -144,6 +144,17 @@ withServer("an upload may be a folder's files with texts for the recipe, or an a
   assert.match(tasks[1].archive!, /m\.tar\.gz$/);
 });
 
+withServer("an upload may be a graph with what lies beside it", { run: recordingRun }, async (server) => {
+  tasks.length = 0;
+  const files = { "m.onnx": "x", "m.onnx.data": "y", "config.json": "{}", "preprocessor_config.json": "{}" };
+  const inputs = { "rows.safetensors": "z" },
+    recipe = JSON.stringify({ calibration: { text: "rows.safetensors" } });
+  const job = await (await upload(server, form({ ...files, ...inputs }, { recipe }))).json();
+  assert.deepEqual([job.model, (await finished(server, job.id)).status], ["m", "succeeded"]);
+  assert.match(tasks[0].source, /m\.onnx$/);
+  assert.match(tasks[0].recipe.calibration.text, /rows\.safetensors$/);
+});
+
 withServer(
   "a model of a hub becomes a job, with the server's token and limits",
   { run: recordingRun },
@@ -208,6 +219,8 @@ withServer("uploads that cannot become a model are refused and leave nothing", {
     [form({ "model.safetensors": "" }), 400, "invalid_request", "files"],
     [form({ ...gguf, "b.gguf": "x" }), 400, "invalid_request", "files"],
     [form({ ...gguf, "config.json": "x" }), 400, "invalid_request", "files"],
+    [form({ ...gguf, "a.onnx": "x" }), 400, "invalid_request", "files"],
+    [form({ "a.onnx.data": "x" }), 400, "invalid_request", "files"],
     [form(gguf, { recipe: "{" }), 400, "invalid_recipe", "recipe"],
     [form(gguf, { recipe: '{"rate": 2}' }), 400, "invalid_recipe", "recipe.rate"],
     [

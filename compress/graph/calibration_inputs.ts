@@ -11,9 +11,8 @@ import { ELEMENT } from "../../models/onnx/tensor_values.ts";
 import { SafetensorsFile } from "../../models/formats/safetensors.ts";
 import type { Recipe } from "../../models/recipe.ts";
 import { loadTokenizer } from "../../models/tokenizer.ts";
-import { decodeImage } from "../../vision/decode.ts";
-import { prepareImage } from "../../vision/prepare.ts";
 import { parseProcessorConfig } from "../../vision/processor_config.ts";
+import { readImage } from "../../vision/read_image.ts";
 import { textSequences } from "../calibration.ts";
 import { type Random, seededRandom, shuffled } from "../random.ts";
 
@@ -55,18 +54,15 @@ export async function calibrationInputs(source: GraphSource, wanted: Wanted): Pr
 
 async function images({ inputs, imageProcessor }: GraphSource, wanted: Wanted): Promise<GraphTensors[]> {
   const { text, sequences, seed } = wanted;
-  const config = imageProcessor ? parseProcessorConfig(imageProcessor) : (() => {
-    throw refused(
-      text,
-      "preprocessor_config.json, which says how images become pixels, must lie beside the graph",
-    );
-  })();
+  if (!imageProcessor) {
+    throw refused(text, "preprocessor_config.json, which says how images become pixels, must lie beside it");
+  }
+  const config = parseProcessorConfig(imageProcessor);
   const files = shuffled(await imageFiles(text), seededRandom(seed)).slice(0, sequences);
   if (files.length === 0) throw refused(text, "it must be a folder with .jpg, .png or .webp files");
   const feeds: GraphTensors[] = [];
   for (const file of files) {
-    const image = await decodeImage(await Deno.readFile(file), basename(file));
-    feeds.push(imageFeeds(inputs, prepareImage(image, config)));
+    feeds.push(imageFeeds(inputs, await readImage(await Deno.readFile(file), config, basename(file))));
   }
   return feeds;
 }

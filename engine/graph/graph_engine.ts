@@ -33,6 +33,10 @@ export interface GraphOptions {
 export interface GraphEngine {
   readonly threads: number;
   readonly memoryBytes: number;
+  /** Runs that have not ended. */
+  readonly waiting: number;
+  /** Runs since the graph was loaded. */
+  readonly runs: number;
   /**
    * Runs the graph; calls wait for one another.
    * @throws {OatmillError} invalid_request when an input is missing or the graph fails on it, unavailable after close()
@@ -92,7 +96,7 @@ class GraphThreads implements GraphEngine {
   readonly #ready: readonly PromiseWithResolvers<void>[];
   readonly #closed = Promise.withResolvers<void>();
   readonly #runs = new Map<number, PromiseWithResolvers<GraphTensors>>();
-  #next = 0;
+  #started = 0;
   #ended: Error | null = null;
 
   constructor(readonly threads: number, readonly memoryBytes: number) {
@@ -110,6 +114,14 @@ class GraphThreads implements GraphEngine {
       this.#fail(new Error(`Graph thread ${thread} failed: ${event.message}`));
     };
     return worker;
+  }
+
+  get waiting(): number {
+    return this.#runs.size;
+  }
+
+  get runs(): number {
+    return this.#started - this.#runs.size;
   }
 
   async start(message: (thread: number) => ToGraphThread): Promise<void> {
@@ -147,7 +159,7 @@ class GraphThreads implements GraphEngine {
 
   run(feeds: GraphTensors): Promise<GraphTensors> {
     if (this.#ended) return Promise.reject(this.#ended);
-    const id = this.#next++, run = Promise.withResolvers<GraphTensors>();
+    const id = this.#started++, run = Promise.withResolvers<GraphTensors>();
     this.#runs.set(id, run);
     this.#post({ type: "run", id, feeds });
     return run.promise;

@@ -1,0 +1,203 @@
+/** Opens a graph (an .onnx file, or the artifact of one) as a model: images or texts in, logits and states out. */
+import { basename } from "node:path";
+import { OatmillError } from "../../errors.ts";
+import type { EncoderModel, EncoderOutput, Pixels, TokenInput } from "../../models/classifier.ts";
+import { type AnyHeader, openGraphArtifact } from "../../models/formats/graph_artifact.ts";
+import {
+  type GraphInput,
+  graphInputs,
+  type GraphReads,
+  graphReads,
+  imageFeeds,
+  tokenFeeds,
+} from "../../models/onnx/graph_inputs.ts";
+import { answersOf, type GraphAnswers, labelsOf } from "../../models/onnx/graph_outputs.ts";
+import { openGraphSource } from "../../models/onnx/graph_source.ts";
+import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
+import { isOnnxFile } from "../../models/onnx/onnx_file.ts";
+import { encodeModel } from "../../models/onnx/onnx_proto.ts";
+import { decodeGraph, type OnnxModel } from "../../models/onnx/open_onnx.ts";
+import type { ModelSpec } from "../../models/spec.ts";
+import { loadTokenizer } from "../../models/tokenizer.ts";
+import { LoadTimes } from "../load_times.ts";
+import type { OpenedModel, OpenModelOptions } from "../open_model.ts";
+import type { Engine, EngineStats } from "../types.ts";
+import { type GraphEngine, loadGraph, type PackedGraph } from "./graph_engine.ts";
+
+/** What a graph comes with, from a folder or an artifact. */
+interface Described {
+  readonly packed: PackedGraph;
+  readonly model: OnnxModel;
+  readonly header: AnyHeader | null;
+  readonly config: Readonly<Record<string, unknown>> | null;
+  readonly imageProcessor: Readonly<Record<string, unknown>> | null;
+  readonly tokenizerFiles: Parameters<typeof loadTokenizer>[0] | null;
+}
+
+/** @throws {OatmillError} what reading the files may throw, unsupported_format when ONNX Runtime refuses the graph */
+export async function openGraphModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
+  const { times = new LoadTimes(), threads, tuning } = options;
+  const described = await times.time("header", () => isOnnxFile(path) ? ofFile(path) : ofArtifact(path));
+  const { packed, model, header, config, imageProcessor, tokenizerFiles } = described;
+  const tokenizer = tokenizerFiles &&
+    await times.time("tokenizer", () => loadTokenizer(tokenizerFiles, { checked: header !== null }));
+  const graph = await times.time("weights", () => loadGraph(packed, { threads, tuning }));
+  times.end({ bytes: packed.tensors.reduce((n, t) => n + t.bytes, 0), parallel: false });
+  const inputs = graphInputs(model.graph), reads = graphReads(inputs);
+  const answers = answersOf(model.graph), labels = labelsOf(config, answers);
+  const spec = specOf(config, reads);
+  const encoder = reads === "tensors"
+    ? null
+    : new GraphEncoder(graph, { inputs, reads, answers, labels, imageProcessor });
+  return {
+    name: packed.name,
+    spec,
+    engine: new GraphAsEngine(graph, spec),
+    tokenizer,
+    encoder,
+    header,
+    times,
+  };
+}
+
+async function ofArtifact(path: string): Promise<Described> {
+  const artifact = await openGraphArtifact(path);
+  return { ...artifact, packed: artifact, model: decodeGraph(artifact.graph) };
+}
+
+/** All of it is ONNX Runtime's. */
+async function ofFile(path: string): Promise<Described> {
+  const source = await openGraphSource(path);
+  const name = basename(path).replace(/\.onnx$/i, ""), graph = encodeModel(source.model);
+  const packed = { name, graph, blockChunks: 1, tensors: [], load: () => Promise.resolve() };
+  return { ...source, packed, header: null };
+}
+
+interface GraphEncoderOptions {
+  readonly inputs: readonly GraphInput[];
+  readonly reads: Exclude<GraphReads, "tensors">;
+  readonly answers: GraphAnswers;
+  readonly labels: readonly string[] | null;
+  readonly imageProcessor: EncoderModel["imageProcessor"];
+}
+
+class GraphEncoder implements EncoderModel {
+  readonly reads: EncoderModel["reads"];
+  readonly labels: EncoderModel["labels"];
+  readonly imageProcessor: EncoderModel["imageProcessor"];
+
+  constructor(readonly graph: GraphEngine, readonly options: GraphEncoderOptions) {
+    ({ reads: this.reads, labels: this.labels, imageProcessor: this.imageProcessor } = options);
+  }
+
+  async run(input: Pixels | TokenInput, signal?: AbortSignal): Promise<EncoderOutput> {
+    if (signal?.aborted) throw new OatmillError("cancelled", "The request was cancelled");
+    return this.#read(await this.graph.run(this.#feeds(input)));
+  }
+
+  #feeds(input: Pixels | TokenInput): GraphTensors {
+    const { inputs, reads } = this.options, isImage = "data" in input;
+    if (isImage === (reads === "images")) {
+      return isImage ? imageFeeds(inputs, input) : tokenFeeds(inputs, input);
+    }
+    throw new OatmillError(
+      "invalid_request",
+      `The model reads ${reads}, not ${isImage ? "images" : "text"}`,
+      "input",
+    );
+  }
+
+  #read(outputs: GraphTensors): EncoderOutput {
+    const { logits, states, pooled } = this.options.answers;
+    const values = (name: string | null) =>
+      name === null ? null : new Float32Array(outputs[name].data as Float32Array);
+    const found = values(states) ?? new Float32Array();
+    const hidden = states === null ? 0 : outputs[states].dims.at(-1)!;
+    return { states: found, pooled: values(pooled) ?? found.slice(0, hidden), logits: values(logits) };
+  }
+}
+
+/** Refuses everything that a graph cannot do: it has neither tokens to generate nor blocks. */
+class GraphAsEngine implements Engine {
+  readonly contextLength: number;
+  readonly vocabSize: number;
+
+  constructor(readonly graph: GraphEngine, spec: ModelSpec) {
+    ({ contextLength: this.contextLength, vocabSize: this.vocabSize } = spec);
+  }
+
+  // deno-lint-ignore require-yield -- there is nothing to yield
+  async *generate(): ReturnType<Engine["generate"]> & AsyncGenerator<never> {
+    await Promise.reject(this.#refuse());
+  }
+  score(): Promise<Float32Array> {
+    return Promise.reject(this.#refuse());
+  }
+  logits(): Promise<Float32Array> {
+    return Promise.reject(this.#refuse());
+  }
+  encode(): Promise<Float32Array> {
+    return Promise.reject(this.#refuse());
+  }
+  #refuse(): OatmillError {
+    return new OatmillError(
+      "invalid_request",
+      "The model is an ONNX graph: it classifies, it generates nothing",
+      "model",
+    );
+  }
+
+  vector(): null {
+    return null;
+  }
+
+  stats(): EngineStats {
+    const { threads, memoryBytes, waiting, runs } = this.graph;
+    const running = Math.min(1, waiting);
+    return { ...NO_TOKENS, running, waiting: waiting - running, threads, memoryBytes, stepsTotal: runs };
+  }
+
+  close(): Promise<void> {
+    return this.graph.close();
+  }
+}
+
+/** What only models of tokens count. */
+const NO_TOKENS = {
+  kvBlocksUsed: 0,
+  kvBlocksTotal: 0,
+  kvBlocksCached: 0,
+  prefixQueries: 0,
+  prefixHits: 0,
+  prefixTokens: 0,
+  draftedTokens: 0,
+  acceptedTokens: 0,
+  batchTokens: 0,
+} as const;
+
+/** Most tokens of a text where its config does not say. */
+const DEFAULT_CONTEXT = 512;
+
+/** What can be said of a graph in the terms of models of blocks: it has none. */
+function specOf(config: Described["config"], reads: GraphReads): ModelSpec {
+  const number = (name: string, otherwise: number) => {
+    const value = config?.[name];
+    return Number.isSafeInteger(value) && (value as number) > 0 ? value as number : otherwise;
+  };
+  const text = reads === "text";
+  return {
+    family: "onnx",
+    architecture: "ONNX",
+    vocabSize: text ? number("vocab_size", 0) : 0,
+    hiddenSize: number("hidden_size", 1),
+    blocks: 0,
+    contextLength: text ? number("max_position_embeddings", DEFAULT_CONTEXT) : 0,
+    norm: { kind: "layernorm", eps: 0 },
+    attention: { heads: 1, kvHeads: 1, headDim: 1, causal: false, scale: 1, window: null, rope: null },
+    mlp: { intermediateSize: 1, activation: "gelu", gated: false },
+    tiedEmbeddings: true,
+    biases: [],
+    bosId: null,
+    eosIds: [],
+  };
+}

@@ -1,0 +1,129 @@
+/** Graphs as encoders: what /v1/classify and eval ask. */
+import assert from "node:assert/strict";
+import type { EncoderModel } from "../../models/classifier.ts";
+import { answersOf, labelsOf } from "../../models/onnx/graph_outputs.ts";
+import { newMessage, type ValueInfo } from "../../models/onnx/onnx_proto.ts";
+import { oracleTest, shared } from "../../models/testing/shared.ts";
+import { openModel } from "../open_model.ts";
+import { imagePixels, readGraphOracles } from "./testing/graph_oracles.ts";
+
+const TOLERANCE = 1e-4;
+
+async function withFolder(
+  files: Record<string, string>,
+  run: (folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const [name, from] of Object.entries(files)) {
+      await Deno.copyFile(shared(`oracles/${from}`), `${folder}/${name}`);
+    }
+    await run(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const image = (name: string) => ({ width: 32, height: 32, data: imagePixels(name) });
+
+oracleTest(
+  "an .onnx file of a ViT is an encoder with labels and an image processor",
+  "oracles/onnx",
+  () =>
+    withFolder({
+      "vit.onnx": "onnx/vit_torchscript.onnx",
+      "config.json": "vit/config.json",
+      "preprocessor_config.json": "vit/preprocessor_config.json",
+    }, async (folder) => {
+      const { engine, encoder, tokenizer } = await openModel(`${folder}/vit.onnx`, { threads: 1 });
+      try {
+        assert.ok(encoder);
+        assert.deepEqual([encoder.reads, encoder.labels?.[9], tokenizer], ["images", "class_9", null]);
+        assert.equal(encoder.imageProcessor?.image_processor_type, "ViTImageProcessor");
+        await checkImages(encoder);
+        await assert.rejects(encoder.run({ ids: [1] }), {
+          code: "invalid_request",
+          message: /reads images, not text/,
+        });
+        const small = { ...image("ramp"), height: 16, data: new Float32Array(3 * 16 * 32) };
+        await assert.rejects(encoder.run(small), {
+          code: "invalid_request",
+          message: /\[any, 3, 32, 32\], not \[1, 3, 16, 32\]/,
+        });
+        await assert.rejects(engine.logits([1]), { code: "invalid_request", message: /ONNX graph/ });
+        assert.equal(engine.stats().stepsTotal, 3);
+      } finally {
+        await engine.close();
+      }
+      await assert.rejects(encoder.run(image("ramp")), { code: "unavailable" });
+    }),
+);
+
+async function checkImages(encoder: EncoderModel): Promise<void> {
+  const oracle = (await readGraphOracles()).find(({ file }) => file === "vit_torchscript.onnx")!;
+  const runs = await Promise.all(["ramp", "quad", "black"].map((name) => encoder.run(image(name))));
+  runs.forEach(({ logits, states, pooled }, i) => {
+    const { values } = oracle.cases[i].outputs.logits;
+    assert.ok(logits && values.every((v, j) => Math.abs(v - logits[j]) < TOLERANCE));
+    assert.deepEqual([states.length, pooled.length], [0, 0]);
+  });
+}
+
+oracleTest(
+  "without config.json labels are numbered; a graph of other tensors is no encoder",
+  "oracles/onnx",
+  async () => {
+    for (const [file, labels] of [["vit_dynamo", "LABEL_3"], ["mlp", undefined]] as const) {
+      const { engine, encoder } = await openModel(shared(`oracles/onnx/${file}.onnx`).pathname, {
+        threads: 1,
+      });
+      assert.equal(encoder?.labels?.[3], labels);
+      await engine.close();
+    }
+  },
+);
+
+const output = (name: string, dims: (number | null)[], elemType = 1): ValueInfo =>
+  newMessage("ValueInfoProto", {
+    name,
+    type: {
+      tensorType: {
+        elemType,
+        shape: {
+          dim: dims.map((n) => ({
+            dim: n === null ? { case: undefined } : { case: "dimValue" as const, value: BigInt(n) },
+          })),
+        },
+      },
+    },
+  });
+
+Deno.test("answersOf() knows outputs by name, or by rank", () => {
+  const states = output("last_hidden_state", [null, null, 8]), logits = output("logits", [null, 3]);
+  const pooled = output("pooler_output", [null, 8]), other = output("output_0", [1, 2]);
+  const none = { logits: null, labelCount: null, states: null, pooled: null };
+  assert.deepEqual(answersOf({ output: [states, pooled] }), {
+    ...none,
+    states: states.name,
+    pooled: pooled.name,
+  });
+  assert.deepEqual(answersOf({ output: [logits, states] }), {
+    ...none,
+    logits: "logits",
+    labelCount: 3,
+    states: states.name,
+  });
+  assert.deepEqual(answersOf({ output: [other] }), { ...none, logits: "output_0", labelCount: 2 });
+  assert.deepEqual(answersOf({ output: [output("tokens", [1, 2], 7)] }), none);
+});
+
+Deno.test("labelsOf() takes id2label only where it names every logit", () => {
+  const answers = { logits: "logits", labelCount: 2, states: null, pooled: null };
+  assert.deepEqual(labelsOf({ id2label: { 1: "dog", 0: "cat" } }, answers), ["cat", "dog"]);
+  assert.deepEqual(labelsOf(null, answers), ["LABEL_0", "LABEL_1"]);
+  assert.deepEqual(labelsOf({ id2label: { 0: "a", 1: "b" } }, { ...answers, labelCount: null }), ["a", "b"]);
+  assert.equal(labelsOf({ id2label: { 0: "a" } }, { ...answers, logits: null }), null);
+  for (const id2label of [{ 0: "cat" }, { 0: "a", 1: "b", 2: "c" }, { 1: "a", 2: "b" }, { 0: 1, 1: 2 }]) {
+    assert.throws(() => labelsOf({ id2label }, answers), { code: "invalid_config" });
+  }
+});
