@@ -576,10 +576,11 @@ function addSmall(program: Command): void {
       await (await import("./inspect.ts")).inspect(model, options);
     });
   program.command("logits")
-    .description("Logits after the last of some tokens")
+    .description("Logits after the last of some tokens; of an encoder, those of its classes")
     .argument("<model>", MODEL)
-    .addOption(new Option("--ids <list>", "token ids, as in 1,2,3").makeOptionMandatory().argParser(idList))
-    .option("--all", "of every position")
+    .addOption(new Option("--ids <list>", "token ids, as in 1,2,3").argParser(idList))
+    .addOption(new Option("--image <file>", "of models that read images").conflicts("ids"))
+    .option("--all", "of every position; of an encoder, its states as well")
     .addOption(values())
     .addOption(noAutotune())
     .addOption(threads())

@@ -131,6 +131,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
       /Cannot listen on 127\.0\.0\.1\.x/,
     ],
     [["logits", "models/default", "--ids", "99999"], 1, /99999/],
+    [["logits", "models/default"], 1, /--ids/],
   ];
   for (const [args, code, output] of cases) {
     const result = await oatmill(...args);
@@ -272,6 +273,20 @@ Deno.test("bench engine --synthetic times an encoder's forward pass, also agains
   }
   const { ratios } = models[0];
   assert.ok(ratios["onnxruntime f32"].median.forward_tokens_per_second > 0);
+});
+
+oracleTest("logits answers what an encoder says of a text or an image", "oracles", async () => {
+  const folder = (name: string) => shared(`oracles/${name}`).pathname;
+  const bert = JSON.parse(await Deno.readTextFile(`${folder("bert")}/expected.json`)).cases.single;
+  const ids = bert.input_ids.join(",");
+  const answer = JSON.parse((await oatmill("logits", folder("bert"), "--ids", ids, "--json")).stdout);
+  answer.logits.forEach((x: number, i: number) => assert.ok(Math.abs(x - bert.logits[i]) < 1e-3));
+  assert.equal(answer.labels.length, bert.logits.length);
+  const image = shared("oracles/preprocess/smooth_48x48.jpg").pathname;
+  const seen = JSON.parse((await oatmill("logits", folder("vit"), "--image", image, "--json")).stdout);
+  assert.equal(seen.logits.length, seen.labels.length);
+  assert.match((await oatmill("logits", folder("vit"), "--ids", "1")).stderr, /--image FILE/);
+  assert.match((await oatmill("logits", folder("bert"), "--image", image)).stderr, /reads text, not images/);
 });
 
 Deno.test("pull fetches a model from the mirror in OATMILL_HUB_URL with the token in HF_TOKEN", async () => {
