@@ -141,9 +141,8 @@ export function addBlock(g: OnnxGraph, x: string, options: BlockGraphOptions): s
   };
   const mlpIn = before(spec.parallel ? x : middle, "mlpNorm");
   if (!experts) return sum(middle, around(mlp(mlpIn), "mlpPostNorm"), "mlpNorm");
-  const { sequences, length, prefix = "" } = options;
+  const { prefix = "" } = options;
   const all = addExperts(g, mlpIn, {
-    shape: [sequences * length, spec.hiddenSize],
     experts,
     router: `${prefix}router`,
     mlp: (expert, rows) => mlp(rows, `experts.${expert}.`),

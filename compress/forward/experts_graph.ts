@@ -11,8 +11,6 @@ export const EXPERT_TOKENS = "experts.tokens";
 const TYPE_F32 = 1;
 
 export interface ExpertsOptions {
-  /** Of x, `[tokens, hidden]`. */
-  readonly shape: readonly [number, number];
   readonly experts: ExpertsSpec;
   /** Name of the input `[experts, hidden]`. */
   readonly router: string;
@@ -21,20 +19,20 @@ export interface ExpertsOptions {
 }
 
 /**
- * The sum over experts of share x MLP, `[tokens, hidden]`; shares are softmax(router x) of the best, divided by their sum.
+ * The sum over experts of share x MLP, `[tokens, hidden]` as x; shares are softmax(router x) of the best, divided by their sum.
  * @returns names of the sum and of the rows that chose each expert, to be output as {@linkcode EXPERT_TOKENS}
  */
 export function addExperts(
   g: OnnxGraph,
   x: string,
-  { shape: [tokens, hidden], experts: { count, perToken }, router, mlp }: ExpertsOptions,
+  { experts: { count, perToken }, router, mlp }: ExpertsOptions,
 ): { readonly sum: string; readonly tokens: string } {
   const sumOf = (values: string) => g.node("ReduceSum", [values, g.integers([1])], { keepdims: { int: 0 } });
   const reshape = (value: string, ...to: number[]) => g.node("Reshape", [value, g.integers(to)]);
   const scores = g.node("Gemm", [x, router], { transB: { int: 1 } });
   const [best, chosen] = g.nodes("TopK", [scores, g.integers([perToken])], {}, 2);
   const shares = g.node("Softmax", [best], { axis: { int: -1 } }); // of the best alone: their sum is 1
-  const zeros = g.node("Expand", [g.scalar(0), g.integers([tokens, hidden])]);
+  const zeros = g.node("Expand", [g.scalar(0), g.node("Shape", [x])]);
   let sum = zeros;
   const counts: string[] = [];
   for (let expert = 0; expert < count; expert++) {
