@@ -6,6 +6,7 @@ import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import type { ALLOCATIONS, Products, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearKind } from "../models/spec.ts";
+import { agreementLines } from "./agreement.ts";
 import { megabytes, printResult, ProgressBar, table } from "./output.ts";
 import { SOURCE_NOTE } from "./source_note.ts";
 
@@ -144,19 +145,8 @@ export function compressReport({ artifact, header, seconds, peakRssBytes, phases
   };
 }
 
-/** Of a graph. */
+/** Of a graph or an encoder. */
 const agreementOf = (header: AnyHeader) => "agreement" in header ? header.agreement : null;
-
-function agreementLines({ agreement }: ReturnType<typeof compressReport>): string[] {
-  if (!agreement) return [];
-  const errors = agreement.outputs.map(({ name, error }) => `${name} ${(100 * error).toFixed(2)} %`).join(
-    ", ",
-  );
-  const labels = agreement.sameLabel === null
-    ? ""
-    : `, the same label for ${(100 * agreement.sameLabel).toFixed(1)} %`;
-  return [`off by       ${errors}${labels} (${agreement.inputs} inputs ${agreement.text})`];
-}
 
 function reportLines(r: ReturnType<typeof compressReport>): string[] {
   const quality = r.perplexity
@@ -175,7 +165,7 @@ function reportLines(r: ReturnType<typeof compressReport>): string[] {
     `artifact     ${r.artifact}`,
     `size         ${megabytes(r.bytes)} (dense float16: ${megabytes(r.dense_bytes)})`,
     ...quality,
-    ...agreementLines(r),
+    ...agreementLines(r.agreement),
     `took         ${r.seconds.toFixed(1)} s, at most ${megabytes(r.peak_rss_bytes)} of memory`,
   ];
 }

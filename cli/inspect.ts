@@ -2,11 +2,13 @@
  * `inspect`: what a model is, without loading its weights; with --speed, which of its layers are fast here; with
  * --insight, what its weights and inputs are like.
  */
+import { encoderWeights } from "../models/encoder_spec.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { blockSpecs, linearShapes, type ModelSpec } from "../models/spec.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
+import { agreementLines } from "./agreement.ts";
 import { artifactSpeed, specSpeed, speedLines, type SpeedOptions } from "./inspect_speed.ts";
 import {
   artifactInsight,
@@ -52,6 +54,7 @@ async function inspectArtifact(path: string, options: InspectOptions): Promise<v
         } compressed`,
       ]
       : [],
+    ...agreementLines(header.agreement),
     "",
     ...layerTable(header, insight),
     ...insight ? ["", ...insightLines(insight)] : [],
@@ -133,9 +136,20 @@ function specLines(name: string, spec: ModelSpec): string[] {
     } (${spec.mlp.activation}), ${sizes((b) => b.attention.heads)} heads of ${headDim}, ${
       sizes((b) => b.attention.kvHeads)
     } KV heads`,
-    `vocabulary   ${spec.vocabSize}${spec.tiedEmbeddings ? ", head tied to the embedding" : ""}`,
+    ...endLines(spec),
     `context      ${spec.contextLength}${windows.map((text) => `, ${text}`).join("")}`,
   ];
+}
+
+/** What stands before and behind the blocks. */
+function endLines({ encoder, attention, vocabSize, tiedEmbeddings }: ModelSpec): string[] {
+  const tied = attention.causal && tiedEmbeddings ? ", head tied to the embedding" : "";
+  if (!encoder) return [`vocabulary   ${vocabSize}${tied}`];
+  const { patches, labels } = encoder,
+    reads = patches
+      ? `images of ${patches.width} x ${patches.height} pixels, in patches of ${patches.size} x ${patches.size}`
+      : `text, vocabulary ${vocabSize}`;
+  return [`reads        ${reads}`, ...labels.length > 0 ? [`labels       ${labels.length}`] : []];
 }
 
 /** As in "1152-1536", or one number where blocks do not differ. */
@@ -149,6 +163,8 @@ export function parameterCount(spec: ModelSpec): number {
   const blocks = blockSpecs(spec)
     .flatMap((block) => Object.values(linearShapes(block)))
     .reduce((sum, shape) => sum + (shape ? shape[0] * shape[1] : 0), 0);
+  const ends = encoderWeights(spec).map(({ shape }) => shape.length > 1 ? shape[0] * shape[1] : 0);
   const positions = spec.learnedPositions ? spec.contextLength : 0;
-  return blocks + spec.hiddenSize * (positions + spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2));
+  return blocks + ends.reduce((a, b) => a + b, 0) +
+    spec.hiddenSize * (positions + spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2));
 }

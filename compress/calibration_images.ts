@@ -13,24 +13,19 @@ const IMAGES = [".png", ".jpg", ".jpeg", ".webp"];
 
 /** Decoded one by one, whenever they are asked for. */
 export class ImageSet {
-  readonly #config: ProcessorConfig;
+  #config: ProcessorConfig | null = null;
   /** Of all images: one graph takes them through the blocks. */
   #size: Pick<Pixels, "width" | "height"> | null = null;
 
-  /** @throws {OatmillError} invalid_config: the model does not say how images are prepared */
-  constructor({ imageProcessor, path }: Pick<Checkpoint, "imageProcessor" | "path">) {
-    if (!imageProcessor) {
-      throw new OatmillError(
-        "invalid_config",
-        `Cannot read images for "${path}": preprocessor_config.json is missing, which says how they become pixels`,
-      );
-    }
-    this.#config = parseProcessorConfig(imageProcessor);
-  }
+  constructor(readonly model: Pick<Checkpoint, "imageProcessor" | "path">) {}
 
-  /** @throws {OatmillError} what decoding and preparing throw; invalid_recipe: its size is not that of the others */
+  /**
+   * @throws {OatmillError} invalid_config: the model does not say how images are prepared; what decoding and preparing throw;
+   * invalid_recipe: its size is not that of the others
+   */
   async read(path: string): Promise<Pixels> {
-    const pixels = prepareImage(await decodeImage(await Deno.readFile(path), basename(path)), this.#config);
+    const config = this.#config ??= this.#readConfig();
+    const pixels = prepareImage(await decodeImage(await Deno.readFile(path), basename(path)), config);
     const { width, height } = this.#size ??= pixels;
     if (pixels.width === width && pixels.height === height) return pixels;
     throw new OatmillError(
@@ -40,17 +35,33 @@ export class ImageSet {
       "calibration.text",
     );
   }
+
+  #readConfig(): ProcessorConfig {
+    const { imageProcessor, path } = this.model;
+    if (imageProcessor) return parseProcessorConfig(imageProcessor);
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot read images for "${path}": preprocessor_config.json is missing, which says how they become pixels`,
+    );
+  }
 }
 
 /**
  * Image files below a folder, in random order; of one with a part `train` that part.
  * @param param the field of the recipe that names the folder
- * @throws {OatmillError} invalid_recipe: it has no images
+ * @throws {OatmillError} invalid_recipe: it has no images, or is "self": models make up text alone
  */
 export async function imageFiles(
   folder: string,
   { count, seed, param }: { readonly count: number; readonly seed: number; readonly param: string },
 ): Promise<string[]> {
+  if (folder === "self") {
+    throw new OatmillError(
+      "invalid_recipe",
+      `The model reads images and cannot make up any: ${param} must be a folder of images`,
+      param,
+    );
+  }
   const part = await isFolder(join(folder, "train")) ? join(folder, "train") : folder;
   const isImage = (path: string) => IMAGES.includes(extname(path).toLowerCase());
   const images = isImage(part) ? [part] : (await filesOf(part, param)).filter(isImage);

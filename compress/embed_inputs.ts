@@ -32,8 +32,12 @@ export async function embedInputs(inputs: Inputs, context: CompressionContext): 
     };
   }
   const { set } = inputs, images = await progress.time("read", () => ImageEmbedding.of(context));
+  const onImage = (done: number, total: number) => {
+    progress.checkCancelled();
+    progress.report("sample", done, total);
+  };
   const residual = (name: string, files: readonly string[]) =>
-    progress.time("sample", () => images.residual(files, { set, place: place(name) }));
+    progress.time("sample", () => images.residual(files, { set, place: place(name), onImage }));
   return {
     calibration: await residual("calibration", inputs.calibration),
     heldOut: await residual("held-out", inputs.heldOut),
@@ -65,14 +69,17 @@ async function writeEncoder({ checkpoint, writer }: CompressionContext): Promise
   }
 }
 
-class ImageEmbedding {
+type ImageContext = Pick<CompressionContext, "checkpoint" | "pool">;
+
+/** From image files to hidden states before the first block. */
+export class ImageEmbedding {
   private constructor(
-    readonly context: CompressionContext,
+    readonly context: ImageContext,
     readonly input: ImageInput,
     readonly projection: Float32Array<SharedArrayBuffer>,
   ) {}
 
-  static async of(context: CompressionContext): Promise<ImageEmbedding> {
+  static async of(context: ImageContext): Promise<ImageEmbedding> {
     const { checkpoint } = context, vectors: Record<string, Float32Array> = {};
     for (const name of IMAGE_VECTORS) {
       if (checkpoint.has(name)) vectors[name] = (await checkpoint.read(name)).data;
@@ -83,12 +90,16 @@ class ImageEmbedding {
 
   async residual(
     files: readonly string[],
-    { set, place }: { readonly set: ImageSet; readonly place: (values: number) => Place },
+    { set, place, onImage }: {
+      readonly set: ImageSet;
+      readonly place: (values: number) => Place;
+      /** Called behind each image; what it throws ends the work. */
+      readonly onImage: (done: number, total: number) => void;
+    },
   ): Promise<Residual> {
-    const { progress, pool, checkpoint } = this.context, { hiddenSize, encoder } = checkpoint.spec;
+    const { pool, checkpoint } = this.context, { hiddenSize, encoder } = checkpoint.spec;
     let values: Place | null = null, length = 0;
     for (const [i, file] of files.entries()) {
-      progress.checkCancelled();
       const { rows, patches, added } = this.input.rowsOf(await set.read(file));
       values ??= place(files.length * rows * hiddenSize);
       length = rows;
@@ -102,7 +113,7 @@ class ImageEmbedding {
       if (encoder?.embeddingNorm) await normaliseRows(states, checkpoint, "embeddingNorm");
       using target = openValues(values);
       target.write(i * rows * hiddenSize, states);
-      progress.report("sample", i + 1, files.length);
+      onImage(i + 1, files.length);
     }
     return { values: values ?? place(0), sequences: files.length, length };
   }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { openModel } from "../engine/open_model.ts";
 import type { RecipeInput } from "../models/recipe.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
+import { measureInsight } from "./insight/measure.ts";
 import { compress } from "./pipeline.ts";
 
 const folder = (name: string) => shared(`oracles/${name}`).pathname;
@@ -91,3 +92,16 @@ oracleTest(
     );
   },
 );
+
+oracleTest("insight of an encoder of images comes from images", "oracles", async () => {
+  const insight = (text: string) =>
+    measureInsight({
+      source: folder("clip_vision"),
+      artifact: null,
+      calibration: { text, sequences: 3, length: 16, seed: 0 },
+      threads: 1,
+    });
+  const { calibration, blocks } = await insight(IMAGES);
+  assert.deepEqual([calibration?.sequences, calibration?.length, blocks.length], [3, 17, 2]);
+  await assert.rejects(insight("self"), { code: "invalid_recipe", message: /must be a folder of images/ });
+});

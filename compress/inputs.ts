@@ -33,14 +33,19 @@ async function readImages({ recipe, checkpoint }: CompressionContext): Promise<I
   const wanted = Math.max(1, Math.floor(evaluate.tokens / positionRows(patches!)));
   const needed = needsCalibration(recipe) ? sequences : 0, back = evaluate.text === null ? wanted : 0;
   const set = new ImageSet(checkpoint);
-  if (text === "self" && needed > 0) throw needsImages();
   const from = (folder: string, count: number, param: string) => imageFiles(folder, { count, seed, param });
-  const found = text === "self" || needed + back === 0
-    ? []
-    : await from(text, needed + back, "calibration.text");
+  // Nothing is needed, and nothing can be made up to evaluate on.
+  const none = needed + back === 0 || (text === "self" && needed === 0);
+  const found = none ? [] : await from(text, needed + back, "calibration.text");
   const kept = Math.min(back, Math.round(found.length * back / Math.max(1, needed + back)));
   const calibration = found.slice(0, found.length - kept);
-  if (needed > 0 && calibration.length === 0) throw needsImages();
+  if (needed > 0 && calibration.length === 0) {
+    throw new OatmillError(
+      "invalid_recipe",
+      `Cannot calibrate on "${text}": it has one image, must have 2`,
+      "calibration.text",
+    );
+  }
   return {
     kind: "images",
     set,
@@ -51,10 +56,3 @@ async function readImages({ recipe, checkpoint }: CompressionContext): Promise<I
     heldOutName: evaluate.text ? basename(evaluate.text) : `held back from ${basename(text)}`,
   };
 }
-
-const needsImages = () =>
-  new OatmillError(
-    "invalid_recipe",
-    "The model reads images and cannot make up any: calibration.text must be a folder of images",
-    "calibration.text",
-  );

@@ -27,9 +27,9 @@ export async function readTexts(
   const length = Math.min(wanted.length, checkpoint.spec.contextLength);
   const heldBack = evaluate.text === null ? Math.max(1, Math.floor(evaluate.tokens / length)) : 0;
   const needed = needsCalibration(recipe) ? wanted.sequences : 0;
-  if (!checkpoint.spec.attention.causal && wanted.text === "self") {
-    if (needed > 0) throw samplesNothing();
-    if (evaluate.text === null) return { calibration: [], heldOut: [], heldOutName: "" };
+  // Nothing is needed, and nothing can be made up to evaluate on.
+  if (!checkpoint.spec.attention.causal && wanted.text === "self" && needed === 0 && evaluate.text === null) {
+    return { calibration: [], heldOut: [], heldOutName: "" };
   }
   const request = { text: wanted.text, sequences: needed + heldBack, length, seed: wanted.seed };
   const found = request.sequences === 0 ? [] : await calibrationSequences(checkpoint, request, {
@@ -77,6 +77,7 @@ export function calibrationSequences(
   { text, ...request }: SequenceRequest & { readonly text: string },
   options: SampleOptions,
 ): Promise<Int32Array[]> {
+  if (text === "self" && !checkpoint.spec.attention.causal) throw samplesNothing();
   if (text === "self") return sampleSequences(packDense(checkpoint, { values: "int8" }), request, options);
   const tokenizer = () => tokenizerOf(checkpoint);
   return textSequences(text, { tokenizer, vocabSize: checkpoint.spec.vocabSize }, request);

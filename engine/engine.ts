@@ -230,7 +230,7 @@ class EngineHandle implements Engine {
   }
 
   async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
-    this.#check(request.promptIds, request.maxTokens > 0 ? 1 : 0);
+    this.#check("generate", request.promptIds, request.maxTokens > 0 ? 1 : 0);
     const queue: WorkEvent[] = [];
     let wake = () => {};
     const id = this.#start("generate", request, (e) => {
@@ -266,7 +266,7 @@ class EngineHandle implements Engine {
   }
 
   async score(ids: readonly number[], { from = 0, signal }: MeasureOptions = {}): Promise<Float32Array> {
-    this.#check(ids, -1);
+    this.#check("score", ids, -1);
     if (ids.length === 1) return new Float32Array();
     // The last id is only looked up in what its predecessor says.
     return await this.#values("score", { ids, rows: ids.length - 1, from }, signal);
@@ -276,22 +276,20 @@ class EngineHandle implements Engine {
     ids: readonly number[],
     { from = ids.length - 1, signal }: MeasureOptions = {},
   ): Promise<Float32Array> {
-    this.#check(ids, 0);
+    this.#check("logits", ids, 0);
     return await this.#values("logits", { ids, rows: ids.length, from }, signal);
   }
 
   async encode(input: Parameters<Engine["encode"]>[0], signal?: AbortSignal): Promise<Float32Array> {
     if ("patches" in input) return await this.#encodeImage(input, signal);
     const { ids, types }: TokenInput = "ids" in input ? input : { ids: input };
-    if (this.#images) throw wrongInput("images", "text");
-    this.#check(ids, 0);
+    this.#check("encode", ids, 0);
     return await this.#values("encode", { ids, rows: ids.length, from: 0, types }, signal);
   }
 
   async #encodeImage(image: ImageRows, signal?: AbortSignal): Promise<Float32Array> {
     const { rows } = image;
-    this.#checkOpen();
-    if (!this.#images) throw wrongInput("text", "images");
+    this.#checkKind("encode", "images");
     if (rows > this.contextLength) {
       throw new OatmillError(
         "context_length_exceeded",
@@ -376,13 +374,27 @@ class EngineHandle implements Engine {
     });
   }
 
-  #checkOpen(): void {
+  /** Whether it runs, and the model is of the kind that is asked. */
+  #checkKind(kind: WorkKind, given: "images" | "text"): void {
     if (this.#failure !== null) throw new OatmillError("unavailable", this.#failure);
     if (this.#closed) throw new OatmillError("unavailable", "The engine is closed");
+    if ((kind === "encode") !== this.#encoder) {
+      throw new OatmillError(
+        "invalid_request",
+        this.#encoder
+          ? "The model is an encoder: it has hidden states and no next token"
+          : "The model is a decoder: it has no hidden states to give",
+        "model",
+      );
+    }
+    const reads = this.#images ? "images" : "text";
+    if (given !== reads) {
+      throw new OatmillError("invalid_request", `The model reads ${reads}, not ${given}`, "input");
+    }
   }
 
-  #check(ids: readonly number[], room: number): void {
-    this.#checkOpen();
+  #check(kind: WorkKind, ids: readonly number[], room: number): void {
+    this.#checkKind(kind, "text");
     if (ids.length === 0) throw new OatmillError("invalid_request", "The prompt has no tokens", "prompt");
     if (ids.length + room > this.contextLength) {
       throw new OatmillError(
@@ -403,15 +415,6 @@ class EngineHandle implements Engine {
   }
 
   #start(kind: WorkKind, request: WorkRequest, listener: Listener): number {
-    if ((kind === "encode") !== this.#encoder) {
-      throw new OatmillError(
-        "invalid_request",
-        this.#encoder
-          ? "The model is an encoder: it has hidden states and no next token"
-          : "The model is a decoder: it has no hidden states to give",
-        "model",
-      );
-    }
     const id = this.#nextId++;
     this.#listeners.set(id, listener);
     this.#post({ type: "add", id, kind, request });
@@ -429,9 +432,6 @@ class EngineHandle implements Engine {
     }
   }
 }
-
-const wrongInput = (reads: string, given: string) =>
-  new OatmillError("invalid_request", `The model reads ${reads}, not ${given}`, "input");
 
 function cancelled(signal: AbortSignal): OatmillError {
   return new OatmillError("cancelled", "The request was cancelled", null, { cause: signal.reason });

@@ -10,7 +10,9 @@ import { openTensors, type TensorReader } from "../../models/formats/artifact_te
 import type { StoredPart } from "../../models/formats/artifact_header.ts";
 import type { Insight } from "../../models/formats/insight_file.ts";
 import { openCheckpoint } from "../../models/open.ts";
-import { inputOf, type LinearName, linearNames } from "../../models/spec.ts";
+import { inputOf, type LinearName, linearNames, readsTokens } from "../../models/spec.ts";
+import { imageFiles, ImageSet } from "../calibration_images.ts";
+import { ImageEmbedding } from "../embed_inputs.ts";
 import {
   type BlockWeights,
   embed,
@@ -54,10 +56,10 @@ export async function measureInsight(options: MeasureOptions): Promise<Insight> 
   const checkpoint = source === null ? null : await openCheckpoint(source);
   try {
     if (checkpoint && artifact) checkSame(checkpoint, artifact);
-    const sequences = checkpoint ? await sequencesOf(checkpoint, options) : [];
     await using tensors = artifact && await openTensors(artifact);
     using pool = new LinalgPool(threads);
-    return await new Measurement({ options, checkpoint, tensors, pool }).run(sequences);
+    const residual = checkpoint && await embedCalibration(checkpoint, { pool, options });
+    return await new Measurement({ options, checkpoint, tensors, pool }).run(residual);
   } finally {
     checkpoint?.close();
   }
@@ -72,17 +74,32 @@ function checkSame({ spec, path }: Checkpoint, artifact: Artifact): void {
   );
 }
 
-function sequencesOf(
+/** Hidden states before the first block, of token sequences or of images. */
+async function embedCalibration(
   checkpoint: Checkpoint,
-  { calibration, threads, signal, onProgress }: MeasureOptions,
-): Promise<Int32Array[]> {
-  const request = {
-    ...calibration,
-    length: Math.min(calibration.length, checkpoint.spec.contextLength),
+  { pool, options }: { readonly pool: LinalgPool; readonly options: MeasureOptions },
+): Promise<Residual> {
+  const { calibration, threads, signal, onProgress } = options;
+  const onStep = (done: number, total: number) => {
+    if (signal?.aborted) throw cancelled();
+    onProgress?.({ phase: "sample", done, total });
   };
-  const onStep = (done: number, total: number) => onProgress?.({ phase: "sample", done, total });
-  return calibrationSequences(checkpoint, request, { threads, signal, onStep });
+  if (readsTokens(checkpoint.spec)) {
+    const length = Math.min(calibration.length, checkpoint.spec.contextLength);
+    const sequences = await calibrationSequences(checkpoint, { ...calibration, length }, {
+      threads,
+      signal,
+      onStep,
+    });
+    return embed(await readEmbedding(checkpoint), sequences, shared);
+  }
+  const { text, sequences: count, seed } = calibration;
+  const files = await imageFiles(text, { count, seed, param: "calibration.text" });
+  const images = await ImageEmbedding.of({ checkpoint, pool });
+  return await images.residual(files, { set: new ImageSet(checkpoint), place: shared, onImage: onStep });
 }
+
+const cancelled = () => new OatmillError("cancelled", "The measurement was cancelled");
 
 interface Context {
   readonly options: MeasureOptions;
@@ -98,12 +115,11 @@ class Measurement {
     this.#collector = new InsightCollector(context.pool);
   }
 
-  async run(sequences: readonly Int32Array[]): Promise<Insight> {
+  async run(residual: Residual | null): Promise<Insight> {
     const { checkpoint, options } = this.context;
-    const residual = checkpoint && await embedAll(checkpoint, sequences);
     const { blocks } = (checkpoint ?? options.artifact!).spec;
     for (let i = 0; i < blocks; i++) {
-      if (options.signal?.aborted) throw new OatmillError("cancelled", "The measurement was cancelled");
+      if (options.signal?.aborted) throw cancelled();
       await this.#block(i, residual);
       options.onProgress?.({ phase: "measure", done: i + 1, total: blocks });
     }
@@ -160,10 +176,6 @@ class Measurement {
       scale: scale ? new Float32Array(scale.bytes.buffer) : null,
     });
   }
-}
-
-async function embedAll(checkpoint: Checkpoint, sequences: readonly Int32Array[]): Promise<Residual> {
-  return embed(await readEmbedding(checkpoint), sequences, shared);
 }
 
 /** The tensors of one layer, S or the dense weights first. */
