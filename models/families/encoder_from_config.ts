@@ -21,7 +21,7 @@ interface EncoderOptions {
 
 /** null for a decoder. @throws {OatmillError} invalid_config */
 export function encoderFromConfig(
-  { encoder: family }: Family,
+  { encoder: family, names }: Family,
   config: ModelConfig,
   { architecture, source, pooling }: EncoderOptions,
 ): EncoderSpec | null {
@@ -30,7 +30,7 @@ export function encoderFromConfig(
   const pooled = classifier === "pooler" || (!classifier && family.pooling === "pooler");
   return {
     patches: family.reads === "images" ? patchesOf(family, config, source) : null,
-    tokenTypes: config.type_vocab_size ?? 0,
+    tokenTypes: names.encoder?.tokenTypes ? config.type_vocab_size ?? 0 : 0,
     embeddingNorm: family.embeddingNorm ?? false,
     pooling: classifier ? (pooled ? "pooler" : "cls") : pooling?.pooling ?? family.pooling,
     pooler: pooled ? family.pooler ?? null : null,

@@ -7,6 +7,7 @@ import { clip, clipVision } from "./clip_vision.ts";
 import { deit } from "./deit.ts";
 import { dinov2 } from "./dinov2.ts";
 import { dinov2Registers } from "./dinov2_registers.ts";
+import { distilbert } from "./distilbert.ts";
 import { falcon } from "./falcon.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
@@ -20,6 +21,7 @@ import { opt } from "./opt.ts";
 import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import { roberta } from "./roberta.ts";
 import { starcoder2 } from "./starcoder2.ts";
 import { vit } from "./vit.ts";
 
@@ -45,6 +47,8 @@ export const FAMILIES: readonly Family[] = [
   clipVision,
   clip,
   bert,
+  roberta,
+  distilbert,
 ];
 
 /**
