@@ -59,7 +59,8 @@ export function embeddings(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     const { results, tokens } = await encodeAll(inputsOf(body), {
-      read: (output, { spec }) => shortened(pooled(output, body.pooling, spec.hiddenSize), body.dimensions),
+      read: (output, { spec }) =>
+        shortened(existing(pooled(output, body.pooling, spec.hiddenSize)), body.dimensions),
     }, { operation: "embeddings", model: body.model, param: "input", request: c.req.raw, services });
     const data = results.map((vector, index) => ({
       object: "embedding" as const,
@@ -80,10 +81,21 @@ const inputsOf = ({ input }: Body): readonly RawInput[] =>
 /** @param hidden width of a state */
 function pooled({ states, pooled }: EncoderOutput, pooling: Body["pooling"], hidden: number): Float32Array {
   if (!pooling) return pooled;
+  if (states.length === 0) return states;
   if (pooling === "cls") return states.slice(0, hidden);
   const sums = new Float64Array(hidden);
   for (let i = 0; i < states.length; i++) sums[i % hidden] += states[i];
   return Float32Array.from(sums, (sum) => sum * hidden / states.length);
+}
+
+/** A graph may answer nothing but logits. */
+function existing(vector: Float32Array): Float32Array {
+  if (vector.length > 0) return vector;
+  throw new OatmillError(
+    "invalid_request",
+    "The model answers labels, no vectors: POST /v1/classify",
+    "model",
+  );
 }
 
 function shortened(vector: Float32Array, dimensions: Body["dimensions"]): Float32Array {

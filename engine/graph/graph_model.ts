@@ -45,10 +45,10 @@ export async function openGraphModel(path: string, options: OpenModelOptions = {
   times.end({ bytes: packed.tensors.reduce((n, t) => n + t.bytes, 0), parallel: false });
   const inputs = graphInputs(model.graph), reads = graphReads(inputs);
   const answers = answersOf(model.graph), labels = labelsOf(config, answers);
-  const spec = specOf(config, reads);
+  const spec = specOf(config, { reads, hiddenSize: answers.hiddenSize }), { contextLength } = spec;
   const encoder = reads === "tensors"
     ? null
-    : new GraphEncoder(graph, { inputs, reads, answers, labels, imageProcessor });
+    : new GraphEncoder(graph, { inputs, reads, answers, contextLength, labels, imageProcessor });
   return {
     name: packed.name,
     spec,
@@ -77,6 +77,7 @@ interface GraphEncoderOptions {
   readonly inputs: readonly GraphInput[];
   readonly reads: Exclude<GraphReads, "tensors">;
   readonly answers: GraphAnswers;
+  readonly contextLength: number;
   readonly labels: readonly string[] | null;
   readonly imageProcessor: EncoderModel["imageProcessor"];
 }
@@ -96,13 +97,18 @@ class GraphEncoder implements EncoderModel {
   }
 
   #feeds(input: Pixels | TokenInput): GraphTensors {
-    const { inputs, reads } = this.options, isImage = "data" in input;
-    if (isImage === (reads === "images")) {
-      return isImage ? imageFeeds(inputs, input) : tokenFeeds(inputs, input);
+    const { inputs, reads, contextLength } = this.options, isImage = "data" in input;
+    if (isImage !== (reads === "images")) {
+      const given = isImage ? "images" : "text";
+      throw new OatmillError("invalid_request", `The model reads ${reads}, not ${given}`, "input");
     }
+    if (isImage) return imageFeeds(inputs, input);
+    const { length } = input.ids;
+    if (length === 0) throw new OatmillError("invalid_request", "The text has no tokens", "input");
+    if (length <= contextLength) return tokenFeeds(inputs, input);
     throw new OatmillError(
-      "invalid_request",
-      `The model reads ${reads}, not ${isImage ? "images" : "text"}`,
+      "context_length_exceeded",
+      `The text has ${length} tokens, the model takes ${contextLength}: make it shorter`,
       "input",
     );
   }
@@ -179,7 +185,10 @@ const NO_TOKENS = {
 const DEFAULT_CONTEXT = 512;
 
 /** What can be said of a graph in the terms of models of blocks: it has none. */
-function specOf(config: Described["config"], reads: GraphReads): ModelSpec {
+function specOf(
+  config: Described["config"],
+  { reads, hiddenSize }: { readonly reads: GraphReads; readonly hiddenSize: number | null },
+): ModelSpec {
   const number = (name: string, otherwise: number) => {
     const value = config?.[name];
     return Number.isSafeInteger(value) && (value as number) > 0 ? value as number : otherwise;
@@ -189,7 +198,7 @@ function specOf(config: Described["config"], reads: GraphReads): ModelSpec {
     family: "onnx",
     architecture: "ONNX",
     vocabSize: text ? number("vocab_size", 0) : 0,
-    hiddenSize: number("hidden_size", 1),
+    hiddenSize: hiddenSize ?? number("hidden_size", 1),
     blocks: 0,
     contextLength: text ? number("max_position_embeddings", DEFAULT_CONTEXT) : 0,
     norm: { kind: "layernorm", eps: 0 },

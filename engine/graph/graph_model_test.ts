@@ -5,6 +5,7 @@ import { answersOf, labelsOf } from "../../models/onnx/graph_outputs.ts";
 import { newMessage, type ValueInfo } from "../../models/onnx/onnx_proto.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
 import { openModel } from "../open_model.ts";
+import { textClassifier, VOCABULARY } from "../../models/onnx/testing/graphs.ts";
 import { imagePixels, readGraphOracles } from "./testing/graph_oracles.ts";
 
 const TOLERANCE = 1e-4;
@@ -101,10 +102,11 @@ const output = (name: string, dims: (number | null)[], elemType = 1): ValueInfo 
 Deno.test("answersOf() knows outputs by name, or by rank", () => {
   const states = output("last_hidden_state", [null, null, 8]), logits = output("logits", [null, 3]);
   const pooled = output("pooler_output", [null, 8]), other = output("output_0", [1, 2]);
-  const none = { logits: null, labelCount: null, states: null, pooled: null };
+  const none = { logits: null, labelCount: null, states: null, hiddenSize: null, pooled: null };
   assert.deepEqual(answersOf({ output: [states, pooled] }), {
     ...none,
     states: states.name,
+    hiddenSize: 8,
     pooled: pooled.name,
   });
   assert.deepEqual(answersOf({ output: [logits, states] }), {
@@ -112,18 +114,54 @@ Deno.test("answersOf() knows outputs by name, or by rank", () => {
     logits: "logits",
     labelCount: 3,
     states: states.name,
+    hiddenSize: 8,
   });
   assert.deepEqual(answersOf({ output: [other] }), { ...none, logits: "output_0", labelCount: 2 });
   assert.deepEqual(answersOf({ output: [output("tokens", [1, 2], 7)] }), none);
 });
 
 Deno.test("labelsOf() takes id2label only where it names every logit", () => {
-  const answers = { logits: "logits", labelCount: 2, states: null, pooled: null };
+  const answers = { logits: "logits", labelCount: 2, states: null, hiddenSize: null, pooled: null };
   assert.deepEqual(labelsOf({ id2label: { 1: "dog", 0: "cat" } }, answers), ["cat", "dog"]);
   assert.deepEqual(labelsOf(null, answers), ["LABEL_0", "LABEL_1"]);
   assert.deepEqual(labelsOf({ id2label: { 0: "a", 1: "b" } }, { ...answers, labelCount: null }), ["a", "b"]);
   assert.equal(labelsOf({ id2label: { 0: "a" } }, { ...answers, logits: null }), null);
   for (const id2label of [{ 0: "cat" }, { 0: "a", 1: "b", 2: "c" }, { 1: "a", 2: "b" }, { 0: 1, 1: 2 }]) {
     assert.throws(() => labelsOf({ id2label }, answers), { code: "invalid_config" });
+  }
+});
+
+Deno.test("a graph of token ids classifies texts, with a mask and of any length", async () => {
+  const folder = await Deno.makeTempDir();
+  const config = {
+    vocab_size: VOCABULARY,
+    max_position_embeddings: 64,
+    id2label: { 0: "a", 1: "b", 2: "c" },
+  };
+  await Deno.writeFile(`${folder}/m.onnx`, textClassifier());
+  await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify(config));
+  const { engine, encoder, spec } = await openModel(`${folder}/m.onnx`, { threads: 1 });
+  try {
+    assert.deepEqual([encoder?.reads, encoder?.labels, spec.vocabSize, spec.contextLength], [
+      "text",
+      ["a", "b", "c"],
+      30,
+      64,
+    ]);
+    const [short, long] = await Promise.all([[3, 4], [3, 4, 5]].map((ids) => encoder!.run({ ids })));
+    assert.equal(short.logits?.length, 3);
+    assert.notDeepEqual(short.logits, long.logits);
+    const many = { ids: new Array<number>(65).fill(1) };
+    await assert.rejects(encoder!.run(many), { code: "context_length_exceeded" });
+    await assert.rejects(encoder!.run({ ids: [] }), { code: "invalid_request" });
+    await assert.rejects(encoder!.run({ ids: [VOCABULARY] }), {
+      code: "invalid_request",
+      message: /fails on this input/,
+    });
+    const image = { width: 1, height: 1, data: new Float32Array(3) };
+    await assert.rejects(encoder!.run(image), { code: "invalid_request", message: /reads text, not images/ });
+  } finally {
+    await engine.close();
+    await Deno.remove(folder, { recursive: true });
   }
 });

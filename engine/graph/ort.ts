@@ -19,7 +19,7 @@ export class OnnxRuntime {
         intraOpNumThreads: threads,
         interOpNumThreads: 1,
         graphOptimizationLevel: "all",
-        logSeverityLevel: 3,
+        logSeverityLevel: 4, // what fails is thrown
         // Threads that wait by spinning would take the cores from the layers.
         extra: { session: { intra_op: { allow_spinning: "0" } } },
       });

@@ -11,6 +11,8 @@ export interface GraphAnswers {
   readonly labelCount: number | null;
   /** `[1, n, hidden]` */
   readonly states: string | null;
+  /** Of a state, where the graph says it. */
+  readonly hiddenSize: number | null;
   /** `[1, hidden]` */
   readonly pooled: string | null;
 }
@@ -20,6 +22,11 @@ const POOLED = ["pooler_output", "sentence_embedding", "image_embeds", "text_emb
 
 const rankOf = ({ type }: ValueInfo): number | undefined => type?.tensorType?.shape?.dim.length;
 
+function lastDim(info: ValueInfo | null): number | null {
+  const last = info?.type?.tensorType?.shape?.dim.at(-1)?.dim;
+  return last?.case === "dimValue" ? Number(last.value) : null;
+}
+
 export function answersOf({ output }: Pick<GraphProto, "output">): GraphAnswers {
   const floats = output.filter(({ type }) => type?.tensorType?.elemType === ELEMENT.float);
   const pooled = floats.find(({ name }) => POOLED.includes(name)) ?? null;
@@ -28,11 +35,11 @@ export function answersOf({ output }: Pick<GraphProto, "output">): GraphAnswers 
   const flat = floats.filter((info) => rankOf(info) === 2 && info !== pooled);
   const logits = flat.find(({ name }) => name === LOGITS) ??
     (!states && !pooled && flat.length === 1 ? flat[0] : null);
-  const last = logits?.type?.tensorType?.shape?.dim[1].dim;
   return {
     logits: logits?.name ?? null,
-    labelCount: last?.case === "dimValue" ? Number(last.value) : null,
+    labelCount: lastDim(logits),
     states: states?.name ?? null,
+    hiddenSize: lastDim(states),
     pooled: pooled?.name ?? null,
   };
 }
