@@ -225,7 +225,7 @@ function addCompress(program: Command): void {
     )
     .option(
       "--calibration <file>",
-      'text, .jsonl or .json file, a folder of them, or "self"; for an .onnx file also a folder of images, or a .safetensors file with its inputs',
+      'text, .jsonl or .json file, a folder of them, or "self"; for models that read images a folder of images; for an .onnx file also a .safetensors file with its inputs',
     )
     .addOption(new Option("--sequences <n>", "calibration sequences").argParser(integer(1)))
     .addOption(new Option("--length <n>", "tokens per calibration sequence").argParser(integer(16)))
@@ -550,7 +550,7 @@ function addSmall(program: Command): void {
     .addOption(
       new Option(
         "--calibration <file>",
-        'with --insight: text, .jsonl or .json file, a folder of them, or "self"',
+        'with --insight: text, .jsonl or .json file, a folder of them or of images, or "self"',
       ),
     )
     .addOption(new Option("--sequences <n>", "with --insight: sequences (default: 16)").argParser(integer(1)))

@@ -81,7 +81,8 @@ const budgetSchema = z.union([
 );
 const calibrationSchema = z.strictObject({
   text: z.string().default("self").describe(
-    'A text, .jsonl or .json file, a folder of such files, or "self": text sampled from the model itself',
+    'A text, .jsonl or .json file, a folder of such files, or "self": text sampled from the model itself; ' +
+      "for models that read images a folder of images",
   ),
   sequences: z.int().min(1).max(4096).default(128),
   length: z.int().min(16).max(8192).default(512).describe("Tokens per sequence"),

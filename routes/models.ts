@@ -1,5 +1,5 @@
 /** /v1/models: list, look at, upload and compress, download, delete. */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { type Recipe, recipeSchema } from "../models/recipe.ts";
@@ -9,7 +9,7 @@ import { jobBody, jobSchema } from "./compressions.ts";
 import { errorResponse, invalidInput } from "./errors.ts";
 import { hubBodySchema, readHubBody } from "./hub_source.ts";
 import type { Submission } from "./jobs.ts";
-import { receiveMultipart, type Upload, type UploadedFile } from "./multipart.ts";
+import { IMAGES_FOLDER, receiveMultipart, type Upload, type UploadedFile } from "./multipart.ts";
 import type { ModelInfo } from "./registry.ts";
 import { resource, type Services } from "./services.ts";
 
@@ -81,8 +81,9 @@ const uploadRoute = createRoute({
   description:
     "Files of a Hugging Face folder (config.json, tokenizer.json, *.safetensors), one .gguf file, one .onnx file (with its " +
     ".onnx.data, config.json, preprocessor_config.json, tokenizer.json), or one " +
-    "archive (.tar, .tar.gz, .tgz, .zip) with either. Text for calibration or evaluation (.txt, .jsonl) may come along; " +
-    "the recipe names it. As JSON: a model that the server pulls from Hugging Face or a mirror of it.",
+    "archive (.tar, .tar.gz, .tgz, .zip) with either. Text for calibration or evaluation (.txt, .jsonl) may come along, which " +
+    'the recipe names, or images (.png, .jpg, .webp), which are "images" in the recipe. ' +
+    "As JSON: a model that the server pulls from Hugging Face or a mirror of it.",
   request: {
     body: {
       required: true,
@@ -263,16 +264,18 @@ function readRecipe(value: unknown): Recipe {
   return parsed.data;
 }
 
-/** The texts a recipe names must have come with the upload: it never names a path on the server. */
+/** What a recipe names must have come with the upload, a text or all images: it never names a path on the server. */
 function withPaths(recipe: Recipe, received: Pick<Upload, "files">): Recipe {
+  const image = received.files.find(({ kind }) => kind === "image");
   const path = (name: string, param: string) => {
+    if (image && name === IMAGES_FOLDER) return dirname(image.path);
     const isText = ({ kind, name }: UploadedFile) => kind === "text" || name.endsWith(".safetensors"); // a graph's inputs
     const file = received.files.find((f) => isText(f) && f.name === name);
     if (file) return file.path;
     const shown = JSON.stringify(name.slice(0, 100));
     throw new OatmillError(
       "invalid_recipe",
-      `No uploaded .txt, .jsonl or .safetensors file is named ${shown}`,
+      `No uploaded .txt, .jsonl or .safetensors file is named ${shown}, and no images came for "${IMAGES_FOLDER}"`,
       param,
     );
   };

@@ -144,6 +144,18 @@ withServer("an upload may be a folder's files with texts for the recipe, or an a
   assert.match(tasks[1].archive!, /m\.tar\.gz$/);
 });
 
+withServer("images of an upload stand together for the recipe", { run: recordingRun }, async (server) => {
+  tasks.length = 0;
+  const folder = { "config.json": "{}", "model.safetensors": "x", "a.png": "a", "b.JPG.jpg": "b" };
+  const recipe = JSON.stringify({ calibration: { text: "images" } });
+  const job = await (await upload(server, form(folder, { name: "v", recipe }))).json();
+  assert.equal((await finished(server, job.id)).status, "succeeded");
+  assert.equal(tasks[0].recipe.calibration.text, join(tasks[0].source, "images"));
+  const without = form({ "a.gguf": "x" }, { recipe });
+  const { error } = await (await upload(server, without)).json();
+  assert.deepEqual([error.code, error.param], ["invalid_recipe", "recipe.calibration.text"]);
+});
+
 withServer("an upload may be a graph with what lies beside it", { run: recordingRun }, async (server) => {
   tasks.length = 0;
   const files = { "m.onnx": "x", "m.onnx.data": "y", "config.json": "{}", "preprocessor_config.json": "{}" };

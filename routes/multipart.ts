@@ -8,6 +8,9 @@ import { isPickleName, pickleRefused } from "../models/formats/pickle.ts";
 import { storeStream, type UploadKind, uploadKind, UploadQuota } from "../store/upload.ts";
 import type { JobFile } from "../store/job_store.ts";
 
+/** Where images of an upload stand, together: calibration and evaluation take a folder of them by this name. */
+export const IMAGES_FOLDER = "images";
+
 export interface UploadedFile extends JobFile {
   readonly kind: UploadKind;
   readonly path: string;
@@ -123,7 +126,8 @@ class Receiver {
     this.#names.add(name);
     this.#open.add(stream);
     try {
-      const path = join(folder, name);
+      const target = kind === "image" ? join(folder, IMAGES_FOLDER) : folder, path = join(target, name);
+      if (kind === "image") await Deno.mkdir(target, { recursive: true });
       return { name, kind, path, ...await storeStream(stream, path, this.#quota) };
     } finally {
       this.#open.delete(stream);

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { OatmillError } from "../errors.ts";
 import { asStorageError } from "./data_folder.ts";
 
-export type UploadKind = "archive" | "gguf" | "onnx" | "onnx_data" | "folder" | "text";
+export type UploadKind = "archive" | "gguf" | "onnx" | "onnx_data" | "folder" | "text" | "image";
 
 /** Files of a Hugging Face folder that are read, besides its `.safetensors`. */
 const FOLDER_FILES: ReadonlySet<string> = new Set([
@@ -36,6 +36,10 @@ const EXTENSIONS: readonly (readonly [suffix: string, kind: UploadKind])[] = [
   [".safetensors", "folder"],
   [".txt", "text"],
   [".jsonl", "text"],
+  [".png", "image"],
+  [".jpg", "image"],
+  [".jpeg", "image"],
+  [".webp", "image"],
 ];
 
 /**
@@ -54,7 +58,7 @@ export function uploadKind(name: string): UploadKind {
     `Cannot take the file ${shown}: send the files of a Hugging Face folder (${
       [...FOLDER_FILES].join(", ")
     }, ` +
-      `*.safetensors), a .gguf file, an .onnx file (with its .onnx.data or .onnx_data), an archive (.tar, .tar.gz, .tgz, .zip) or calibration text (.txt, .jsonl)`,
+      `*.safetensors), a .gguf file, an .onnx file (with its .onnx.data or .onnx_data), an archive (.tar, .tar.gz, .tgz, .zip) or what to calibrate on (.txt, .jsonl, .png, .jpg, .jpeg, .webp)`,
     "files",
   );
 }
