@@ -85,7 +85,7 @@ oracleTest("rendered chats have the recorded ids", "data/tokenizers", async () =
   }
 });
 
-oracleTest("hostile chat templates end in time with an error", "oracles/attacks", async () => {
+oracleTest("hostile chat templates end in time with an error", "oracles/attacks/chat_template", async () => {
   const { files } = JSON.parse(await Deno.readTextFile(shared("oracles/attacks/MANIFEST.json")));
   for (const { file, expect, error_should_mention } of files) {
     if (!file.startsWith("chat_template/")) continue;

@@ -25,7 +25,7 @@ export async function openGguf(path: string): Promise<Checkpoint> {
         `Cannot use "${source.name}": general.architecture is missing or no string`,
       );
     }
-    const known = familyOfGguf(architecture), gguf = known.gguf!;
+    const known = familyOfGguf(architecture, source.name), gguf = known.gguf!;
     const config = configFromGguf(source.metadata, architecture, {
       tokenRows: source.info(`${GGUF_NAMES.embedding}.weight`)?.shape[0],
       tied: source.info(`${GGUF_NAMES.head}.weight`) === undefined,

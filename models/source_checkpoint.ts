@@ -1,4 +1,5 @@
 /** A {@linkcode Checkpoint} over named tensors: checks every shape when it is made, every value when it is read. */
+import { basename } from "node:path";
 import { OatmillError } from "../errors.ts";
 import type {
   Checkpoint,
@@ -36,6 +37,7 @@ export class SourceCheckpoint implements Checkpoint {
   /** @throws {OatmillError} invalid_checkpoint when a tensor is missing or has another shape than the spec says */
   constructor(input: SourceCheckpointInput) {
     const { path, spec, source, locations, tokenizerFiles, sourceConfig, imageProcessor = null } = input;
+    requireTensors(path, source, locations);
     for (const location of locations.values()) checkShapes(source, location);
     this.spec = spec;
     this.path = path;
@@ -138,6 +140,29 @@ export class SourceCheckpoint implements Checkpoint {
   }
 }
 
+/** Of files that messages name. */
+const MAX_NAMED = 3;
+
+/** A missing tensor is missing in the files that hold the others. */
+function requireTensors(
+  path: string,
+  source: TensorSource,
+  locations: SourceCheckpointInput["locations"],
+): void {
+  const infos = locations.values().map(({ tensor }) => ({ tensor, file: source.info(tensor)?.file }))
+    .toArray();
+  const missing = infos.find(({ file }) => file === undefined);
+  if (!missing) return;
+  const files = [...new Set(infos.flatMap(({ file }) => file ?? []))];
+  const named = files.slice(0, MAX_NAMED).map((name) => `"${name}"`).join(", ");
+  const more = files.length > MAX_NAMED ? ` and ${files.length - MAX_NAMED} more files` : "";
+  const where = files.length > 0 ? named + more : `the ${source.format} files of "${basename(path)}"`;
+  throw new OatmillError(
+    "invalid_checkpoint",
+    `Cannot use ${where}: tensor "${missing.tensor.slice(0, 200)}" is missing`,
+  );
+}
+
 function checkShapes(
   source: TensorSource,
   { tensor, tensorShape, times, shape, rowFactors }: WeightLocation,
@@ -151,9 +176,7 @@ function checkShapes(
 
 function checkShape(source: TensorSource, tensor: string, wanted: readonly number[]): void {
   const info = source.info(tensor);
-  if (!info) {
-    throw new OatmillError("invalid_checkpoint", `Cannot open the checkpoint: tensor "${tensor}" is missing`);
-  }
+  if (!info) throw new OatmillError("invalid_checkpoint", `Cannot find tensor "${tensor}": it is missing`);
   if (info.shape.length !== wanted.length || info.shape.some((n, i) => n !== wanted[i])) {
     throw new OatmillError(
       "invalid_checkpoint",

@@ -21,7 +21,7 @@ async function attempt(file: string): Promise<OatmillError | null> {
 
 oracleTest(
   "loadTokenizer() refuses or survives every hostile tokenizer.json in time",
-  "oracles/attacks",
+  "oracles/attacks/tokenizer",
   async () => {
     const { files } = JSON.parse(await Deno.readTextFile(shared("oracles/attacks/MANIFEST.json")));
     for (const { file, expect, error_should_mention } of files) {
@@ -39,8 +39,12 @@ oracleTest(
   },
 );
 
-oracleTest("loadTokenizer() takes tokens named like object properties", "oracles/attacks", async () => {
-  const path = shared("oracles/attacks/tokenizer/vocab_proto.json").pathname;
-  const tokenizer = (await readJsonFile(path, "invalid_tokenizer"))!;
-  assert.deepEqual(loadTokenizer({ tokenizer, config: {}, chatTemplate: null }).encode("abcd"), [28]);
-});
+oracleTest(
+  "loadTokenizer() takes tokens named like object properties",
+  "oracles/attacks/tokenizer",
+  async () => {
+    const path = shared("oracles/attacks/tokenizer/vocab_proto.json").pathname;
+    const tokenizer = (await readJsonFile(path, "invalid_tokenizer"))!;
+    assert.deepEqual(loadTokenizer({ tokenizer, config: {}, chatTemplate: null }).encode("abcd"), [28]);
+  },
+);

@@ -68,14 +68,18 @@ export function familyOfConfig(config: Readonly<Record<string, unknown>>): Famil
   const family = FAMILIES.find((f) =>
     f.modelTypes.includes(named) || (!modelType && f.architectures.includes(named))
   );
-  if (!family) throw unsupported(`model_type "${named.slice(0, 80)}"`);
+  if (!family) throw unsupported(`model_type "${named.slice(0, 80)}" of config.json`);
   return variantOf(family, config);
 }
 
-/** The family of a GGUF file's `general.architecture`. */
-export function familyOfGguf(architecture: string): Family {
+/**
+ * The family of a GGUF file's `general.architecture`.
+ * @param file its name, for messages
+ * @throws {OatmillError} unsupported_architecture
+ */
+export function familyOfGguf(architecture: string, file: string): Family {
   const family = FAMILIES.find((f) => f.gguf?.architecture === architecture);
-  if (!family) throw unsupported(`architecture "${architecture.slice(0, 80)}"`);
+  if (!family) throw unsupported(`architecture "${architecture.slice(0, 80)}" of "${file}"`);
   return family;
 }
 

@@ -50,7 +50,8 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
     pooling: options.pooling ?? null,
   });
   const contextLength = encoder?.patches ? imageTokens(encoder.patches, source) : contextOf(config, family);
-  const kinds = attentionKinds(family, config, { heads: headsOf(config, family, source), contextLength });
+  const heads = headsOf(config, family, source);
+  const kinds = inSource(source, () => attentionKinds(family, config, { heads, contextLength }));
   return {
     family: family.name,
     architecture,
@@ -126,6 +127,17 @@ function headsOf(config: ModelConfig, family: Family, source: string): Heads {
   const headDim = config.head_dim ?? config.hidden_size / heads;
   checkHeads(config, { heads, kvHeads, headDim, source, rotary: family.positions !== "learned" });
   return { heads, kvHeads, headDim };
+}
+
+/** Runs what knows no source; its errors name it. */
+function inSource<T>(source: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (!(error instanceof OatmillError)) throw error;
+    const message = error.message.replace(/^Cannot use /, `Cannot use ${source}: `);
+    throw new OatmillError(error.code, message, error.param, { cause: error });
+  }
 }
 
 /** What all blocks have in common, and the kinds where they differ. */

@@ -78,6 +78,27 @@ oracleTest(
   },
 );
 
+oracleTest(
+  "a zip whose entries are longer than they claim is refused, also before they are read",
+  "oracles/attacks/archives",
+  async () => {
+    const zip = await Deno.readFile(shared("oracles/attacks/archives/ok.zip")),
+      view = new DataView(zip.buffer);
+    const SIGNATURE = 0x02014b50, SIZE_AT = 24; // of an entry in the central directory
+    for (let at = 0; at + SIZE_AT + 4 <= zip.length; at++) {
+      if (view.getUint32(at, true) !== SIGNATURE) continue;
+      view.setUint32(at + SIZE_AT, view.getUint32(at + SIZE_AT, true) - 2, true);
+    }
+    await inTempDir(async (dir) => {
+      await Deno.writeFile(`${dir}/a.zip`, zip);
+      const result = await attempt(`${dir}/a.zip`, `${dir}/into`);
+      assert.ok(result instanceof OatmillError && result.code === "invalid_archive", String(result));
+      assert.match(result.message, /too many bytes/);
+      assert.deepEqual(namesBelow(`${dir}/into`), []);
+    });
+  },
+);
+
 interface Entry {
   readonly name: string;
   readonly content: Uint8Array;

@@ -32,6 +32,8 @@ async function extractEntry(zip: yauzl.ZipFile, entry: yauzl.Entry, target: Arch
   if (entry.isEncrypted()) throw refuse(name, "it is encrypted");
   if (name.endsWith("/")) return await target.addFolder(name);
   const stream = await zip.openReadStreamPromise(entry);
+  // It may fail before the target reads it; an error that nobody hears would end the process. Reading on rejects with it.
+  stream.on("error", (error) => stream.destroy(error));
   await target.addFile(name, checked(stream, entry), entry.uncompressedSize);
 }
 

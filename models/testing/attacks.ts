@@ -1,0 +1,26 @@
+/** The hostile files of `../shared/oracles/attacks`, as their manifest lists them. Tests only. */
+import { shared } from "./shared.ts";
+
+export interface Attack {
+  /** Below `attacks`. */
+  readonly file: string;
+  readonly expect: "refuse" | "accept" | "refuse_or_accept" | "accept_or_refuse_cleanly" | "see folder";
+  /** Words with bars between them. */
+  readonly error_should_mention?: string;
+}
+
+/** Of one folder; files that only belong to another one's case are left out. */
+export async function attacks(folder: string): Promise<Attack[]> {
+  const { files } = JSON.parse(await Deno.readTextFile(shared("oracles/attacks/MANIFEST.json")));
+  return files.filter(({ file, expect }: Attack) => file.startsWith(`${folder}/`) && expect !== "see folder");
+}
+
+/** Most memory that a process has had; 0 where the system does not say. */
+export function peakBytes(pid: number | "self" = "self"): number {
+  try {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
