@@ -65,10 +65,14 @@ function ggufOf({ name, gguf }: Family): NonNullable<Family["gguf"]> {
   );
 }
 
-/** Rows that are no whole blocks stay f16, as llama.cpp's converter leaves them; vectors stay f32, as it needs them. */
-function sized({ name, shape }: StoredTensor, wanted: GgufType): GgufTensorInfo {
+/**
+ * Rows that are no whole blocks stay f16, as llama.cpp's converter leaves them; vectors and routers stay f32, as it needs
+ * them and leaves them.
+ */
+function sized({ name, shape, parts: [{ role }] }: StoredTensor, wanted: GgufType): GgufTensorInfo {
   const count = shape.reduce((a, b) => a * b, 1), width = shape.at(-1)!;
-  const type = shape.length === 1 ? "f32" : wanted === "q8_0" && width % BLOCK !== 0 ? "f16" : wanted;
+  const exact = shape.length === 1 || role.endsWith(".router");
+  const type = exact ? "f32" : wanted === "q8_0" && width % BLOCK !== 0 ? "f16" : wanted;
   const bytes = { f32: 4 * count, f16: 2 * count, bf16: 2 * count, q8_0: count / BLOCK * 34 }[type];
   return { name, shape, type: type.toUpperCase(), bytes };
 }
@@ -127,6 +131,8 @@ function modelMetadata(
     num_attention_heads: u32(heads),
     num_key_value_heads: u32(kvHeads),
     head_dim: u32(headDim),
+    num_local_experts: optional(mlp.experts?.count, u32),
+    num_experts_per_tok: optional(mlp.experts?.perToken, u32),
     vocab_size: u32(spec.vocabSize),
     max_position_embeddings: u32(contextOf(spec)),
     rms_norm_eps: norm.kind === "rmsnorm" ? f32(norm.eps) : undefined,

@@ -49,9 +49,9 @@ function place(out: Float32Array, weight: Float32Array, location: WeightLocation
     }
     return;
   }
-  const width = tensorShape[1] ?? 1, run = dOut / rows.count * width;
+  const run = dOut / rows.count * dIn;
   for (let i = 0; i < rows.count; i++) {
-    const from = data.subarray(i * run, (i + 1) * run), at = (rows.first + i * rows.apart) * width;
+    const from = data.subarray(i * run, (i + 1) * run), at = (rows.first + i * rows.apart) * dIn;
     if (offset === 0) out.set(from, at);
     else from.forEach((value, k) => out[at + k] = value - offset);
   }

@@ -1,5 +1,6 @@
 /** Mixtral: mistral with a mixture of experts in the place of the MLP. Its GGUF files say "llama". */
 import type { Family } from "./family.ts";
+import { llama } from "./llama.ts";
 import { LLAMA_NAMES } from "./names.ts";
 
 export const mixtral: Family = {
@@ -14,5 +15,5 @@ export const mixtral: Family = {
   tiedByDefault: false,
   defaults: { rms_norm_eps: 1e-5, rope_theta: 1e6, num_local_experts: 8, num_experts_per_tok: 2 },
   names: LLAMA_NAMES,
-  gguf: null,
+  gguf: llama.gguf,
 };
