@@ -84,6 +84,18 @@ Deno.test("namesOf() weighs kinds by their layers and their time", () => {
   assert.deepEqual(name.faster_at, { int8: [], int4: [] });
 });
 
+Deno.test("recipeLayers() counts the layers of all experts by their kind", () => {
+  const spec = SYNTHETIC_SPECS.tiny, mlp = { ...spec.mlp, experts: { count: 3, perToken: 1 } };
+  const counts = new Map<string, number>();
+  for (const { layers } of recipeLayers({ ...spec, mlp }, recipe).kinds) {
+    for (const [name, n] of Object.entries(layers)) counts.set(name, (counts.get(name) ?? 0) + n);
+  }
+  const wanted = LINEAR_NAMES.map((
+    name,
+  ) => [name, spec.blocks * (["gate", "up", "down"].includes(name) ? 3 : 1)]);
+  assert.deepEqual(Object.fromEntries(counts), Object.fromEntries(wanted));
+});
+
 Deno.test("benchLayers() measures every sparse kind with several threads and sums up every name", async () => {
   const layers = recipeLayers(SYNTHETIC_SPECS.tiny, recipe);
   const { kinds, names, threads, leave_dense, disturbance } = await benchLayers(layers, {

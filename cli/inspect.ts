@@ -133,7 +133,7 @@ function specLines(name: string, spec: ModelSpec): string[] {
     } M parameters`,
     `shape        ${spec.blocks} blocks of ${spec.hiddenSize}, MLP ${
       sizes((b) => b.mlp.intermediateSize)
-    } (${spec.mlp.activation}), ${sizes((b) => b.attention.heads)} heads of ${headDim}, ${
+    } (${spec.mlp.activation})${expertsText(spec)}, ${sizes((b) => b.attention.heads)} heads of ${headDim}, ${
       sizes((b) => b.attention.kvHeads)
     } KV heads`,
     ...endLines(spec),
@@ -152,6 +152,10 @@ function endLines({ encoder, attention, vocabSize, tiedEmbeddings }: ModelSpec):
   return [`reads        ${reads}`, ...labels.length > 0 ? [`labels       ${labels.length}`] : []];
 }
 
+function expertsText({ mlp: { experts } }: ModelSpec): string {
+  return experts ? ` in ${experts.count} experts, ${experts.perToken} a token` : "";
+}
+
 /** As in "1152-1536", or one number where blocks do not differ. */
 function range(sizes: readonly number[]): string {
   const least = Math.min(...sizes), most = Math.max(...sizes);
@@ -165,6 +169,7 @@ export function parameterCount(spec: ModelSpec): number {
     .reduce((sum, shape) => sum + (shape ? shape[0] * shape[1] : 0), 0);
   const ends = encoderWeights(spec).map(({ shape }) => shape.length > 1 ? shape[0] * shape[1] : 0);
   const positions = spec.learnedPositions ? spec.contextLength : 0;
+  const routers = spec.blocks * (spec.mlp.experts?.count ?? 0);
   return blocks + ends.reduce((a, b) => a + b, 0) +
-    spec.hiddenSize * (positions + spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2));
+    spec.hiddenSize * (routers + positions + spec.vocabSize * (spec.tiedEmbeddings ? 1 : 2));
 }

@@ -24,7 +24,7 @@ export interface LayerFigures {
   readonly filled: number | null;
 }
 
-const LAYER = /^block\.(\d+)\.([^.]+)/;
+const LAYER = /^block\.(\d+)\.(.+)$/;
 
 /** Of every layer that either knows, in the model's order. */
 export function layerFigures(header: ArtifactHeader | null, insight: Insight | null): LayerFigures[] {
@@ -58,7 +58,7 @@ export function layerFigures(header: ArtifactHeader | null, insight: Insight | n
 function layerBytes(tensors: readonly TensorEntry[]): Map<string, number> {
   const sums = new Map<string, number>();
   for (const { name, bytes } of tensors) {
-    const layer = /^(block\.\d+\.[^.]+)\.[wsuv]$/.exec(name)?.[1];
+    const layer = /^(block\.\d+\..+)\.[wsuv]$/.exec(name)?.[1];
     if (layer) sums.set(layer, (sums.get(layer) ?? 0) + bytes);
   }
   return sums;
@@ -69,6 +69,7 @@ const KINDS: readonly (readonly [RegExp, string])[] = [
   [/\.s$/, "sparse S"],
   [/\.[uv]$/, "low-rank U and V"],
   [/\.w$/, "dense layers"],
+  [/\.router$/, "routers"],
   [/^embedding$/, "embedding"],
   [/^head$/, "head"],
 ];

@@ -120,6 +120,20 @@ Deno.test("a report says what it knows of a model without insight, or without an
   assert.deepEqual(titles(bare), []);
 });
 
+Deno.test("layerFigures() tells layers of experts apart, with their bytes", () => {
+  const header = headerOf("tiny"), [layer] = header.layers;
+  const names = ["block.1.experts.0.up", "block.1.experts.12.up"];
+  const figures = layerFigures({
+    ...header,
+    layers: names.map((name) => ({ ...layer, name })),
+    tensors: names.map((name, i) => ({ ...header.tensors[0], name: `${name}.s`, bytes: 10 + i })),
+  }, null);
+  assert.deepEqual(figures.map(({ block, layer, bytes }) => [block, layer, bytes]), [
+    [1, "experts.0.up", 10],
+    [1, "experts.12.up", 11],
+  ]);
+});
+
 Deno.test("layerFigures() joins header and insight by the layer's name", () => {
   const [first] = layerFigures(headerOf("tiny"), insight);
   assert.deepEqual(
