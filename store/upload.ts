@@ -20,7 +20,6 @@ const FOLDER_FILES: ReadonlySet<string> = new Set([
   "vocab.json",
   "merges.txt",
   "tokenizer.model",
-  "preprocessor_config.json",
   "modules.json",
 ]);
 const EXTENSIONS: readonly (readonly [suffix: string, kind: UploadKind])[] = [

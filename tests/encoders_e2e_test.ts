@@ -1,0 +1,82 @@
+/** Encoders on the real server: uploaded, compressed, asked for labels and vectors. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
+import OpenAI from "openai";
+import { ServerProcess, sharedFolder } from "./server_process.ts";
+
+// deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
+type Json = any;
+const DENSE = { method: "none", values: "f32" };
+/** Needs no calibration: the model has no tokenizer that would read a text. */
+const INT8 = { method: "none", values: "int8", rounding: "nearest" };
+const OATS = { method: "oats", rate: 0.3 };
+
+const oracles = sharedFolder("oracles");
+const title = oracles ? "encoders" : "encoders (ignored: ../shared/oracles is absent)";
+
+describe(title, () => {
+  let data: string;
+  let server: ServerProcess;
+  if (!oracles) return it.skip("", () => {});
+  beforeAll(async () => {
+    data = await Deno.makeTempDir();
+    server = await ServerProcess.start(data, { args: ["--no-bundled"] });
+  });
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]();
+    await Deno.remove(data, { recursive: true });
+  });
+
+  async function upload(family: string, name: string, recipe: object): Promise<Json> {
+    const body = new FormData(), folder = join(oracles!, family);
+    body.append("name", name);
+    body.append("recipe", JSON.stringify(recipe));
+    for (const { name } of Deno.readDirSync(folder)) {
+      if (name === "expected.json") continue;
+      body.append("files", new Blob([await Deno.readFile(join(folder, name))]), name);
+    }
+    const response = await server.get("/v1/models", { method: "POST", body });
+    const { id, error }: Json = await response.json();
+    assert.equal(response.status, 202, JSON.stringify(error));
+    await (await server.get(`/v1/compressions/${id}/events?stream=true`)).text();
+    return await (await server.get(`/v1/compressions/${id}`)).json();
+  }
+
+  it("labels an image as the reference does, with the permissions that a server has", async () => {
+    const job = await upload("vit", "vit", DENSE);
+    assert.deepEqual([job.status, job.error], ["succeeded", null]);
+    const file = "smooth_48x48.jpg", form = new FormData();
+    form.append("model", "vit");
+    form.append("image", new Blob([await Deno.readFile(join(oracles!, "preprocess", file))]), file);
+    const { data: [found] }: Json = await (await server.get("/v1/classify", { method: "POST", body: form }))
+      .json();
+    const expected = JSON.parse(await Deno.readTextFile(join(oracles!, "preprocess/expected.json")));
+    const logits: number[] = expected.vit.images[file].logits.flat();
+    assert.equal(found.label, `class_${logits.indexOf(Math.max(...logits))}`);
+    const metrics = await (await server.get("/metrics")).text();
+    assert.match(metrics, /gen_ai_server_request_duration_count\{.*gen_ai_operation_name="classify"/);
+  });
+
+  it("gives vectors of token ids to the official client, of a quantised model too", async () => {
+    assert.equal((await upload("bert", "bert", DENSE)).status, "succeeded");
+    const job = await upload("bert", "bert-int8", INT8);
+    assert.deepEqual([job.status, job.error], ["succeeded", null]);
+    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 });
+    const vectors = await Promise.all(["bert", "bert-int8"].map(async (model) => {
+      const { data, usage } = await client.embeddings.create({ model, input: [5, 17, 40, 9] });
+      assert.equal(usage.prompt_tokens, 4);
+      return data[0].embedding;
+    }));
+    const dot = (a: number[], b: number[]) => a.reduce((sum, v, i) => sum + v * b[i], 0);
+    const [dense, compressed] = vectors;
+    const cosine = dot(dense, compressed) / Math.sqrt(dot(dense, dense) * dot(compressed, compressed));
+    assert.ok(cosine > 0.98 && cosine < 0.9999999, `${cosine}`);
+  });
+
+  it("says how images are calibrated on when it cannot", async () => {
+    const job = await upload("vit", "vit-oats", OATS);
+    assert.deepEqual([job.status, job.error?.code], ["failed", "invalid_recipe"]);
+    assert.match(job.error.message, /reads images/);
+  });
+});
