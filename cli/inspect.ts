@@ -1,7 +1,8 @@
 /**
  * `inspect`: what a model is, without loading its weights; with --speed, which of its layers are fast here; with
- * --insight, what its weights and inputs are like.
+ * --insight, what its weights and inputs are like; with --rollout, what it looks at in an image.
  */
+import { OatmillError } from "../errors.ts";
 import { encoderWeights } from "../models/encoder_spec.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openCheckpoint } from "../models/open.ts";
@@ -17,12 +18,15 @@ import {
   type InsightOptions,
   layerTable,
 } from "./inspect_insight.ts";
+import { type ArtifactRollout, artifactRollout, rolloutLines, rolloutResult } from "./inspect_rollout.ts";
 import { megabytes, printResult } from "./output.ts";
 import type { ReportInput } from "./report/report.ts";
 
 export interface InspectOptions extends SpeedOptions, InsightOptions {
   readonly json?: boolean;
   readonly speed?: boolean;
+  /** Image whose attention rollout is shown. */
+  readonly rollout?: string;
   /** HTML file to write. */
   readonly report?: string;
   /** The shape of a real model instead of a model. */
@@ -40,7 +44,8 @@ async function inspectArtifact(path: string, options: InspectOptions): Promise<v
   const artifact = await openArtifact(path), { header } = artifact;
   const speed = options.speed ? await artifactSpeed(header, options) : null;
   const insight = await artifactInsight(artifact, options);
-  await writeReport({ name: header.name, spec: header.spec, header, insight }, options);
+  const rollout = options.rollout === undefined ? null : await artifactRollout(artifact, options.rollout);
+  await writeReport({ name: header.name, spec: header.spec, header, insight, rollout }, options);
   const lines = () => [
     ...specLines(header.name, header.spec),
     `recipe       ${JSON.stringify(header.recipe)}`,
@@ -55,6 +60,7 @@ async function inspectArtifact(path: string, options: InspectOptions): Promise<v
       ]
       : [],
     ...agreementLines(header.agreement),
+    ...rollout ? rolloutLines(rollout) : [],
     "",
     ...layerTable(header, insight),
     ...insight ? ["", ...insightLines(insight)] : [],
@@ -65,6 +71,7 @@ async function inspectArtifact(path: string, options: InspectOptions): Promise<v
     kind: "artifact",
     ...rest,
     tensors: tensors.length,
+    ...rollout && { rollout: rolloutResult(rollout) },
     ...insight && { insight },
     ...speed && { speed },
   };
@@ -72,12 +79,19 @@ async function inspectArtifact(path: string, options: InspectOptions): Promise<v
 }
 
 async function inspectCheckpoint(path: string, options: InspectOptions): Promise<void> {
+  if (options.rollout !== undefined) {
+    throw new OatmillError(
+      "invalid_request",
+      `Cannot show S and L of "${path}": it is no artifact`,
+      "rollout",
+    );
+  }
   const checkpoint = await openCheckpoint(path);
   checkpoint.close();
   const { spec, format, tensorBytes, tokenizerFiles } = checkpoint;
   const speed = options.speed ? await specSpeed(spec, options) : null;
   const insight = await checkpointInsight(path, options);
-  await writeReport({ name: path, spec, header: null, insight }, options);
+  await writeReport({ name: path, spec, header: null, insight, rollout: null }, options);
   const result = {
     kind: format,
     path,
@@ -101,12 +115,17 @@ async function inspectCheckpoint(path: string, options: InspectOptions): Promise
 
 /** Plots load a library of 10 MB: only where a report is wanted. */
 async function writeReport(
-  input: Omit<ReportInput, "parameters">,
+  { rollout, ...input }: Omit<ReportInput, "parameters" | "rollout"> & {
+    readonly rollout: ArtifactRollout | null;
+  },
   { report }: Pick<InspectOptions, "report">,
 ): Promise<void> {
   if (report === undefined) return;
   const { reportHtml } = await import("./report/report.ts");
-  await Deno.writeTextFile(report, await reportHtml({ ...input, parameters: parameterCount(input.spec) }));
+  const { rolloutSection } = await import("./report/rollout_pictures.ts");
+  const pictures = rollout && await rolloutSection(rollout);
+  const parameters = parameterCount(input.spec);
+  await Deno.writeTextFile(report, await reportHtml({ ...input, parameters, rollout: pictures }));
 }
 
 async function inspectShape(shape: SyntheticShape, options: InspectOptions): Promise<void> {

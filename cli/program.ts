@@ -558,11 +558,12 @@ function addSmall(program: Command): void {
       new Option("--length <n>", "with --insight: tokens of each (default: 512)").argParser(integer(16)),
     )
     .addOption(new Option("--seed <n>", "with --insight: seed of the sequences").argParser(integer(0)))
+    .option("--rollout <image>", "what an artifact looks at in an image, with S + L, S alone and L alone")
     .option("--report <file>", "write all of it with plots as one HTML file")
     .addOption(
       new Option("--synthetic <shape>", "the shape of a real model instead of a model").choices(
         SYNTHETIC_SHAPES,
-      ).conflicts(["insight", "report"]),
+      ).conflicts(["insight", "report", "rollout"]),
     )
     .addOption(threads())
     .addOption(noAutotune())

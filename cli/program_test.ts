@@ -329,3 +329,30 @@ oracleTest("eval --images says how often a classifier of images is right", "data
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+oracleTest("inspect --rollout shows what S and L look at in an image", "oracles/vit", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const artifact = join(dir, "a"), report = join(dir, "r.html");
+    const images = shared("oracles/preprocess").pathname, image = join(images, "smooth_64x96.png");
+    const recipe = ["--rate", "0.3", "--values", "f32", "--iterations", "2", "--sequences", "4"];
+    const made = await oatmill(
+      ...["compress", shared("oracles/vit").pathname, "--out", artifact, "--calibration", images],
+      ...recipe,
+    );
+    assert.equal(made.code, 0, made.stderr);
+    const shown = await oatmill("inspect", artifact, "--rollout", image, "--report", report, "--json");
+    assert.equal(shown.code, 0, shown.stderr);
+    const { rollout } = JSON.parse(shown.stdout);
+    assert.deepEqual([rollout.image, rollout.rows, rollout.columns], ["smooth_64x96.png", 4, 4]);
+    assert.deepEqual(rollout.parts.map((p: { part: string }) => p.part), ["whole", "sparse", "low_rank"]);
+    assert.ok(rollout.parts.every((p: { map: number[] }) => p.map.length === 16));
+    const page = await Deno.readTextFile(report);
+    assert.equal(page.match(/<img alt="[^"]+" src="data:image\/png;base64,iVBOR/g)?.length, 4);
+    assert.match(page, /L alone/);
+    const dense = await oatmill("inspect", shared("oracles/vit").pathname, "--rollout", image);
+    assert.deepEqual([dense.code, /it is no artifact/.test(dense.stderr)], [1, true]);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});

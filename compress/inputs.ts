@@ -37,15 +37,10 @@ async function readImages({ recipe, checkpoint }: CompressionContext): Promise<I
   // Nothing is needed, and nothing can be made up to evaluate on.
   const none = needed + back === 0 || (text === "self" && needed === 0);
   const found = none ? [] : await from(text, needed + back, "calibration.text");
-  const kept = Math.min(back, Math.round(found.length * back / Math.max(1, needed + back)));
+  // Of few images at most half are held back: a calibration needs some too.
+  const share = needed === 0 ? 1 : Math.min(0.5, back / (needed + back));
+  const kept = found.length < needed + back ? Math.floor(found.length * share) : back;
   const calibration = found.slice(0, found.length - kept);
-  if (needed > 0 && calibration.length === 0) {
-    throw new OatmillError(
-      "invalid_recipe",
-      `Cannot calibrate on "${text}": it has one image, must have 2`,
-      "calibration.text",
-    );
-  }
   return {
     kind: "images",
     set,

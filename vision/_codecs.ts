@@ -6,6 +6,7 @@ import jpegFactory from "@jsquash/jpeg/codec/dec/mozjpeg_dec.js";
 import initPng, {
   decode as readPng8,
   decode_rgba16 as readPng16,
+  encode as writePng,
 } from "@jsquash/png/codec/pkg/squoosh_png.js";
 import webpFactory from "@jsquash/webp/codec/dec/webp_dec.js";
 import type { RgbImage } from "./rgb_image.ts";
@@ -66,13 +67,22 @@ export async function decodeWebp(bytes: Uint8Array): Promise<RgbImage> {
 /** Offset of the bit depth in a file that begins with its signature and IHDR. */
 const BIT_DEPTH = 24;
 
-export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
+const openPng = async () =>
   await initPng(await codeOf(import.meta.resolve("@jsquash/png/codec/pkg/squoosh_png_bg.wasm")));
+
+export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
+  await openPng();
   if (bytes[BIT_DEPTH] !== 16) return withoutAlpha(readPng8(bytes));
   const deep = readPng16(bytes);
   const image = { width: deep.width, height: deep.height, data: deep.data };
   deep.free();
   return withoutAlpha(image);
+}
+
+/** @param rgba `[height, width, 4]` */
+export async function encodePng(rgba: Uint8Array, width: number, height: number): Promise<Uint8Array> {
+  await openPng();
+  return writePng(rgba, width, height, 8);
 }
 
 /** Of 16 bits the upper 8. */

@@ -20,6 +20,8 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 0.25rem; }
 p { margin: 0.25rem 0 0.75rem; max-width: 70ch; }
 figure { margin: 0; }
 section > figure > figure, section > figure > svg { display: inline-block; vertical-align: top; max-width: 100%; }
+section > figure > figure { margin: 0 1rem 0.5rem 0; }
+figure img { display: block; max-width: 100%; } figcaption { font-size: 0.85rem; }
 figure h2, figure h3 { font-size: 0.9rem; margin: 0.5rem 0 0; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.1rem 0.75rem 0.1rem 0; text-align: left; border-bottom: 1px solid color-mix(in srgb, CanvasText 15%, transparent); overflow-wrap: break-word; max-width: 30rem; }
@@ -29,8 +31,8 @@ summary { cursor: pointer; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; }
 `;
 
-/** Forbids everything but the styles of this page. */
-const POLICY = "default-src 'none'; style-src 'unsafe-inline'";
+/** Forbids everything but the styles and pictures of this page. */
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 export async function reportHtml(input: ReportInput): Promise<string> {
   const { name, header } = input;

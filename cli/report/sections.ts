@@ -26,11 +26,14 @@ export interface Section {
 export interface Inspected {
   readonly header: ArtifactHeader | null;
   readonly insight: Insight | null;
+  /** Pictures, where an image was given. */
+  readonly rollout?: Section | null;
 }
 
-export function sections({ header, insight }: Inspected): Section[] {
+export function sections({ header, insight, rollout = null }: Inspected): Section[] {
   const layers = layerFigures(header, insight);
   const all = [
+    rollout,
     header && perplexity(header),
     header && bytes(header),
     insight && outliersOfBlocks(insight),
