@@ -1,6 +1,5 @@
 /** What a compression works on: token sequences or images, to calibrate with and to evaluate on. */
 import { basename } from "node:path";
-import { OatmillError } from "../errors.ts";
 import { positionRows } from "../models/encoder_spec.ts";
 import { readsTokens } from "../models/spec.ts";
 import { imageFiles, ImageSet } from "./calibration_images.ts";
