@@ -166,7 +166,11 @@ function impliedRate({ n, m }: Groups, { method, rate, rank_ratio }: Unchecked):
   return rate ?? (implied > 0 ? implied : undefined);
 }
 
-/** Weights of a layer that is worth cutting a graph for. */
+/**
+ * Weights of a layer that is worth cutting a graph for. A layer of 256 x 256 at rate 0.5 takes 5 to 8 times as long as in
+ * ONNX Runtime (chains of 6 on one busy core of an AVX-512 machine, 1 to 197 rows; 512 x 512 twice, 1024 x 1024 0.6 to
+ * 1.6 times) and saves 0.2 MB at most.
+ */
 const SMALLEST_LAYER = 65_536;
 
 const fieldsSchema = z.strictObject({

@@ -1,6 +1,5 @@
 /** The graph as it came, over calibration inputs: what its layers read, and what it answers on those held back. */
 import { withOutputs } from "../../engine/graph/value_types.ts";
-import { denseGraph } from "../../models/onnx/graph_layers.ts";
 import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
 import { needsCalibration, needsMoments } from "../recipe_needs.ts";
 import { type InputStatistics, shared, toShared } from "../statistics.ts";
@@ -43,8 +42,8 @@ export async function calibrate(context: GraphContext): Promise<Calibrated> {
 }
 
 async function gather(feeds: readonly GraphTensors[], context: GraphContext): Promise<InputStatistics[]> {
-  const { recipe, layered: { layers }, layered, groups, pool, progress } = context;
-  const moments = needsMoments(recipe), dense = denseGraph(layered);
+  const { recipe, source, layered: { layers }, groups, pool, progress } = context;
+  const moments = needsMoments(recipe);
   const values = new Map<string, Collected>();
   layers.forEach(({ inputs, shape }, i) => {
     for (const name of inputs) values.set(`${groups[i]} ${name}`, { group: groups[i], name, cols: shape[1] });
@@ -53,7 +52,7 @@ async function gather(feeds: readonly GraphTensors[], context: GraphContext): Pr
   for (const pass of passes([...values.values()], moments)) {
     progress.checkCancelled();
     const collect = pass.map(({ name, cols }) => ({ name, cols }));
-    const model = withOutputs(dense, [...new Set(collect.map(({ name }) => name))]);
+    const model = withOutputs(source.model, [...new Set(collect.map(({ name }) => name))]);
     // All memory: one job, with all threads.
     const { sums } = await pool.run<"graph">(
       { kind: "graph", model, feeds, collect, moments, answers: [] },

@@ -1,6 +1,6 @@
 /** Types of a graph's values, as ONNX Runtime infers them. */
 import { OatmillError } from "../../errors.ts";
-import { denseGraph, type LayeredGraph } from "../../models/onnx/graph_layers.ts";
+import { graphOfWeights, type LayeredGraph } from "../../models/onnx/graph_layers.ts";
 import { encodeModel, newMessage, type ValueInfo } from "../../models/onnx/onnx_proto.ts";
 import type { OnnxModel } from "../../models/onnx/open_onnx.ts";
 import { stagesOf, valuesBetween, withTypes } from "../../models/onnx/segments.ts";
@@ -38,7 +38,7 @@ export function withOutputs(model: OnnxModel, names: readonly string[]): Uint8Ar
  */
 export async function typedGraph(layered: LayeredGraph, runtime: OnnxRuntime): Promise<OnnxModel> {
   const { rest } = layered, between = valuesBetween(stagesOf(rest));
-  const session = await runtime.session(withOutputs(denseGraph(layered), between), 1);
+  const session = await runtime.session(withOutputs(graphOfWeights(layered), between), 1);
   try {
     const known = new Map(session.outputMetadata.map((value) => [value.name, value]));
     const types = between.flatMap((name): ValueInfo[] => {

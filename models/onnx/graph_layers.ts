@@ -149,33 +149,50 @@ function withoutUnread(graph: OnnxModel["graph"]): OnnxModel["graph"] {
   });
 }
 
-/**
- * The graph with its layers as they came, each a MatMul by a weight `[dIn, dOut]`: every value of `rest` is there, and ONNX
- * Runtime runs it whole.
- */
-export function denseGraph({ rest, layers }: LayeredGraph): OnnxModel {
-  const { graph, opsetImport, ...model } = rest;
-  const { name, input, output, valueInfo } = graph;
-  const weightOf = (layer: number) => `layer.${layer}.weight`;
-  const weights = layers.map(({ shape: [dOut, dIn], read }, i) =>
-    newMessage("TensorProto", {
-      name: weightOf(i),
-      dims: [BigInt(dIn), BigInt(dOut)],
-      dataType: ELEMENT.float,
-      rawData: new Uint8Array(transposedData(read(), dOut, dIn).buffer),
-    })
-  );
+const weightName = (layer: number): string => `layer.${layer}.weight`;
+
+/** `rest` with each layer a MatMul by a value `layer.I.weight` `[dIn, dOut]`, which is still to be given. */
+function withMatMuls({ rest }: LayeredGraph): OnnxModel {
+  const { graph, opsetImport, ...model } = rest, { name, input, output, valueInfo, initializer } = graph;
   const node = graph.node.map((n) => {
     if (n.domain !== LINEAR_DOMAIN) return n;
-    const input = [n.input[0], weightOf(layerNumber(n))];
-    return newMessage("NodeProto", { opType: "MatMul", name: n.name, input, output: n.output });
+    const inputs = [n.input[0], weightName(layerNumber(n))];
+    return newMessage("NodeProto", { opType: "MatMul", name: n.name, input: inputs, output: n.output });
   });
-  const initializer = [...graph.initializer, ...weights];
   return {
     ...model,
     opsetImport: opsetImport.filter(({ domain }) => domain !== LINEAR_DOMAIN),
     graph: newMessage("GraphProto", { name, input, output, valueInfo, initializer, node }),
   };
+}
+
+/** The graph with its layers as they came: every value of `rest` is there, and ONNX Runtime runs it whole. */
+export function denseGraph(layered: LayeredGraph): OnnxModel {
+  const { graph, ...model } = withMatMuls(layered);
+  const weights = layered.layers.map(({ shape: [dOut, dIn], read }, i) =>
+    newMessage("TensorProto", {
+      name: weightName(i),
+      dims: [BigInt(dIn), BigInt(dOut)],
+      dataType: ELEMENT.float,
+      rawData: new Uint8Array(transposedData(read(), dOut, dIn).buffer),
+    })
+  );
+  const { name, input, output, valueInfo, node } = graph, initializer = [...graph.initializer, ...weights];
+  return { ...model, graph: newMessage("GraphProto", { name, input, output, valueInfo, node, initializer }) };
+}
+
+/** The same with weights as inputs: types and shapes follow from it, and nothing is read or copied. */
+export function graphOfWeights(layered: LayeredGraph): OnnxModel {
+  const { graph, ...model } = withMatMuls(layered);
+  const weights = layered.layers.map(({ shape: [dOut, dIn] }, i) => {
+    const dim = [dIn, dOut].map((n) => ({ dim: { case: "dimValue" as const, value: BigInt(n) } }));
+    return newMessage("ValueInfoProto", {
+      name: weightName(i),
+      type: { tensorType: { elemType: ELEMENT.float, shape: { dim } } },
+    });
+  });
+  const { name, output, valueInfo, node, initializer } = graph, input = [...graph.input, ...weights];
+  return { ...model, graph: newMessage("GraphProto", { name, input, output, valueInfo, node, initializer }) };
 }
 
 /** Which layer a `Linear` node stands for. */

@@ -31,7 +31,7 @@ export function answersOf({ output }: Pick<GraphProto, "output">): GraphAnswers 
   const floats = output.filter(({ type }) => type?.tensorType?.elemType === ELEMENT.float);
   const pooled = floats.find(({ name }) => POOLED.includes(name)) ?? null;
   const states = floats.find(({ name }) => name === "last_hidden_state") ??
-    floats.find((info) => rankOf(info) === 3) ?? null;
+    floats.find((info) => rankOf(info) === 3 && info.name !== LOGITS) ?? null; // a decoder's logits are no states
   const flat = floats.filter((info) => rankOf(info) === 2 && info !== pooled);
   const logits = flat.find(({ name }) => name === LOGITS) ??
     (!states && !pooled && flat.length === 1 ? flat[0] : null);

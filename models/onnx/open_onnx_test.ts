@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { OatmillError } from "../../errors.ts";
 import { oracleTest, shared } from "../testing/shared.ts";
+import fc from "fast-check";
+import { findLayers } from "./graph_layers.ts";
 import { openOnnx } from "./open_onnx.ts";
+import { stagesOf } from "./segments.ts";
+import { floats, node, onnxFile, textClassifier, value } from "./testing/graphs.ts";
 
 /** The manifest asks for 2 s of every file; ten times as much passes on a machine that is shared. */
 const MAX_MS = 20_000;
@@ -42,4 +46,58 @@ oracleTest("openOnnx() counts external values against the limit", "oracles/onnx"
   await assert.rejects(openOnnx(path, { maxBytes: 60_000 }), { code: "too_large" });
   await assert.rejects(openOnnx(path, { maxBytes: 800 }), { code: "too_large" });
   await openOnnx(path, { maxBytes: 66_100 });
+});
+
+async function opened(bytes: Uint8Array): Promise<OatmillError | null> {
+  const path = await Deno.makeTempFile({ suffix: ".onnx" });
+  try {
+    await Deno.writeFile(path, bytes);
+    const model = await openOnnx(path);
+    stagesOf(findLayers(model, { smallest: 0 }).rest);
+    return null;
+  } catch (error) {
+    if (error instanceof OatmillError) return error;
+    throw error;
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+Deno.test("a damaged file opens or is refused, whatever its bytes are", async () => {
+  const valid = textClassifier();
+  assert.equal(await opened(valid), null);
+  const place = fc.nat(valid.length - 1), change = fc.tuple(place, fc.nat(255));
+  const damage = fc.record({
+    changes: fc.array(change, { minLength: 1, maxLength: 8 }),
+    cut: fc.option(place),
+  });
+  await fc.assert(
+    fc.asyncProperty(damage, async ({ changes, cut }) => {
+      const bytes = valid.slice(0, cut ?? valid.length);
+      for (const [at, byte] of changes) bytes[at] = byte;
+      await opened(bytes);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("a file must be a graph that hangs together", async () => {
+  const w = floats("w", [2, 2], (i) => i), x = value("x", [1, 2]), y = value("y", [1, 2]);
+  const product = node("MatMul", ["x", "w"], "y"),
+    good = { input: [x], output: [y], initializer: [w], node: [product] };
+  const cases: [Parameters<typeof onnxFile>[0], RegExp][] = [
+    [{ ...good, node: [] }, /no graph with nodes/],
+    [{ ...good, node: [node("MatMul", ["x", "v"], "y")] }, /"v" is read and never written/],
+    [{ ...good, node: [product, node("Relu", ["x"], "y")] }, /"y" is written twice/],
+    [{ ...good, node: [node("Relu", ["y"], "y")] }, /cycle/],
+    [{ ...good, output: [value("z", [1])] }, /Output "z" is never written/],
+    [{ ...good, output: [] }, /no output/],
+    [{ ...good, initializer: [w, w] }, /"w" is there twice/],
+  ];
+  assert.equal(await opened(onnxFile(good)), null);
+  for (const [graph, message] of cases) {
+    const error = await opened(onnxFile(graph));
+    assert.equal(error?.code, "invalid_checkpoint", String(message));
+    assert.match(error.message, message);
+  }
 });
