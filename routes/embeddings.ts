@@ -80,6 +80,14 @@ const inputsOf = ({ input }: Body): readonly RawInput[] =>
 
 /** @param hidden width of a state */
 function pooled({ states, pooled }: EncoderOutput, pooling: Body["pooling"], hidden: number): Float32Array {
+  // A graph may give a pooled vector and no states, or labels alone.
+  if ((pooling ? states : pooled).length === 0) {
+    throw new OatmillError(
+      "invalid_request",
+      `The model gives no ${pooling ? "hidden states" : "vectors"}: POST /v1/classify gives its labels`,
+      pooling ? "pooling" : "model",
+    );
+  }
   if (!pooling) return pooled;
   if (states.length === 0) return states;
   if (pooling === "cls") return states.slice(0, hidden);

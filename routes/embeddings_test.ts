@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import OpenAI from "openai";
 import { openModel } from "../engine/open_model.ts";
+import type { EncoderModel } from "../models/classifier.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
 import { byteTokenizer } from "../tests/fake_engine.ts";
 import { FakeServer } from "../tests/fake_server.ts";
@@ -101,4 +102,20 @@ withOracle("embeddings of an image come from the image encoder", "clip_vision", 
   assert.equal(usage.total_tokens, 0);
   const { error } = await embed(server, { input: "a text" });
   assert.match(error.message, /reads images/);
+});
+
+Deno.test("embeddings refuse a model that gives labels alone", async () => {
+  const answer = { states: new Float32Array(), pooled: new Float32Array(), logits: Float32Array.of(1, 2) };
+  const encoder: EncoderModel = {
+    reads: "text",
+    labels: ["a", "b"],
+    imageProcessor: null,
+    run: () => Promise.resolve(answer),
+  };
+  await using server = await FakeServer.start({ encoder });
+  for (const [body, param] of [[{}, "model"], [{ pooling: "mean" }, "pooling"]] as const) {
+    const { error } = await embed(server, { input: "a text", ...body });
+    assert.deepEqual([error.code, error.param], ["invalid_request", param]);
+    assert.match(error.message, /\/v1\/classify/);
+  }
 });

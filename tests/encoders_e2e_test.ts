@@ -28,13 +28,17 @@ describe(title, () => {
     await Deno.remove(data, { recursive: true });
   });
 
-  async function upload(family: string, name: string, recipe: object): Promise<Json> {
+  /** @param images files of ../shared/oracles/preprocess to calibrate on */
+  async function upload(family: string, name: string, recipe: object, images: string[] = []): Promise<Json> {
     const body = new FormData(), folder = join(oracles!, family);
     body.append("name", name);
     body.append("recipe", JSON.stringify(recipe));
     for (const { name } of Deno.readDirSync(folder)) {
       if (name === "expected.json") continue;
       body.append("files", new Blob([await Deno.readFile(join(folder, name))]), name);
+    }
+    for (const name of images) {
+      body.append("files", new Blob([await Deno.readFile(join(oracles!, "preprocess", name))]), name);
     }
     const response = await server.get("/v1/models", { method: "POST", body });
     const { id, error }: Json = await response.json();
@@ -74,9 +78,18 @@ describe(title, () => {
     assert.ok(cosine > 0.98 && cosine < 0.9999999, `${cosine}`);
   });
 
-  it("says how images are calibrated on when it cannot", async () => {
-    const job = await upload("vit", "vit-oats", OATS);
-    assert.deepEqual([job.status, job.error?.code], ["failed", "invalid_recipe"]);
-    assert.match(job.error.message, /reads images/);
+  it("compresses on uploaded images, and says so where there are none", async () => {
+    const none = await upload("vit", "vit-oats", OATS);
+    assert.deepEqual([none.status, none.error?.code], ["failed", "invalid_recipe"]);
+    assert.match(none.error.message, /images/);
+    const recipe = { ...OATS, iterations: 2, calibration: { text: "images" } };
+    const names = ["ramp_53x37.png", "smooth_64x96.png", "gray_40x40.png", "smooth_48x48.jpg"];
+    const job = await upload("vit", "vit-oats", recipe, names);
+    assert.deepEqual([job.status, job.error], ["succeeded", null]);
+    const image = (await Deno.readFile(join(oracles!, "preprocess", names[0]))).toBase64();
+    const { data: [found] }: Json =
+      await (await server.post("/v1/classify", { model: "vit-oats", image, top_k: 10 })).json();
+    assert.equal(found.labels.length, 10);
+    assert.ok(Math.abs(found.labels.reduce((sum: number, l: Json) => sum + l.score, 0) - 1) < 1e-6);
   });
 });

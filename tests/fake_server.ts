@@ -25,6 +25,8 @@ export interface FakeServerOptions {
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
   readonly idleMs?: number;
+  /** What the fake model is besides. */
+  readonly encoder?: OpenedModel["encoder"];
   /** Opens this in place of a model with a fake engine. */
   readonly open?: () => Promise<OpenedModel>;
   /** Thrown where a model would be opened. */
@@ -95,7 +97,15 @@ export class FakeServer implements AsyncDisposable {
     this.engines.push(engine);
     const spec = { ...fakeHeader("fake").spec, eosIds: [EOS] };
     const tokenizer = options.tokenizer === null ? null : { ...byteTokenizer, ...options.tokenizer };
-    return { name: "fake", spec, engine, tokenizer, encoder: null, header: null, times: new LoadTimes() };
+    return {
+      name: "fake",
+      spec,
+      engine,
+      tokenizer,
+      encoder: options.encoder ?? null,
+      header: null,
+      times: new LoadTimes(),
+    };
   }
 
   async addModel(id: string): Promise<void> {
