@@ -60,6 +60,7 @@ Deno.test("readImageHeader() refuses what is no image, too large, without pixels
     ["canvas", await claiming("animated.webp", 24, Array(6).fill(0xff)), "too_large", /16777216/],
     ["bomb", await jpegClaiming(0xffff, 0xffff), "too_large", /65535 x 65535/],
     ["flat", await jpegClaiming(0, 23), "invalid_image", /23 x 0/],
+    ["scans", await manyScans(100), "unsupported_format", /5000 x 5000 pixels in 101 scans/],
   ];
   for (const [what, bytes, code, message] of cases) {
     assert.throws(() => readImageHeader(bytes, what), { code, message }, what);
@@ -77,6 +78,11 @@ async function jpegClaiming(height: number, width: number): Promise<Uint8Array> 
   const frame = bytes.findIndex((b, i) => b === 0xff && bytes[i + 1] === 0xc0);
   bytes.set([height >> 8, height & 255, width >> 8, width & 255], frame + 5);
   return bytes;
+}
+
+async function manyScans(count: number): Promise<Uint8Array> {
+  const bytes = await jpegClaiming(5000, 5000);
+  return new Uint8Array([...bytes, ...Array(count).fill([0xff, 0xda]).flat()]);
 }
 
 Deno.test("decodeImage() answers damaged files with an image or a typed error, never otherwise", async () => {
