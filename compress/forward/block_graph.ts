@@ -1,6 +1,6 @@
 /**
  * One transformer block as an ONNX graph over whole sequences, with its weights as inputs: built once for a model's
- * block shape and run for every block. It also answers the statistics of the four inputs that linear layers read.
+ * block shape and run for every block. It also answers the statistics of the inputs that linear layers read.
  */
 import { OnnxGraph } from "../linalg/onnx_graph.ts";
 import { addExperts, EXPERT_TOKENS } from "./experts_graph.ts";

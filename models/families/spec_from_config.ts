@@ -84,7 +84,7 @@ export function specFromConfig(raw: Readonly<Record<string, unknown>>, options: 
 }
 
 /** Experts of all blocks together; DeepSeek-V3 has 15,616. The names of a million would take a gigabyte. */
-const MAX_ALL_EXPERTS = 1 << 15;
+const MAX_ALL_EXPERTS = 1 << 14;
 
 function expertsOf(
   family: Family,

@@ -7,10 +7,11 @@ import type { ModelSpec } from "../spec.ts";
 import type { Recipe } from "../recipe.ts";
 
 /**
- * Tensor names (an encoder's two ends: models/encoder_spec.ts). For each linear layer `block.I.NAME`: either `.w` (dense) or `.s` (sparse) and, when it has a rank,
- * `.v` [rank, dIn] and `.u` [dOut, rank] (dense formats; y = S x + U (V x)); `.bias` where there is one.
- * `block.I.INPUT.scale` (f32 [dIn]) multiplies that input before it is quantised; absent = ones. Norm weights
- * `block.I.attnNorm`, `block.I.mlpNorm`, `finalNorm` (+ `.bias`), `embedding` (`f32` or `q8` rows) and, unless tied, `head`.
+ * Tensor names (an encoder's two ends: models/encoder_spec.ts). For each linear layer `block.I.NAME` (`block.I.experts.E.NAME`
+ * of experts, beside `block.I.router` in `f32`): either `.w` (dense) or `.s` (sparse) and, when it has a rank, `.v`
+ * [rank, dIn] and `.u` [dOut, rank] (dense formats; y = S x + U (V x)); `.bias` where there is one. `block.I.INPUT.scale` (f32
+ * [dIn]) multiplies that input before it is quantised; absent = ones. Norm weights `block.I.attnNorm`, `block.I.mlpNorm`,
+ * `finalNorm` (+ `.bias`), `embedding` (`f32` or `q8` rows) and, unless tied, `head`.
  */
 export interface TensorEntry {
   readonly name: string;

@@ -129,6 +129,25 @@ Deno.test("sizes of blocks that no block can have are refused", async () => {
   await Deno.remove(parent, { recursive: true });
 });
 
+Deno.test("numbers of experts that no block can have are refused", async () => {
+  const parent = await Deno.makeTempDir();
+  const dir = join(parent, "a");
+  await writeArtifact(dir);
+  const header = JSON.parse(await Deno.readTextFile(join(dir, HEADER_FILE)));
+  const opened = async (experts: object) => {
+    const mlp = { ...header.spec.mlp, experts };
+    const changed = { ...header, spec: { ...header.spec, mlp } };
+    await Deno.writeTextFile(join(dir, HEADER_FILE), JSON.stringify(changed));
+    return await openArtifact(dir);
+  };
+  await assert.rejects(opened({ count: 2, perToken: 3 }), invalid(/more experts than there are/));
+  await assert.rejects(opened({ count: 1e9, perToken: 1 }), invalid(/count/));
+  await assert.rejects(opened({ count: 2, perToken: 0.5 }), invalid(/perToken/));
+  const other = await opened({ count: 2, perToken: 1 });
+  assert.throws(() => buildPlan(other), invalid(/"block\.0\.router" is missing/));
+  await Deno.remove(parent, { recursive: true });
+});
+
 Deno.test("isArtifact() is false for files, other folders and nothing", async () => {
   assert.equal(await isArtifact(`${DEFAULT_MODEL}config.json`), false);
   assert.equal(await isArtifact(DEFAULT_MODEL), false);
