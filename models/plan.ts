@@ -8,7 +8,7 @@
 import { OatmillError } from "../errors.ts";
 import { formatName, groupCount, ROWS, type Shape2 } from "../kernels/layout.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
-import { type PatchSpec, patchWidth } from "./encoder_spec.ts";
+import { encoderWeights, type PatchSpec, patchWidth } from "./encoder_spec.ts";
 import type { PackedModel } from "./packed.ts";
 import {
   type Activation,
@@ -226,6 +226,16 @@ class Builder {
     }
     return name;
   }
+  /** What is read as plain floats, outside of the plan: a vector, or a matrix row by row. */
+  checkPlain(name: string, shape: readonly number[]): void {
+    const t = this.#tensors.get(name);
+    if (!t) throw broken(`tensor "${name}" is missing`);
+    if (
+      t.format.kind !== "vector" || t.shape.length !== shape.length || t.shape.some((n, i) => n !== shape[i])
+    ) {
+      throw broken(`tensor "${name}" is ${t.format.kind} [${t.shape}], must be plain floats [${shape}]`);
+    }
+  }
   norm(name: string, shape = normShape(this.spec)): NormRef {
     const weight = this.optional(name, shape.length);
     const bias = this.optional(`${name}.bias`, shape.length);
@@ -352,6 +362,10 @@ export function buildPlan(model: PackedModel): Plan {
   addEmbedding(b);
   blockSpecs(spec).forEach((own, i) => addBlock(b, i, own));
   b.buffer("headIn", spec.hiddenSize);
+  for (const { role, shape, bias, packed } of encoderWeights(spec)) {
+    if (!packed) b.checkPlain(role, shape);
+    if (bias > 0) b.checkPlain(`${role}.bias`, [bias]);
+  }
   const output = spec.attention.causal ? logitsOf(b) : statesOf(b);
   const modules = new Set(
     model.tensors.flatMap((t) => t.format.kind === "vector" ? [] : [formatName(t.format)]),

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { OatmillError } from "../errors.ts";
 import type { TensorEntry } from "./formats/artifact_header.ts";
+import type { EncoderSpec } from "./encoder_spec.ts";
 import { openCheckpoint } from "./open.ts";
 import { packDense } from "./pack_dense.ts";
 import type { PackedModel } from "./packed.ts";
 import { buildPlan } from "./plan.ts";
+import { randomCheckpoint } from "./testing/random_checkpoint.ts";
 
 const checkpoint = await openCheckpoint(new URL("./default/", import.meta.url).pathname);
 const dense = packDense(checkpoint, { values: "int8" });
@@ -58,4 +60,39 @@ Deno.test("buildPlan() refuses tensors that are missing or have another shape th
     ],
   ];
   for (const [model, pattern] of cases) assert.throws(() => buildPlan(model), invalid(pattern));
+});
+
+Deno.test("buildPlan() refuses an encoder whose two ends are not as its spec says", () => {
+  const { spec } = dense, { attention } = spec;
+  const encoder: EncoderSpec = {
+    patches: { height: 8, width: 8, size: 4, bias: true, distillation: true, registers: 2, antialias: false },
+    ...{
+      tokenTypes: 0,
+      embeddingNorm: true,
+      pooling: "cls",
+      pooler: null,
+      normsPooled: false,
+      projection: null,
+    },
+    ...{ unitLength: false, classifier: "cls_and_distillation", labels: ["a", "b"] },
+  };
+  const images = {
+    ...spec,
+    blocks: 1,
+    vocabSize: 0,
+    attention: { ...attention, causal: false, window: null },
+    encoder,
+  };
+  const model = packDense(randomCheckpoint(images), { values: "int8" });
+  assert.deepEqual(buildPlan(model).output, { buffer: "states", cols: spec.hiddenSize });
+  const withTensor = (name: string, change: (t: TensorEntry) => TensorEntry | null): PackedModel => ({
+    ...model,
+    tensors: model.tensors.flatMap((t) => t.name === name ? change(t) ?? [] : [t]),
+  });
+  const plain = ["patch.bias", "classToken", "distillationToken", "registers", "positions", "classifier"];
+  for (const name of [...plain, "classifier.bias", "distillationClassifier", "patch", "embeddingNorm"]) {
+    assert.throws(() => buildPlan(withTensor(name, () => null)), invalid(new RegExp(`"${name}" is`)));
+    const longer = withTensor(name, (t) => ({ ...t, shape: [t.shape[0] + 1, ...t.shape.slice(1)] }));
+    assert.throws(() => buildPlan(longer), invalid(new RegExp(`"${name}" is .* must be`)));
+  }
 });
