@@ -115,32 +115,34 @@ async function compressLayers(
 ): Promise<LayerReport[]> {
   const { recipe, progress, pool, layered: { layers }, groups, blockChunks } = context;
   const plans = await layerPlans(statistics, context);
-  let done = 0;
   const results = new Map<number, LayerResult>();
-  const all = [...Map.groupBy(layers.keys(), (layer) => groups[layer])].map(async ([group, members]) => {
-    const { d = null, H = null } = statistics[group] ?? {};
-    const job: InputGroupJob = {
-      kind: "inputGroup",
-      layers: members.map((i) => ({
-        name: layers[i].name,
-        W: toShared(layers[i].read()),
-        shape: layers[i].shape,
-        plan: plans[i],
-      })),
-      d,
-      H,
-      recipe,
-      blockChunks,
-      replace: false,
-    };
-    const found = await pool.run<"inputGroup">(job, inputGroupBytes(job));
-    found.forEach((result, i) => {
-      results.set(members[i], result);
-      progress.addLayerError(result.report.error);
-      progress.report("compress", ++done, layers.length, layers[members[i]].name);
-    });
-  });
-  await progress.time("compress", () => Promise.all(all));
+  const left = [...Map.groupBy(layers.keys(), (layer) => groups[layer])];
+  /** One group after the other: only those that workers are at have their weights read. */
+  const lane = async () => {
+    for (let next = left.shift(); next; next = left.shift()) {
+      const [group, members] = next, { d = null, H = null } = statistics[group] ?? {};
+      const job: InputGroupJob = {
+        kind: "inputGroup",
+        layers: members.map((i) => {
+          const { name, shape, read } = layers[i];
+          return { name, shape, W: toShared(read()), plan: plans[i] };
+        }),
+        d,
+        H,
+        recipe,
+        blockChunks,
+        replace: false,
+      };
+      const found = await pool.run<"inputGroup">(job, inputGroupBytes(job));
+      found.forEach((result, i) => {
+        results.set(members[i], result);
+        progress.addLayerError(result.report.error);
+      });
+      progress.report("compress", results.size, layers.length, layers[members[0]].name);
+      progress.checkCancelled();
+    }
+  };
+  await progress.time("compress", () => Promise.all(Array.from({ length: pool.threads }, lane)));
   await progress.time("write", () => writeLayers(results, statistics, { writer, recipe }));
   return layers.map((_, i) => results.get(i)!.report);
 }
