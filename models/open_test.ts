@@ -3,6 +3,9 @@ import { OatmillError } from "../errors.ts";
 import { specFromConfig } from "./families/mod.ts";
 import { openCheckpoint } from "./open.ts";
 import { loadTokenizer } from "./tokenizer.ts";
+import type { WeightRole } from "./checkpoint.ts";
+import { EncoderEnds } from "./encoder_ends.ts";
+import { ENCODER_ORACLES, encoderCases } from "./testing/encoder_oracles.ts";
 import { DECODER_ORACLES } from "./testing/decoder_oracles.ts";
 import { ReferenceModel } from "./testing/reference_forward.ts";
 import { oracleTest, shared } from "./testing/shared.ts";
@@ -37,6 +40,24 @@ for (const name of DECODER_ORACLES) {
     const folder = shared(`oracles/${name}/`);
     const { prompts } = JSON.parse(await Deno.readTextFile(new URL("expected.json", folder)));
     await checkPrompts(folder.pathname, prompts);
+  });
+}
+
+for (const name of ENCODER_ORACLES) {
+  oracleTest(`openCheckpoint() reads ${name} so that its answers match`, "oracles", async () => {
+    const checkpoint = await openCheckpoint(shared(`oracles/${name}/`).pathname), { spec } = checkpoint;
+    const model = await ReferenceModel.load(checkpoint);
+    checkpoint.close();
+    const vector = (role: string) => model.weights.get(role as WeightRole) ?? null;
+    const ends = new EncoderEnds({ ...spec, encoder: spec.encoder! }, vector);
+    for (const { input, output, ...recorded } of await encoderCases(name)) {
+      if ("ids" in input && input.types!.some((type) => type !== 0)) continue; // the plain forward knows one text
+      const states = model.hiddenStates("ids" in input ? input.ids : input);
+      const { pooled, logits } = ends.read(Float32Array.from(states.flatMap((row) => [...row])));
+      const wanted = output.logits ?? output.image_embeds ?? output.pooler_output!;
+      const difference = maxDifference(output.logits ? logits! : pooled, wanted);
+      assert.ok(difference < LOGITS_TOLERANCE, `${recorded.name}: answers differ by ${difference}`);
+    }
   });
 }
 
