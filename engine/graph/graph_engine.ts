@@ -28,7 +28,11 @@ export interface PackedGraph extends PackedLayers {
 export interface GraphOptions {
   readonly threads?: number;
   readonly tuning?: TuningOptions;
+  /** Most runs that wait for others. */
+  readonly maxWaiting?: number;
 }
+
+const DEFAULT_WAITING = 256;
 
 export interface GraphEngine {
   readonly threads: number;
@@ -39,7 +43,8 @@ export interface GraphEngine {
   readonly runs: number;
   /**
    * Runs the graph; calls wait for one another.
-   * @throws {OatmillError} invalid_request when an input is missing or the graph fails on it, unavailable after close()
+   * @throws {OatmillError} invalid_request when an input is missing or the graph fails on it, rate_limit_exceeded when too
+   * many wait, unavailable after close()
    */
   run(feeds: GraphTensors): Promise<GraphTensors>;
   close(): Promise<void>;
@@ -65,7 +70,8 @@ export async function loadGraph(model: PackedGraph, options: GraphOptions = {}):
     await chooseKernels(model.tensors, options.tuning),
   );
   const layers = { memory, modules, map, plan, blockChunks: model.blockChunks, threads };
-  const engine = new GraphThreads(threads, map.bytes);
+  const { maxWaiting = DEFAULT_WAITING } = options;
+  const engine = new GraphThreads({ threads, memoryBytes: map.bytes, maxWaiting });
   try {
     await engine.start((thread) => ({
       type: "init",
@@ -99,7 +105,20 @@ class GraphThreads implements GraphEngine {
   #started = 0;
   #ended: Error | null = null;
 
-  constructor(readonly threads: number, readonly memoryBytes: number) {
+  readonly threads: number;
+  readonly memoryBytes: number;
+  readonly #maxWaiting: number;
+
+  constructor(
+    { threads, memoryBytes, maxWaiting }: {
+      readonly threads: number;
+      readonly memoryBytes: number;
+      readonly maxWaiting: number;
+    },
+  ) {
+    this.threads = threads;
+    this.memoryBytes = memoryBytes;
+    this.#maxWaiting = maxWaiting;
     this.#ready = Array.from({ length: threads }, () => Promise.withResolvers<void>());
     for (const { promise } of this.#ready) promise.catch(() => {}); // told to whoever starts
     this.#workers = this.#ready.map((_, thread) => this.#worker(thread));
@@ -159,6 +178,10 @@ class GraphThreads implements GraphEngine {
 
   run(feeds: GraphTensors): Promise<GraphTensors> {
     if (this.#ended) return Promise.reject(this.#ended);
+    if (this.waiting > this.#maxWaiting) {
+      const message = `${this.#maxWaiting} inputs wait already: try again later`;
+      return Promise.reject(new OatmillError("rate_limit_exceeded", message));
+    }
     const id = this.#started++, run = Promise.withResolvers<GraphTensors>();
     this.#runs.set(id, run);
     this.#post({ type: "run", id, feeds });

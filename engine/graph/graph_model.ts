@@ -36,12 +36,12 @@ interface Described {
 
 /** @throws {OatmillError} what reading the files may throw, unsupported_format when ONNX Runtime refuses the graph */
 export async function openGraphModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
-  const { times = new LoadTimes(), threads, tuning } = options;
+  const { times = new LoadTimes(), threads, tuning, maxWaiting } = options;
   const described = await times.time("header", () => isOnnxFile(path) ? ofFile(path) : ofArtifact(path));
   const { packed, model, header, config, imageProcessor, tokenizerFiles } = described;
   const tokenizer = tokenizerFiles &&
     await times.time("tokenizer", () => loadTokenizer(tokenizerFiles, { checked: header !== null }));
-  const graph = await times.time("weights", () => loadGraph(packed, { threads, tuning }));
+  const graph = await times.time("weights", () => loadGraph(packed, { threads, tuning, maxWaiting }));
   times.end({ bytes: packed.tensors.reduce((n, t) => n + t.bytes, 0), parallel: false });
   const inputs = graphInputs(model.graph), reads = graphReads(inputs);
   const answers = answersOf(model.graph), labels = labelsOf(config, answers);

@@ -140,7 +140,7 @@ Deno.test("a graph of token ids classifies texts, with a mask and of any length"
   };
   await Deno.writeFile(`${folder}/m.onnx`, textClassifier());
   await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify(config));
-  const { engine, encoder, spec } = await openModel(`${folder}/m.onnx`, { threads: 1 });
+  const { engine, encoder, spec } = await openModel(`${folder}/m.onnx`, { threads: 1, maxWaiting: 2 });
   try {
     assert.deepEqual([encoder?.reads, encoder?.labels, spec.vocabSize, spec.contextLength], [
       "text",
@@ -151,6 +151,9 @@ Deno.test("a graph of token ids classifies texts, with a mask and of any length"
     const [short, long] = await Promise.all([[3, 4], [3, 4, 5]].map((ids) => encoder!.run({ ids })));
     assert.equal(short.logits?.length, 3);
     assert.notDeepEqual(short.logits, long.logits);
+    const flood = await Promise.allSettled(Array.from({ length: 4 }, () => encoder!.run({ ids: [1] })));
+    assert.deepEqual(flood.map(({ status }) => status), ["fulfilled", "fulfilled", "fulfilled", "rejected"]);
+    assert.match(String((flood[3] as PromiseRejectedResult).reason), /2 inputs wait already/);
     const many = { ids: new Array<number>(65).fill(1) };
     await assert.rejects(encoder!.run(many), { code: "context_length_exceeded" });
     await assert.rejects(encoder!.run({ ids: [] }), { code: "invalid_request" });
