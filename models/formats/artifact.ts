@@ -302,7 +302,7 @@ export async function openStored(dir: string, schema: typeof storedSchema): Prom
   if (kind !== undefined && !("kind" in schema.shape)) {
     throw new OatmillError(
       "unsupported_architecture",
-      `Cannot open artifact "${dir}" as a model of blocks: it is an ${kind}`,
+      `Cannot open artifact "${dir}" as a model of blocks: it is of kind ${kind}, which is served and evaluated as it is`,
     );
   }
   const parsed = schema.safeParse(json);
