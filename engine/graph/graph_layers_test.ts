@@ -10,10 +10,10 @@ import { OnnxRuntime } from "./ort.ts";
 
 const TOLERANCE = 1e-4;
 
-async function opened(graph: SmallGraph) {
+async function opened(graph: SmallGraph, versions: Parameters<typeof onnxFile>[1] = {}) {
   const path = await Deno.makeTempFile({ suffix: ".onnx" });
   try {
-    await Deno.writeFile(path, onnxFile(graph));
+    await Deno.writeFile(path, onnxFile(graph, versions));
     return await openOnnx(path);
   } finally {
     await Deno.remove(path);
@@ -167,4 +167,46 @@ Deno.test("layers of one value are one step; nodes out of order are put in order
       [1, [1]],
     ],
   );
+});
+
+Deno.test("graphs of any version that ONNX Runtime has are read; older ones have weights as inputs", async () => {
+  const w = floats("w", [4, 4], (i) => Math.sin(i)), b = floats("b", [4], (i) => i);
+  const graph: SmallGraph = {
+    input: [value("x", [3, 4])],
+    initializer: [w, b],
+    node: [node("Gemm", ["x", "w", "b"], "y", { alpha: 2, beta: 0.5 })],
+    output: [value("y", [3, 4])],
+  };
+  const expected = await run(onnxFile(graph), 4);
+  const old = { ...graph, input: [...graph.input, value("w", [4, 4]), value("b", [4])] };
+  const versions = [[old, 3n, 7n], [old, 3n, 9n], [graph, 7n, 13n], [graph, 10n, 22n], [
+    graph,
+    12n,
+    26n,
+  ]] as const;
+  for (const [of, ir, opset] of versions) {
+    const layered = findLayers(await opened(of, { ir, opset }), { smallest: 0 });
+    assert.deepEqual(layered.rest.graph.input.map(({ name }) => name), ["x"]);
+    const found = await run(encodeModel(denseGraph(layered)), 4);
+    assert.ok(found.every((y, i) => Math.abs(y - expected[i]) < TOLERANCE), `IR ${ir}, opset ${opset}`);
+  }
+  for (const opset of [6n, 27n]) {
+    await assert.rejects(opened(graph, { opset }), { code: "unsupported_format", message: /Opset version/ });
+  }
+});
+
+Deno.test("weights that are cast from whole numbers are no layers", async () => {
+  const codes = newMessage("TensorProto", {
+    name: "w",
+    dims: [4n, 4n],
+    dataType: 3,
+    rawData: new Uint8Array(16),
+  });
+  const graph: SmallGraph = {
+    input: [value("x", ["rows", 4])],
+    initializer: [codes],
+    node: [node("Cast", ["w"], "wf", { to: 1n }), node("MatMul", ["x", "wf"], "y")],
+    output: [value("y", ["rows", 4])],
+  };
+  assert.equal(findLayers(await opened(graph), { smallest: 0 }).layers.length, 0);
 });

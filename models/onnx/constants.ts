@@ -1,7 +1,7 @@
 /** What of a graph is known before it runs, as far as weights are reached by it. */
 import { attribute } from "./nodes.ts";
 import { type GraphProto, newMessage, type NodeProto, type TensorProto } from "./onnx_proto.ts";
-import { ELEMENT, floats, shapeOf } from "./tensor_values.ts";
+import { ELEMENT, floats, isFloats, shapeOf } from "./tensor_values.ts";
 
 /** A constant weight `[rows, cols]`, row-major. */
 export interface ConstantMatrix {
@@ -72,7 +72,7 @@ export class Constants {
   /** The shape of a value that is a constant matrix of float32, without reading it. */
   shape(name: string): readonly [number, number] | null {
     const { tensor, transposed, cast } = this.#source(name);
-    if (!tensor || (tensor.dataType !== ELEMENT.float && !cast)) return null;
+    if (!tensor || !isFloats(tensor) || (tensor.dataType !== ELEMENT.float && !cast)) return null;
     const dims = shapeOf(tensor);
     if (dims.length !== 2 || dims.includes(0)) return null;
     return transposed ? [dims[1], dims[0]] : [dims[0], dims[1]];

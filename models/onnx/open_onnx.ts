@@ -77,8 +77,15 @@ function parse(bytes: Uint8Array): OnnxModel {
   return { ...pick(model), graph };
 }
 
+/** Since this version initialisers need not be inputs as well: none is one here. */
+const IR_VERSION = 4n;
+
 /** What a model is made of, without what is only said about it. */
-const pick = ({ irVersion, opsetImport, functions }: ModelProto) => ({ irVersion, opsetImport, functions });
+const pick = ({ irVersion, opsetImport, functions }: ModelProto) => ({
+  irVersion: irVersion < IR_VERSION ? IR_VERSION : irVersion,
+  opsetImport,
+  functions,
+});
 
 async function checked(model: OnnxModel, external: ExternalData): Promise<OnnxModel> {
   const { graph, functions } = model;
@@ -103,7 +110,6 @@ async function checked(model: OnnxModel, external: ExternalData): Promise<OnnxMo
     checkTensor(whole);
     initializer.push(whole);
   }
-  // Before IR version 4 initialisers had to be inputs as well.
   const input = graph.input.filter(({ name }) => !names.has(name));
   const { name, output, valueInfo } = graph;
   const rest = { name, output, valueInfo, initializer, input };

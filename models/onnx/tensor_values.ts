@@ -126,14 +126,17 @@ const WIDEN: Readonly<Record<number, (source: Uint8Array<ArrayBuffer>, out: Floa
   [ELEMENT.double]: widenFloat64,
 };
 
-/** The values as float32, or null where they are no floats, or 16-bit ones written as varints (which nobody does). */
+/** Whether {@linkcode floats} reads it: floats, but no 16-bit ones written as varints (which nobody does). */
+export const isFloats = ({ dataType, int32Data }: TensorProto): boolean =>
+  dataType === ELEMENT.float || (dataType in WIDEN && int32Data.length === 0);
+
+/** The values as float32; null where they are no floats. */
 export function floats(tensor: TensorProto): Float32Array<ArrayBuffer> | null {
-  if (tensor.dataType === ELEMENT.float) return new Float32Array(alignedBytes(tensor).buffer);
-  const widen = WIDEN[tensor.dataType];
-  if (!widen || tensor.int32Data.length > 0) return null;
+  if (!isFloats(tensor)) return null;
   const bytes = alignedBytes(tensor);
+  if (tensor.dataType === ELEMENT.float) return new Float32Array(bytes.buffer);
   const out = new Float32Array(bytes.length / (ELEMENT_TYPES[tensor.dataType].bits / 8));
-  widen(bytes, out);
+  WIDEN[tensor.dataType](bytes, out);
   return out;
 }
 

@@ -62,10 +62,10 @@ export interface SmallGraph {
   readonly output: readonly ValueInfo[];
 }
 
-export const onnxFile = (graph: SmallGraph): Uint8Array<ArrayBuffer> =>
+export const onnxFile = (graph: SmallGraph, { ir = 8n, opset = 17n } = {}): Uint8Array<ArrayBuffer> =>
   encodeModel({
-    irVersion: 8n,
-    opsetImport: [{ domain: "", version: 17n }],
+    irVersion: ir,
+    opsetImport: [{ domain: "", version: opset }],
     functions: [],
     graph: newMessage("GraphProto", { name: "test", ...graph }),
   });
