@@ -29,7 +29,10 @@ export async function measureAgreement(
       moments: false,
       answers: outputs,
     } as const;
-    const wanted = await progress.time("evaluate", () => pool.run<"graph">(job, pool.memoryBytes));
+    const wanted = await progress.time(
+      "evaluate",
+      () => pool.run<"graph">(job, pool.memoryBytes, [model.buffer]),
+    );
     const found = await progress.time("evaluate", () => answersOf(options.out, heldBack, options.threads));
     const text = `held back from ${basename(recipe.calibration.text)}`;
     const measured = { ...header, agreement: agreement(wanted.answers, found, { outputs, text }) };

@@ -54,10 +54,8 @@ async function gather(feeds: readonly GraphTensors[], context: GraphContext): Pr
     const collect = pass.map(({ name, cols }) => ({ name, cols }));
     const model = withOutputs(source.model, [...new Set(collect.map(({ name }) => name))]);
     // All memory: one job, with all threads.
-    const { sums } = await pool.run<"graph">(
-      { kind: "graph", model, feeds, collect, moments, answers: [] },
-      pool.memoryBytes,
-    );
+    const job = { kind: "graph", model, feeds, collect, moments, answers: [] } as const;
+    const { sums } = await pool.run<"graph">(job, pool.memoryBytes, [model.buffer]);
     sums.forEach((s, i) => found.push({ value: pass[i], sums: s }));
     progress.report("calibrate", found.length, values.size);
   }

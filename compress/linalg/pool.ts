@@ -8,6 +8,7 @@ import type { JobKind, JobOf, JobRequest, JobResponse, ResultOf } from "../worke
 interface Pending {
   readonly job: JobOf<JobKind>;
   readonly bytes: number;
+  readonly transfer: Transferable[];
   readonly resolve: (result: never) => void;
   readonly reject: (reason: unknown) => void;
 }
@@ -56,11 +57,12 @@ export class LinalgPool {
   /**
    * Queues one job; the first free worker takes it.
    * @param bytes about what the job takes beyond its shared memory, if that is much
+   * @param transfer what of the job is handed over instead of copied
    */
-  run<K extends JobKind>(job: JobOf<K>, bytes = 0): Promise<ResultOf<K>> {
+  run<K extends JobKind>(job: JobOf<K>, bytes = 0, transfer: Transferable[] = []): Promise<ResultOf<K>> {
     if (this.#ended) return Promise.reject(this.#ended);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ job, bytes, resolve, reject });
+      this.#queue.push({ job, bytes, transfer, resolve, reject });
       this.#next();
     });
   }
@@ -73,7 +75,7 @@ export class LinalgPool {
       slot.current = next;
       const threads = Math.floor(this.threads / this.concurrent(next.bytes));
       const large = next.bytes >= LARGE_JOB_BYTES;
-      slot.worker.postMessage({ job: next.job, threads, large } satisfies JobRequest);
+      slot.worker.postMessage({ job: next.job, threads, large } satisfies JobRequest, next.transfer);
     }
   }
 
