@@ -224,42 +224,52 @@ async function writeCalibration(path: string, { prompts, nll }: Expected): Promi
 }
 
 for (const family of DECODER_ORACLES) {
-  oracleTest(`${family} is compressed, and served as the dense product of its S + L`, "oracles", async () => {
-    const folder = sharedFile(`oracles/${family}/`).pathname, dir = await Deno.makeTempDir();
-    try {
-      const expected: Expected = JSON.parse(await Deno.readTextFile(join(folder, "expected.json")));
-      const checkpoint = await openCheckpoint(folder);
-      const nll = await calibrationNll(checkpoint, expected.nll.ids);
-      checkpoint.close();
-      assert.ok(
-        Math.abs(nll - expected.nll.sum_nll) < NLL_TOLERANCE,
-        `${nll}, recorded ${expected.nll.sum_nll}`,
-      );
+  oracleTest(
+    `${family} is compressed, and served as the dense product of its S + L`,
+    `oracles/${family}`,
+    async () => {
+      const folder = sharedFile(`oracles/${family}/`).pathname, dir = await Deno.makeTempDir();
+      try {
+        const expected: Expected = JSON.parse(await Deno.readTextFile(join(folder, "expected.json")));
+        const checkpoint = await openCheckpoint(folder);
+        const nll = await calibrationNll(checkpoint, expected.nll.ids);
+        checkpoint.close();
+        assert.ok(
+          Math.abs(nll - expected.nll.sum_nll) < NLL_TOLERANCE,
+          `${nll}, recorded ${expected.nll.sum_nll}`,
+        );
 
-      const text = join(dir, "ids.json"), out = join(dir, "out");
-      await writeCalibration(text, expected);
-      const recipe = {
-        ...{ method: "oats", allocation: "owl", rate: 0.5, iterations: 2, evaluate: { tokens: 64 } } as const,
-        calibration: { text, sequences: 6, length: 32 },
-      };
-      const { header } = await compress({ source: folder, out, recipe, threads: 1 });
-      assert.ok(header.layers.some(({ rate, rank }) => rate > 0.3 && rank > 0));
-      const artifact = await openArtifact(out), tensors = await loadTensors(artifact);
-      const first = header.layers.filter(({ name }) => name.startsWith("block.0."));
-      for (const { name } of first) await checkLayer(tensors, name, artifact.blockChunks);
+        const text = join(dir, "ids.json"), out = join(dir, "out");
+        await writeCalibration(text, expected);
+        const recipe = {
+          ...{
+            method: "oats",
+            allocation: "owl",
+            rate: 0.5,
+            iterations: 2,
+            evaluate: { tokens: 64 },
+          } as const,
+          calibration: { text, sequences: 6, length: 32 },
+        };
+        const { header } = await compress({ source: folder, out, recipe, threads: 1 });
+        assert.ok(header.layers.some(({ rate, rank }) => rate > 0.3 && rank > 0));
+        const artifact = await openArtifact(out), tensors = await loadTensors(artifact);
+        const first = header.layers.filter(({ name }) => name.startsWith("block.0."));
+        for (const { name } of first) await checkLayer(tensors, name, artifact.blockChunks);
 
-      const reference = await ReferenceModel.load(denseCheckpoint(artifact, tensors));
-      const engine = await loadEngine(artifact, { threads: 1, kvFormat: "f32" });
-      for (const { ids } of Object.values(expected.prompts)) {
-        const [exact] = reference.logits(ids), served = await engine.logits(ids);
-        const size = Math.hypot(...exact), off = Math.hypot(...exact.map((v, i) => v - served[i])) / size;
-        assert.ok(off < SERVED_BOUND, `${ids.length} tokens: off by ${off}`);
+        const reference = await ReferenceModel.load(denseCheckpoint(artifact, tensors));
+        const engine = await loadEngine(artifact, { threads: 1, kvFormat: "f32" });
+        for (const { ids } of Object.values(expected.prompts)) {
+          const [exact] = reference.logits(ids), served = await engine.logits(ids);
+          const size = Math.hypot(...exact), off = Math.hypot(...exact.map((v, i) => v - served[i])) / size;
+          assert.ok(off < SERVED_BOUND, `${ids.length} tokens: off by ${off}`);
+        }
+        await engine.close();
+      } finally {
+        await Deno.remove(dir, { recursive: true });
       }
-      await engine.close();
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+    },
+  );
 }
 
 /** States of an input from the calibration forward, and what stands behind them. */
@@ -308,46 +318,60 @@ async function encoderCalibration(dir: string, cases: readonly EncoderCase[]): P
 }
 
 for (const family of ENCODER_ORACLES) {
-  oracleTest(`${family} is compressed, and served as the dense product of its S + L`, "oracles", async () => {
-    const folder = sharedFile(`oracles/${family}/`).pathname, dir = await Deno.makeTempDir();
-    try {
-      const cases = await encoderCases(family), checkpoint = await openCheckpoint(folder);
-      for (const { name, input, output } of cases) {
-        if ("ids" in input && input.types?.some((type) => type !== 0)) continue; // calibration has single texts
-        const { pooled, logits } = await calibrationAnswer(checkpoint, input);
-        const wanted = output.logits ?? output.image_embeds ?? output.pooler_output!;
-        const answer = output.logits ? logits! : pooled;
-        wanted.forEach((y, i) =>
-          assert.ok(Math.abs(answer[i] - y) < ENCODER_TOLERANCE, `${name}: ${answer[i]}, ${y}`)
-        );
-      }
-      checkpoint.close();
+  oracleTest(
+    `${family} is compressed, and served as the dense product of its S + L`,
+    `oracles/${family}`,
+    async () => {
+      const folder = sharedFile(`oracles/${family}/`).pathname, dir = await Deno.makeTempDir();
+      try {
+        const cases = await encoderCases(family), checkpoint = await openCheckpoint(folder);
+        for (const { name, input, output } of cases) {
+          if ("ids" in input && input.types?.some((type) => type !== 0)) continue; // calibration has single texts
+          const { pooled, logits } = await calibrationAnswer(checkpoint, input);
+          const wanted = output.logits ?? output.image_embeds ?? output.pooler_output!;
+          const answer = output.logits ? logits! : pooled;
+          wanted.forEach((y, i) =>
+            assert.ok(Math.abs(answer[i] - y) < ENCODER_TOLERANCE, `${name}: ${answer[i]}, ${y}`)
+          );
+        }
+        checkpoint.close();
 
-      const out = join(dir, "out"), text = await encoderCalibration(dir, cases);
-      const recipe = {
-        ...{ method: "oats", allocation: "owl", rate: 0.5, iterations: 2, evaluate: { tokens: 64 } } as const,
-        calibration: { text, sequences: 6, length: 16 },
-      };
-      const { header } = await compress({ source: folder, out, recipe, threads: 1 });
-      assert.ok(header.layers.some(({ rate, rank }) => rate > 0.3 && rank > 0));
-      assert.equal(header.perplexity, null);
-      const artifact = await openArtifact(out), tensors = await loadTensors(artifact);
-      for (const { name } of header.layers.slice(0, 7)) await checkLayer(tensors, name, artifact.blockChunks);
+        const out = join(dir, "out"), text = await encoderCalibration(dir, cases);
+        const recipe = {
+          ...{
+            method: "oats",
+            allocation: "owl",
+            rate: 0.5,
+            iterations: 2,
+            evaluate: { tokens: 64 },
+          } as const,
+          calibration: { text, sequences: 6, length: 16 },
+        };
+        const { header } = await compress({ source: folder, out, recipe, threads: 1 });
+        assert.ok(header.layers.some(({ rate, rank }) => rate > 0.3 && rank > 0));
+        assert.equal(header.perplexity, null);
+        const artifact = await openArtifact(out), tensors = await loadTensors(artifact);
+        for (const { name } of header.layers.slice(0, 7)) {
+          await checkLayer(tensors, name, artifact.blockChunks);
+        }
 
-      const reference = await ReferenceModel.load(denseCheckpoint(artifact, tensors));
-      const model = await openModel(out, { threads: 1, kvFormat: "f32" });
-      assert.equal(model.encoder!.imageProcessor === null, family === "bert");
-      assert.deepEqual(model.encoder!.labels?.length, cases[0].output.logits?.length);
-      for (const { name, input } of cases) {
-        if ("types" in input && input.types?.some((type) => type !== 0)) continue;
-        const exact = reference.hiddenStates("ids" in input ? input.ids : input).flatMap((row) => [...row]);
-        const { states } = await model.encoder!.run(input);
-        const off = Math.hypot(...exact.map((v, i) => v - states[i])) / Math.hypot(...exact);
-        assert.ok(off < SERVED_BOUND, `${name}: off by ${off}`);
+        const reference = await ReferenceModel.load(denseCheckpoint(artifact, tensors));
+        const model = await openModel(out, { threads: 1, kvFormat: "f32" });
+        assert.equal(model.encoder!.imageProcessor === null, family === "bert");
+        assert.deepEqual(model.encoder!.labels?.length, cases[0].output.logits?.length);
+        for (const { name, input } of cases) {
+          if (
+            "types" in input && input.types?.some((type) => type !== 0)
+          ) continue;
+          const exact = reference.hiddenStates("ids" in input ? input.ids : input).flatMap((row) => [...row]);
+          const { states } = await model.encoder!.run(input);
+          const off = Math.hypot(...exact.map((v, i) => v - states[i])) / Math.hypot(...exact);
+          assert.ok(off < SERVED_BOUND, `${name}: off by ${off}`);
+        }
+        await model.engine.close();
+      } finally {
+        await Deno.remove(dir, { recursive: true });
       }
-      await model.engine.close();
-    } finally {
-      await Deno.remove(dir, { recursive: true });
-    }
-  });
+    },
+  );
 }

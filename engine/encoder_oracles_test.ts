@@ -45,7 +45,7 @@ function check(
 }
 
 for (const family of ENCODER_ORACLES) {
-  oracleTest(`${family} equals its oracle`, "oracles", async () => {
+  oracleTest(`${family} equals its oracle`, `oracles/${family}`, async () => {
     for (const threads of [1, 2]) {
       const model = await openModel(shared(`oracles/${family}`).pathname, { threads });
       try {

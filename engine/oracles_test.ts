@@ -6,10 +6,11 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { DECODER_ORACLES } from "../models/testing/decoder_oracles.ts";
+import { oracleTest, shared } from "../models/testing/shared.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, GREEDY } from "./types.ts";
 
-const ORACLES = new URL("../../shared/oracles/", import.meta.url).pathname;
+const ORACLES = shared("oracles/").pathname;
 /** f32 kernels against an f32 reference (README of the oracles: f32 against f64 differs by at most 1.1e-4). */
 const LOGITS_TOLERANCE = 1e-3;
 const NLL_TOLERANCE = 2e-3;
@@ -19,14 +20,6 @@ interface Expected {
   greedy: { prompt_ids: number[]; continuation: number[] }[];
   nll: { ids: number[]; sum_nll: number; per_token_nll: number[] };
 }
-
-const present = (dir: string): boolean => {
-  try {
-    return Deno.statSync(dir).isDirectory;
-  } catch {
-    return false;
-  }
-};
 
 export async function greedy(
   engine: Engine,
@@ -53,12 +46,10 @@ function assertClose(
 
 for (const family of DECODER_ORACLES) {
   for (const threads of [1, 2]) {
-    Deno.test({
-      name: `${family} equals its oracle on ${threads} thread(s) (needs ../shared/oracles)`,
-      ignore: !present(ORACLES),
-      sanitizeOps: false,
-      sanitizeResources: false,
-      fn: async () => {
+    oracleTest(
+      `${family} equals its oracle on ${threads} thread(s)`,
+      `oracles/${family}`,
+      async () => {
         const dir = `${ORACLES}${family}`;
         const expected: Expected = JSON.parse(await Deno.readTextFile(`${dir}/expected.json`));
         const checkpoint = await openCheckpoint(dir);
@@ -94,6 +85,7 @@ for (const family of DECODER_ORACLES) {
           checkpoint.close();
         }
       },
-    });
+      { sanitizeOps: false, sanitizeResources: false },
+    );
   }
 }

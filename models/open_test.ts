@@ -36,7 +36,7 @@ async function checkPrompts(path: string, prompts: Record<string, Prompt>): Prom
 }
 
 for (const name of DECODER_ORACLES) {
-  oracleTest(`openCheckpoint() reads ${name} so that its logits match`, "oracles", async () => {
+  oracleTest(`openCheckpoint() reads ${name} so that its logits match`, `oracles/${name}`, async () => {
     const folder = shared(`oracles/${name}/`);
     const { prompts } = JSON.parse(await Deno.readTextFile(new URL("expected.json", folder)));
     await checkPrompts(folder.pathname, prompts);
@@ -44,7 +44,7 @@ for (const name of DECODER_ORACLES) {
 }
 
 for (const name of ENCODER_ORACLES) {
-  oracleTest(`openCheckpoint() reads ${name} so that its answers match`, "oracles", async () => {
+  oracleTest(`openCheckpoint() reads ${name} so that its answers match`, `oracles/${name}`, async () => {
     const checkpoint = await openCheckpoint(shared(`oracles/${name}/`).pathname), { spec } = checkpoint;
     const model = await ReferenceModel.load(checkpoint);
     checkpoint.close();
@@ -76,7 +76,7 @@ for (const name of GGUF_ORACLES) {
 }
 
 for (const name of ["llama3", "phi3_longrope", "qwen3", "gemma3_text"]) {
-  oracleTest(`specFromConfig() reads ${name} as transformers 5 writes it`, "oracles", async () => {
+  oracleTest(`specFromConfig() reads ${name} as transformers 5 writes it`, `oracles/${name}`, async () => {
     const folder = shared(`oracles/${name}/`);
     const [old, recent] = await Promise.all(["config.json", "config.v5.json"].map(async (file) => {
       const config = JSON.parse(await Deno.readTextFile(new URL(file, folder)));

@@ -28,7 +28,7 @@ async function load(name: string): Promise<Tokenizer> {
 }
 
 for (const name of ["llama2", "llama3", "qwen3", "gpt2"]) {
-  oracleTest(`tokenizer ${name} encodes and decodes as recorded`, "data/tokenizers", async () => {
+  oracleTest(`tokenizer ${name} encodes and decodes as recorded`, "oracles/tokenizers", async () => {
     const all = JSON.parse(await Deno.readTextFile(shared("oracles/tokenizers/expected.json")));
     const strings: Record<string, string> = all.strings;
     const expected: Vocabulary = all[name];

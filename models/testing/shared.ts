@@ -5,10 +5,31 @@ export function shared(path: string): URL {
   return new URL(path, ROOT);
 }
 
-/** Registers a test that needs `folder`; without it the test is ignored and its name says why. */
-export function oracleTest(name: string, folder: string, run: () => Promise<void> | void): void {
+export interface OracleTest {
+  readonly name: string;
+  /** Below `../shared`. */
+  readonly folder: string;
+}
+
+/** What {@linkcode oracleTest} registered in this process: tests/oracle_coverage_test.ts asks for a test of every folder. */
+export const registered: OracleTest[] = [];
+
+type Run = () => Promise<void> | void;
+
+/**
+ * Registers a test of what `folder` holds: of that very folder, where there is one for each family. The test's name ends with
+ * it (so that `--filter oracles` finds them all); without the folder the test is ignored and its name says why.
+ */
+export function oracleTest(
+  name: string,
+  folder: string,
+  run: Run,
+  options: Omit<Deno.TestDefinition, "name" | "fn" | "ignore"> = {},
+): void {
   const ignore = !exists(shared(folder));
-  Deno.test({ name: ignore ? `${name} (ignored: ../shared/${folder} is absent)` : name, ignore, fn: run });
+  const where = ignore ? `ignored: ../shared/${folder} is absent` : `../shared/${folder}`;
+  registered.push({ name, folder });
+  Deno.test({ ...options, name: `${name} (${where})`, ignore, fn: run });
 }
 
 function exists(url: URL): boolean {
