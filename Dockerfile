@@ -14,6 +14,8 @@ COPY bench bench
 COPY cli cli
 COPY compress compress
 COPY engine engine
+COPY export export
+COPY hub hub
 COPY kernels kernels
 COPY models models
 COPY routes routes
@@ -28,6 +30,7 @@ COPY --from=program /deno-dir /deno-dir
 COPY --from=program --chown=root:root /app ./
 COPY --from=program --chown=deno:deno /data /data
 USER deno
+# Others than this container reach it, so it starts with API keys alone: docker run -e OATMILL_API_KEYS=...
 ENV OATMILL_DATA=/data OATMILL_HOST=0.0.0.0 PORT=8000
 VOLUME /data
 EXPOSE 8000
@@ -38,7 +41,7 @@ CMD ["run", "--no-prompt", "--cached-only", \
   "--allow-net=0.0.0.0:8000", \
   "--allow-read=/app,/data", \
   "--allow-write=/data", \
-  "--allow-env=OTEL_*,OATMILL_DATA,OATMILL_HOST,OATMILL_HUB_URL,HF_TOKEN,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
+  "--allow-env=OTEL_*,OATMILL_API_KEYS,OATMILL_DATA,OATMILL_HOST,OATMILL_HUB_URL,HF_TOKEN,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
   "--allow-ffi=/app/node_modules,/lib/x86_64-linux-gnu/libc.so.6,/lib/aarch64-linux-gnu/libc.so.6,/lib64/libc.so.6", \
   "--allow-sys=systemMemoryInfo", \
   "main.ts", "serve"]

@@ -4,7 +4,7 @@
  */
 
 export interface ErrorInfo {
-  readonly status: 400 | 401 | 404 | 409 | 413 | 415 | 429 | 500 | 503 | 507;
+  readonly status: 400 | 401 | 403 | 404 | 409 | 413 | 415 | 429 | 500 | 503 | 507;
   readonly type: string;
 }
 
@@ -37,6 +37,10 @@ export const ERRORS = {
   invalid_image: { status: 400, type: "invalid_request_error" },
   /** A compression recipe is inconsistent. */
   invalid_recipe: { status: 400, type: "invalid_request_error" },
+  /** The request has no API key, or one that the server does not know. */
+  invalid_api_key: { status: 401, type: "authentication_error" },
+  /** The API key may not do this. */
+  missing_scope: { status: 403, type: "permission_error" },
   /** No model of that name. */
   model_not_found: { status: 404, type: "invalid_request_error" },
   /** No job or file of that id, or no such route. */

@@ -57,8 +57,18 @@ Deno.test("median() of odd and even counts", () => {
 
 Deno.test("welcome() names an address that a client can use", () => {
   assert.match(
-    welcome({ host: "0.0.0.0", port: 80 }, true),
+    welcome({ host: "0.0.0.0", port: 80 }, { bundled: true, keys: false }),
     /curl http:\/\/127\.0\.0\.1:80\/v1\/completions/,
   );
-  assert.match(welcome({ host: "::1", port: 80 }, false), /http:\/\/\[::1\]:80/);
+  assert.match(welcome({ host: "::1", port: 80 }, { bundled: false, keys: false }), /http:\/\/\[::1\]:80/);
+});
+
+Deno.test("welcome() says who may call, and sends a key along where one is needed", () => {
+  const lines = (host: string, keys: boolean) => welcome({ host, port: 80 }, { bundled: true, keys });
+  assert.match(lines("127.0.0.1", false), /No API keys: for this machine only/);
+  assert.match(lines("0.0.0.0", false), /No API keys: whoever reaches it/);
+  assert.match(
+    lines("0.0.0.0", true),
+    /needs an API key[^]*curl .* -H "authorization: Bearer \$OATMILL_API_KEY"/,
+  );
 });

@@ -24,6 +24,7 @@ import {
   WORKLOADS,
 } from "../models/recipe.ts";
 import { LINEAR_NAMES } from "../models/spec.ts";
+import { SCOPES } from "../routes/scopes.ts";
 import { SYNTHETIC_SHAPES } from "../models/synthetic_shapes.ts";
 import type { EvalOptions } from "./eval.ts";
 import { note, print } from "./output.ts";
@@ -86,6 +87,7 @@ function nameList(text: string): string[] {
   throw new InvalidArgumentError("Use names with commas between them, as in arc_easy,piqa.");
 }
 
+const data = () => new Option("--data <folder>", "data folder").env("OATMILL_DATA").default(".oatmill");
 const json = () => new Option("--json", "print one JSON document");
 const threads = () =>
   new Option("--threads <n>", "compute threads (default: all cores)").argParser(integer(1));
@@ -119,6 +121,7 @@ export function createProgram(): Command {
   addCompress(program);
   addEval(program);
   addBench(program);
+  addKeys(program);
   addSmall(program);
   return program;
 }
@@ -129,12 +132,16 @@ function addServe(program: Command): void {
     .addOption(
       new Option("--host <address>", "address to listen on").env("OATMILL_HOST").default("127.0.0.1"),
     )
+    .option(
+      "--allow-anonymous",
+      "listen beyond this machine without API keys: behind a proxy that knows its callers",
+    )
     .addOption(
       new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(
         integer(0, 65535),
       ),
     )
-    .addOption(new Option("--data <folder>", "data folder").env("OATMILL_DATA").default(".oatmill"))
+    .addOption(data())
     .addOption(threads())
     .addOption(new Option("--context <n>", "cap on the context window").argParser(integer(16)))
     .addOption(kv())
@@ -161,6 +168,31 @@ function addServe(program: Command): void {
     .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))
     .option("--no-bundled", "do not prepare the bundled model")
     .action(async (options) => await (await import("./serve.ts")).serve(options));
+}
+
+function addKeys(program: Command): void {
+  const keys = program.command("keys").description("API keys of a server, also while it runs");
+  keys.command("add")
+    .description("Make an API key and show it, once: only its hash is stored")
+    .argument("<name>", "whose key it is")
+    .addOption(
+      new Option("--scopes <list>", `what it may do, of ${SCOPES.join(", ")} (admin: everything)`)
+        .default(["read", "infer"]).argParser(listOf(SCOPES)),
+    )
+    .addOption(data())
+    .addOption(json())
+    .action(async (name, options) => await (await import("./keys.ts")).addKey(name, options));
+  keys.command("list")
+    .description("List the API keys of the data folder")
+    .addOption(data())
+    .addOption(json())
+    .action(async (options) => await (await import("./keys.ts")).listKeys(options));
+  keys.command("revoke")
+    .description("Delete an API key: its next request is refused")
+    .argument("<id>", "as `keys list` shows it")
+    .addOption(data())
+    .addOption(json())
+    .action(async (id, options) => await (await import("./keys.ts")).revokeKey(id, options));
 }
 
 function addCompress(program: Command): void {

@@ -34,6 +34,7 @@ const commands = (program: Command): Command[] =>
 Deno.test("every command has a description and describes its options", () => {
   const names = commands(createProgram()).map((c) => c.name()).sort();
   assert.deepEqual(names, [
+    "add",
     "chat",
     "compress",
     "compress",
@@ -43,8 +44,10 @@ Deno.test("every command has a description and describes its options", () => {
     "families",
     "inspect",
     "kernels",
+    "list",
     "logits",
     "pull",
+    "revoke",
     "serve",
     "start",
   ]);
@@ -64,6 +67,9 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["--version"], 0, /^\d+\.\d+\.\d+/],
     [[], 2, /Usage/],
     [["nothing"], 2, /unknown command/],
+    [["keys", "add"], 2, /missing required argument 'name'/],
+    [["keys", "add", "me", "--scopes", "root"], 2, /read, infer, admin/],
+    [["serve", "--host", "0.0.0.0", "--data", data], 1, /without API keys.*--allow-anonymous/],
     [["compress", "models/default"], 2, /--out/],
     [["compress", "models/default", "--out", "x", "--rate", "2"], 2, /from 0 to 1/],
     [["compress", "models/default", "--out", "x", "--work-memory", "-1"], 2, /of at least 0/],
@@ -354,5 +360,27 @@ oracleTest("inspect --rollout shows what S and L look at in an image", "oracles/
     assert.deepEqual([dense.code, /it is no artifact/.test(dense.stderr)], [1, true]);
   } finally {
     await Deno.remove(dir, { recursive: true });
+  }
+});
+
+Deno.test("keys: added, shown once, listed and revoked", async () => {
+  const data = await Deno.makeTempDir();
+  try {
+    const keys = (...args: string[]) => oatmill("keys", ...args, "--data", data);
+    const read = async (...args: string[]) => JSON.parse((await keys(...args, "--json")).stdout);
+    const { key, ...shown } = await read("add", "laptop", "--scopes", "infer,read,infer");
+    assert.deepEqual([shown.name, shown.scopes, shown.last_used], ["laptop", ["infer", "read"], null]);
+    const added = await keys("add", "phone");
+    assert.match(added.stdout, /^oatmill-[0-9a-f]{12}-[\w-]{43}\n$/);
+    assert.match(added.stderr, /may read, infer\. It is not shown again/);
+    const { stdout } = await keys("list");
+    assert.match(stdout, new RegExp(`${shown.id} +laptop +infer,read +\\d{4}-\\d\\d-\\d\\d +-`));
+    assert.ok(!stdout.includes(key));
+    assert.equal((await keys("revoke", shown.id)).code, 0);
+    const again = await keys("revoke", shown.id);
+    assert.deepEqual([again.code, again.stderr.includes(`No API key "${shown.id}"`)], [1, true]);
+    assert.equal((await read("list")).length, 1);
+  } finally {
+    await Deno.remove(data, { recursive: true });
   }
 });

@@ -1,6 +1,8 @@
 /** `serve`: the HTTP server, until SIGINT or SIGTERM. */
 import { hubAccess } from "../hub/reference.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
+import { parseKeys } from "../routes/api_keys.ts";
+import { isLoopback } from "../routes/loopback.ts";
 import { Server } from "../routes/server.ts";
 import { log } from "../telemetry/log.ts";
 import { BUNDLED_MODEL, ensureBundled } from "./bundled.ts";
@@ -9,6 +11,8 @@ import { startLines, type StartTimes } from "./start_times.ts";
 
 export interface ServeOptions {
   readonly host: string;
+  /** Listen beyond this machine also without API keys. */
+  readonly allowAnonymous?: boolean;
   readonly port: number;
   readonly data: string;
   readonly autotune: boolean;
@@ -57,11 +61,12 @@ export async function serve(options: ServeOptions): Promise<void> {
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,
     hub: hubAccess(Deno.env),
+    apiKeys: parseKeys(Deno.env.get("OATMILL_API_KEYS")),
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });
   try {
     const openMs = performance.now() - importsMs;
-    const address = server.listen({ host, port });
+    const address = server.listen({ host, port, allowAnonymous: options.allowAnonymous });
     const listeningMs = performance.now();
     if (options.bundled) await prepareBundled(server, abort.signal);
     const bundledMs = performance.now() - listeningMs;
@@ -83,7 +88,10 @@ export async function serve(options: ServeOptions): Promise<void> {
       listening_ms: Math.round(listeningMs),
       ready_ms: Math.round(times.readyMs),
     });
-    print(welcome(address, options.bundled) + "\n" + startLines(times).join("\n"));
+    print(
+      welcome(address, { bundled: options.bundled, keys: server.services.keys.required }) + "\n" +
+        startLines(times).join("\n"),
+    );
     await stop.promise;
   } catch (error) {
     if (!abort.signal.aborted) throw error;
@@ -110,15 +118,29 @@ async function prepareBundled(server: Server, signal: AbortSignal): Promise<void
   bar.end();
 }
 
-/** Where it is, and a line to try it with. */
-export function welcome({ host, port }: { host: string; port: number }, bundled: boolean): string {
+/** Where it is, who may call it, and a line to try it with. */
+export function welcome(
+  { host, port }: { host: string; port: number },
+  { bundled, keys }: { readonly bundled: boolean; readonly keys: boolean },
+): string {
   const shown = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
   const url = `http://${shown.includes(":") ? `[${shown}]` : shown}:${port}`;
-  const lines = [`Oatmill serves on ${url}`];
+  const lines = [`Oatmill serves on ${url}`, whoMayCall(host, keys)];
+  const key = keys ? ' -H "authorization: Bearer $OATMILL_API_KEY"' : "";
   if (bundled) {
     const body =
       `{"model": "${BUNDLED_MODEL}", "prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.7}`;
-    lines.push("Try it:", `  curl ${url}/v1/completions -H 'content-type: application/json' -d '${body}'`);
-  } else lines.push("Upload a model:", `  curl -F files=@model.gguf ${url}/v1/models`);
+    lines.push(
+      "Try it:",
+      `  curl ${url}/v1/completions${key} -H 'content-type: application/json' -d '${body}'`,
+    );
+  } else lines.push("Upload a model:", `  curl${key} -F files=@model.gguf ${url}/v1/models`);
   return lines.join("\n");
+}
+
+function whoMayCall(host: string, keys: boolean): string {
+  if (keys) return "Every request needs an API key; only /healthz, /readyz and the API's documents are open";
+  return isLoopback(host)
+    ? 'No API keys: for this machine only ("oatmill keys add NAME" makes one)'
+    : "No API keys: whoever reaches it may run, add and delete models (--allow-anonymous)";
 }

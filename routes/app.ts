@@ -2,6 +2,8 @@
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
 import { OatmillError } from "../errors.ts";
+import { requireKey } from "./api_keys.ts";
+import type { AppEnv } from "./app_env.ts";
 import { chatCompletions } from "./chat_completions.ts";
 import { classify } from "./classify.ts";
 import { completions } from "./completions.ts";
@@ -13,8 +15,8 @@ import { models } from "./models.ts";
 import { operations } from "./operations.ts";
 import type { Services } from "./services.ts";
 
-export function createApp(services: Services): OpenAPIHono {
-  const app = new OpenAPIHono();
+export function createApp(services: Services): OpenAPIHono<AppEnv> {
+  const app = new OpenAPIHono<AppEnv>();
   app.onError(onError);
   app.notFound((c) =>
     onError(
@@ -29,6 +31,7 @@ export function createApp(services: Services): OpenAPIHono {
     c.header("x-content-type-options", "nosniff");
     c.header("x-request-id", c.req.header("x-request-id")?.slice(0, 100) ?? crypto.randomUUID());
   });
+  app.use("*", requireKey(services.keys));
   const limit = bodyLimit({
     maxSize: services.limits.jsonBytes,
     onError: () => {
@@ -45,6 +48,11 @@ export function createApp(services: Services): OpenAPIHono {
   app.route("/", classify(services));
   app.route("/", embeddings(services));
   app.route("/", docs());
+  app.openAPIRegistry.registerComponent("securitySchemes", "key", {
+    type: "http",
+    scheme: "bearer",
+    description: "Needed once the server has API keys",
+  });
   app.doc31("/openapi.json", {
     openapi: "3.1.0",
     info: {
@@ -53,6 +61,7 @@ export function createApp(services: Services): OpenAPIHono {
       description: "Compresses transformers and serves them on CPUs",
       license: { name: "Apache-2.0" },
     },
+    security: [{}, { key: [] }],
   });
   return app;
 }

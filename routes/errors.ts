@@ -21,8 +21,12 @@ export const errorResponse = {
   content: { "application/json": { schema: errorSchema } },
 };
 
-/** Seconds after which a client may try again, by status. */
-const RETRY_AFTER: Readonly<Record<number, string>> = { 429: "1", 503: "2" };
+/** By status: what to send along, seconds after which a client may try again. */
+const HEADERS: Readonly<Record<number, Record<string, string>>> = {
+  401: { "www-authenticate": "Bearer" },
+  429: { "retry-after": "1" },
+  503: { "retry-after": "2" },
+};
 
 export interface HttpError {
   readonly status: ErrorInfo["status"];
@@ -57,8 +61,7 @@ export function logUnexpected(error: unknown, where: string): void {
 export const onError: ErrorHandler = (error, c) => {
   logUnexpected(error, c.req.path);
   const { status, body } = toHttpError(error);
-  const retryAfter = RETRY_AFTER[status];
-  return c.json(body, status, retryAfter ? { "retry-after": retryAfter } : {});
+  return c.json(body, status, HEADERS[status]);
 };
 
 /** Zod's first complaint, as invalid_request (or `code`) naming the field. */

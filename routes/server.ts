@@ -10,12 +10,15 @@ import { DEFAULT_HUB_URL, type HubAccess } from "../hub/reference.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
+import { KeyStore } from "../store/key_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { log } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
 import { ImageReader } from "../vision/image_reader.ts";
+import { ApiKeys } from "./api_keys.ts";
 import { createApp } from "./app.ts";
 import { JobRunner } from "./jobs.ts";
+import { refuseOpenServer } from "./loopback.ts";
 import { ModelRegistry } from "./registry.ts";
 import { runTask } from "./run_task.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "./services.ts";
@@ -33,9 +36,13 @@ export interface ServerOptions {
   readonly limits?: Partial<Limits>;
   /** Default: Hugging Face, without a token. */
   readonly hub?: HubAccess;
+  /** Beside those of the data folder. */
+  readonly apiKeys?: readonly string[];
 }
 export interface ListenOptions {
   readonly host: string;
+  /** Listen beyond this machine also without keys. */
+  readonly allowAnonymous?: boolean;
   /** 0 = any free one. */
   readonly port: number;
 }
@@ -72,16 +79,22 @@ export class Server implements AsyncDisposable {
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
     const notReady = () => server.#notReady;
+    const keys = new ApiKeys(new KeyStore(database), options.apiKeys);
+    const images = new ImageReader();
     const server = new Server(
-      { version, telemetry, data, registry, jobs: runner, limits, hub, images: new ImageReader(), notReady },
+      { version, telemetry, data, registry, jobs: runner, limits, hub, images, keys, notReady },
       database,
     );
     observeModels(server.services);
     return server;
   }
 
-  /** @throws {OatmillError} conflict when the port is taken, invalid_request when there is no such address */
-  listen({ host, port }: ListenOptions): { host: string; port: number } {
+  /**
+   * @throws {OatmillError} conflict when the port is taken, invalid_request when there is no such address or others would
+   * reach a server without keys
+   */
+  listen({ host, port, allowAnonymous = false }: ListenOptions): { host: string; port: number } {
+    refuseOpenServer(host, { keys: this.services.keys.required, allowAnonymous });
     const app = createApp(this.services);
     try {
       this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);

@@ -3,6 +3,7 @@ import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import type { HubAccess } from "../hub/reference.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import type { ImageReader } from "../vision/image_reader.ts";
+import type { ApiKeys } from "./api_keys.ts";
 import { invalidInput } from "./errors.ts";
 import type { JobRunner } from "./jobs.ts";
 import type { DataFolder } from "../store/data_folder.ts";
@@ -30,6 +31,7 @@ export interface Services {
   readonly jobs: JobRunner;
   readonly limits: Limits;
   readonly images: ImageReader;
+  readonly keys: ApiKeys;
   /** Where models are pulled from. */
   readonly hub: HubAccess;
   /** Why the server is not ready, or null when it is. */

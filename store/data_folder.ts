@@ -10,6 +10,9 @@
 import { join, resolve } from "node:path";
 import { OatmillError } from "../errors.ts";
 
+/** For commands that read and write rows while a server holds the folder. */
+export const databasePath = (root: string): string => join(root, "oatmill.db");
+
 export class DataFolder implements Disposable {
   private constructor(readonly root: string, readonly lock: Deno.FsFile) {}
 
@@ -30,7 +33,7 @@ export class DataFolder implements Disposable {
   }
 
   get database(): string {
-    return join(this.root, "oatmill.db");
+    return databasePath(this.root);
   }
   /** Which variants of the kernels are fastest on this machine (engine/tuning.ts). */
   get tuning(): string {

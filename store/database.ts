@@ -32,10 +32,21 @@ const MIGRATIONS = [
    ) STRICT;
    CREATE INDEX job_events_job ON job_events (job, seq);`,
   `ALTER TABLE models ADD COLUMN used_ms INTEGER;`,
+  `CREATE TABLE api_keys (
+     id TEXT PRIMARY KEY,
+     name TEXT NOT NULL,
+     hash BLOB NOT NULL,
+     scopes TEXT NOT NULL,
+     created_ms INTEGER NOT NULL,
+     last_used_day TEXT
+   ) STRICT;`,
 ];
 
+/** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */
+const BUSY_MS = 1000;
+
 export function openDatabase(path: string): DatabaseSync {
-  const database = new DatabaseSync(path);
+  const database = new DatabaseSync(path, { timeout: BUSY_MS });
   database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
   const { user_version } = database.prepare("PRAGMA user_version").get() as { user_version: number };
   if (user_version > MIGRATIONS.length) {

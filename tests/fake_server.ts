@@ -5,6 +5,7 @@ import type { OpenedModel } from "../engine/open_model.ts";
 import type { CompressResult } from "../compress/types.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { recipeSchema } from "../models/recipe.ts";
+import { ApiKeys } from "../routes/api_keys.ts";
 import { createApp } from "../routes/app.ts";
 import { JobRunner, type RunTask } from "../routes/jobs.ts";
 import { ModelRegistry } from "../routes/registry.ts";
@@ -12,6 +13,7 @@ import { DEFAULT_LIMITS, type Limits, type Services } from "../routes/services.t
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
+import { KeyStore } from "../store/key_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { setLogSink } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
@@ -25,6 +27,8 @@ export interface FakeServerOptions {
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
   readonly idleMs?: number;
+  /** Of the environment. */
+  readonly apiKeys?: readonly string[];
   /** What the fake model is besides. */
   readonly encoder?: OpenedModel["encoder"];
   /** Opens this in place of a model with a fake engine. */
@@ -40,6 +44,7 @@ export class FakeServer implements AsyncDisposable {
   private constructor(
     readonly url: string,
     readonly services: Services,
+    readonly keys: KeyStore,
     readonly stop: () => Promise<void>,
   ) {}
 
@@ -61,6 +66,7 @@ export class FakeServer implements AsyncDisposable {
       telemetry,
       run: options.run ?? fakeRun,
     });
+    const keys = new KeyStore(database);
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const services: Services = {
       version: "test",
@@ -70,6 +76,7 @@ export class FakeServer implements AsyncDisposable {
       jobs,
       limits,
       images: new ImageReader(),
+      keys: new ApiKeys(keys, options.apiKeys),
       hub: { url: "http://hub.test", token: "hf_test" },
       notReady: () => null,
     };
@@ -77,7 +84,7 @@ export class FakeServer implements AsyncDisposable {
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
       createApp(services).fetch,
     );
-    const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, async () => {
+    const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, async () => {
       await jobs.close();
       await http.shutdown();
       services.images.close();

@@ -1,0 +1,12 @@
+/** What the middlewares of app.ts find out about a request. */
+import type { Caller } from "./api_keys.ts";
+import type { Scope } from "./scopes.ts";
+
+export interface AppEnv {
+  Variables: {
+    /** What its route needs of an API key; null: nothing. */
+    scope: Scope | null;
+    /** Undefined when nobody had to say who he is. */
+    caller: Caller | undefined;
+  };
+}
