@@ -544,7 +544,7 @@ function addSmall(program: Command): void {
     .addOption(new Option("--to <format>", "its form").choices(EXPORT_FORMATS).makeOptionMandatory())
     .requiredOption("--out <path>", "folder or file to make")
     .addOption(new Option("--dtype <type>", "type of the weights (default: f16)").choices(EXPORT_TYPES))
-    .option("--config <file>", "config.json of an artifact that does not hold its own")
+    .option("--config <file>", "config.json, or source model, of an artifact that does not hold its own")
     .addOption(
       new Option("--shard-bytes <n>", "safetensors: most bytes of a file (default: 5 GB)").argParser(
         integer(1),

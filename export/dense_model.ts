@@ -28,7 +28,7 @@ export interface DenseModel extends AsyncDisposable {
 
 /**
  * @param path artifact folder, Hugging Face folder or .gguf file
- * @param options.config a config.json to use instead of the one that the model was made from
+ * @param options.config a config.json, or the source model, instead of the config that the artifact holds
  * @throws {OatmillError} what opening throws; invalid_config when the config is missing or describes another model;
  *   unsupported_format for models that are no decoders
  */
@@ -42,7 +42,7 @@ export async function openDenseModel(
     if (!source) {
       throw new OatmillError(
         "invalid_config",
-        `Cannot export "${path}": it does not say which config.json it was made from; give it (--config)`,
+        `Cannot export "${path}": it does not say which config.json it was made from; give it, or its source model (--config)`,
       );
     }
     const { spec } = weights;
@@ -86,7 +86,13 @@ async function openWeights(path: string): Promise<OpenedWeights> {
   }
 }
 
-async function readConfig(path: string): Promise<SourceConfig> {
+/** @param path a config.json, or a model that was the source */
+async function readConfig(path: string): Promise<SourceConfig | null> {
+  if (!path.endsWith(".json")) {
+    const model = await openCheckpoint(path);
+    model.close();
+    return model.sourceConfig ?? null;
+  }
   const config = await readJsonFile(path, "invalid_config");
   if (config) return { config, floatFields: await floatFieldsOf(path), generation: null };
   throw new OatmillError("invalid_config", `Cannot read "${path}": no such file`);

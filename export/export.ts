@@ -15,7 +15,7 @@ export interface ExportOptions {
   readonly out: string;
   /** Default: the format's. */
   readonly type?: ExportType;
-  /** config.json of an artifact that does not know its own. */
+  /** config.json, or the source model, of an artifact that does not know its own. */
   readonly config?: string;
   /** safetensors only. */
   readonly shardBytes?: number;

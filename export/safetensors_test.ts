@@ -172,6 +172,7 @@ oracleTest(
         code: "invalid_config",
         message: /describes another model/,
       });
+      await (await openDenseModel(artifact, { config: join(ORACLES, "llama2") }))[Symbol.asyncDispose]();
       await using model = await openDenseModel(artifact, { config: join(ORACLES, "llama2/config.json") });
       const options = { type: "f32", shardBytes: SHARD_BYTES } as const;
       await assert.rejects(exportSafetensors(model, artifact, options), { code: "conflict" });
