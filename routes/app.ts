@@ -14,6 +14,17 @@ import { onError } from "./errors.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
 import type { Services } from "./services.ts";
+import { tokenize } from "./tokenize.ts";
+
+/** Routes that read their whole body into memory. */
+const LIMITED = [
+  "/v1/completions",
+  "/v1/chat/completions",
+  "/v1/classify",
+  "/v1/embeddings",
+  "/tokenize",
+  "/detokenize",
+];
 
 export function createApp(services: Services): OpenAPIHono<AppEnv> {
   const app = new OpenAPIHono<AppEnv>();
@@ -38,7 +49,7 @@ export function createApp(services: Services): OpenAPIHono<AppEnv> {
       throw new OatmillError("too_large", `Body exceeds the allowed ${services.limits.jsonBytes} bytes`);
     },
   });
-  app.on("POST", ["/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/embeddings"], limit);
+  app.on("POST", LIMITED, limit);
 
   app.route("/", operations(services));
   app.route("/", models(services));
@@ -47,6 +58,7 @@ export function createApp(services: Services): OpenAPIHono<AppEnv> {
   app.route("/", chatCompletions(services));
   app.route("/", classify(services));
   app.route("/", embeddings(services));
+  app.route("/", tokenize(services));
   app.route("/", docs());
   app.openAPIRegistry.registerComponent("securitySchemes", "key", {
     type: "http",

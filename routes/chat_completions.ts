@@ -20,7 +20,7 @@ import {
 import { resource, type Services } from "./services.ts";
 
 const partSchema = z.object({ type: z.literal("text"), text: z.string() });
-const messageSchema = z.object({
+export const messageSchema = z.object({
   role: z.enum(["system", "developer", "user", "assistant", "tool"]),
   content: z.union([z.string(), z.array(partSchema)]).nullish(),
   name: z.string().nullish(),
@@ -110,8 +110,8 @@ function checkBody(body: Body): void {
 }
 
 /** Text parts join; the newer name of the system role goes by the one templates know. */
-const toMessages = (body: Body): ChatMessage[] =>
-  body.messages.map((m) => ({
+export const toMessages = (messages: Body["messages"]): ChatMessage[] =>
+  messages.map((m) => ({
     ...m.name ? { name: m.name } : {},
     role: m.role === "developer" ? "system" : m.role,
     content: Array.isArray(m.content) ? m.content.map((p) => p.text).join("") : m.content ?? "",
@@ -119,7 +119,7 @@ const toMessages = (body: Body): ChatMessage[] =>
 
 function readChoices(body: Body, model: OpenedModel): Choice[] {
   const tokenizer = needTokenizer(model);
-  const text = tokenizer.renderChat(toMessages(body), { addGenerationPrompt: true });
+  const text = tokenizer.renderChat(toMessages(body.messages), { addGenerationPrompt: true });
   const promptIds = tokenizer.encode(text, { addSpecialTokens: false }); // templates write them
   const { contextLength, vocabSize } = model.engine;
   const asked = body.max_completion_tokens ?? body.max_tokens ?? null;
