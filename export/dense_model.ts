@@ -7,6 +7,7 @@ import type { Family } from "../models/families/family.ts";
 import { familyOfConfig, specFromConfig } from "../models/families/mod.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { openTensors } from "../models/formats/artifact_tensors.ts";
+import { isGraphArtifact } from "../models/formats/graph_artifact.ts";
 import { type JsonObject, readJsonFile } from "../models/formats/json_file.ts";
 import { floatFieldsOf, readSourceConfig } from "../models/formats/source_config.ts";
 import { openCheckpoint } from "../models/open.ts";
@@ -46,9 +47,7 @@ export async function openDenseModel(
       );
     }
     const { spec } = weights;
-    if (!spec.attention.causal) {
-      throw new OatmillError("unsupported_format", `Cannot export "${path}": only decoders can be exported`);
-    }
+    if (!spec.attention.causal) throw decodersOnly(path);
     const family = familyOfConfig(source.config), dense = denseConfig(source.config, spec);
     requireSame(spec, specFromConfig(dense, { family, generation: source.generation }), path);
     const rest = { family, config: dense, floatFields: source.floatFields, generation: source.generation };
@@ -58,6 +57,9 @@ export async function openDenseModel(
     throw error;
   }
 }
+
+const decodersOnly = (path: string) =>
+  new OatmillError("unsupported_format", `Cannot export "${path}": only decoders can be exported`);
 
 interface OpenedWeights {
   readonly weights: Checkpoint;
@@ -70,6 +72,7 @@ async function openWeights(path: string): Promise<OpenedWeights> {
     const weights = await openCheckpoint(path);
     return { weights, parts: null, close: () => Promise.resolve(weights.close()) };
   }
+  if (await isGraphArtifact(path)) throw decodersOnly(path);
   const artifact = await openArtifact(path), sourceConfig = await readSourceConfig(path);
   const linalg = await LinalgRuntime.create(navigator.hardwareConcurrency);
   const reader = await openTensors(artifact);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DEFAULT_MODEL } from "../models/testing/artifact.ts";
+import { oracleTest, shared } from "../models/testing/shared.ts";
 import { exportModel } from "./export.ts";
 import { EXPORT_FORMATS, TYPES_OF } from "./formats.ts";
 import { inFolder } from "./testing/sparse_low_rank.ts";
@@ -19,6 +20,16 @@ Deno.test("exportModel() writes every format, says what, and refuses what is the
       await assert.rejects(exportModel(options), { code: "conflict" });
     }
     assert.equal([...Deno.readDirSync(folder)].length, EXPORT_FORMATS.length);
+  }));
+
+oracleTest("exportModel() refuses encoders and graphs", "oracles/bert", () =>
+  inFolder(async (folder) => {
+    const refused = { code: "unsupported_format", message: /only decoders/ }, out = join(folder, "out");
+    const bert = shared("oracles/bert").pathname, graph = join(folder, "graph");
+    await assert.rejects(exportModel({ model: bert, to: "safetensors", out }), refused);
+    await Deno.mkdir(graph);
+    await Deno.writeTextFile(join(graph, "oatmill.json"), JSON.stringify({ kind: "onnx_graph" }));
+    await assert.rejects(exportModel({ model: graph, to: "onnx", out }), refused);
   }));
 
 Deno.test("exportModel() refuses types and options of other formats", async () => {
