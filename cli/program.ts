@@ -72,6 +72,13 @@ function rateList(text: string): number[] {
   if (rates.every((rate) => rate >= 0 && rate <= 0.95)) return rates;
   throw new InvalidArgumentError("Use rates from 0 to 0.95 with commas between them, as in 0.5,0.7.");
 }
+function originList(text: string): string[] {
+  const origins = text.split(",").map((t) => t.trim());
+  if (origins.every((o) => /^https?:/.test(o) && URL.canParse(o) && new URL(o).origin === o)) return origins;
+  throw new InvalidArgumentError(
+    "Use scheme and host, as in https://chat.example.org,http://localhost:3000.",
+  );
+}
 function listOf(choices: readonly string[]) {
   return (text: string): string[] => {
     const names = text === "" ? [] : text.split(",").map((t) => t.trim());
@@ -135,6 +142,10 @@ function addServe(program: Command): void {
     .option(
       "--allow-anonymous",
       "listen beyond this machine without API keys: behind a proxy that knows its callers",
+    )
+    .addOption(
+      new Option("--cors-origin <list>", "origins whose pages may call, as in https://chat.example.org")
+        .argParser(originList),
     )
     .addOption(
       new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(

@@ -13,6 +13,7 @@ export interface ServeOptions {
   readonly host: string;
   /** Listen beyond this machine also without API keys. */
   readonly allowAnonymous?: boolean;
+  readonly corsOrigin?: readonly string[];
   readonly port: number;
   readonly data: string;
   readonly autotune: boolean;
@@ -61,6 +62,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,
     hub: hubAccess(Deno.env),
+    corsOrigins: options.corsOrigin,
     apiKeys: parseKeys(Deno.env.get("OATMILL_API_KEYS")),
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });

@@ -1,6 +1,7 @@
 /** The HTTP surface: every resource mounted, and what holds for all of them (limits, errors, headers). */
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
+import { contextStorage } from "hono/context-storage";
 import { OatmillError } from "../errors.ts";
 import { requireKey } from "./api_keys.ts";
 import type { AppEnv } from "./app_env.ts";
@@ -11,6 +12,7 @@ import { compressions } from "./compressions.ts";
 import { docs } from "./docs.ts";
 import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
+import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
 import type { Services } from "./services.ts";
@@ -39,9 +41,8 @@ export function createApp(services: Services): OpenAPIHono<AppEnv> {
     await next();
     // Hono answers HEAD by the GET handler and drops the body: its file or stream must end.
     if (c.req.method === "HEAD") await c.res.body?.cancel();
-    c.header("x-content-type-options", "nosniff");
-    c.header("x-request-id", c.req.header("x-request-id")?.slice(0, 100) ?? crypto.randomUUID());
   });
+  app.use("*", contextStorage(), ...commonHeaders(services.corsOrigins));
   app.use("*", requireKey(services.keys));
   const limit = bodyLimit({
     maxSize: services.limits.jsonBytes,

@@ -4,6 +4,7 @@ import type { Scope } from "./scopes.ts";
 
 export interface AppEnv {
   Variables: {
+    requestId: string;
     /** What its route needs of an API key; null: nothing. */
     scope: Scope | null;
     /** Undefined when nobody had to say who he is. */

@@ -8,6 +8,7 @@ import { failSpan, SpanKind } from "../telemetry/telemetry.ts";
 import { processorOf } from "../vision/read_image.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { imageBytes, isDataUrl } from "./image_input.ts";
+import { currentRequestId } from "./request_context.ts";
 import type { Services } from "./services.ts";
 
 /** Text (or an image's data URL), token ids, or an image file. */
@@ -143,7 +144,14 @@ async function measured<T>(
     span.setAttribute("gen_ai.usage.input_tokens", tokens);
     if (errorType !== null) failSpan(span, errorType);
     span.end();
-    const fields = { operation, model, seconds: Number(seconds.toFixed(4)), inputs, tokens };
+    const fields = {
+      request_id: currentRequestId(),
+      operation,
+      model,
+      seconds: Number(seconds.toFixed(4)),
+      inputs,
+      tokens,
+    };
     log(errorType === null ? "info" : "warn", "encoding", {
       ...fields,
       ...errorType === null ? {} : { error: errorType },

@@ -4,6 +4,7 @@ import type { ErrorHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { type ErrorInfo, ERRORS, OatmillError } from "../errors.ts";
 import { log } from "../telemetry/log.ts";
+import { currentRequestId } from "./request_context.ts";
 
 export const errorSchema = z.object({
   error: z.object({
@@ -55,7 +56,8 @@ export const errorTypeOf = (error: unknown): string => toHttpError(error).body.e
 
 export function logUnexpected(error: unknown, where: string): void {
   if (toHttpError(error).status !== 500) return;
-  log("error", "unexpected error", { where, error: error instanceof Error ? error.stack : String(error) });
+  const stack = error instanceof Error ? error.stack : String(error);
+  log("error", "unexpected error", { request_id: currentRequestId(), where, error: stack });
 }
 
 export const onError: ErrorHandler = (error, c) => {

@@ -5,12 +5,14 @@ import type { Timings } from "../engine/types.ts";
 import { log } from "../telemetry/log.ts";
 import { type Attributes, failSpan, type Span, SpanKind, type Telemetry } from "../telemetry/telemetry.ts";
 import type { Choice } from "./generation.ts";
+import { currentRequestId } from "./request_context.ts";
 import type { timingsSchema, usageSchema } from "./sampling.ts";
 
 export class Meter {
   readonly #start = performance.now();
   readonly #startEpochMs = Date.now();
   readonly #span: Span;
+  readonly #requestId = currentRequestId();
   readonly #attributes: Attributes;
   readonly #prompts = new Map<number, { tokens: number; cached: number }>();
   readonly #timings: Timings[] = [];
@@ -89,6 +91,7 @@ export class Meter {
     if (errorType !== null) failSpan(this.#span, errorType);
     this.#span.end();
     log(errorType === null ? "info" : "warn", "generation", {
+      request_id: this.#requestId,
       operation: this.#attributes["gen_ai.operation.name"] as string,
       model: this.#attributes["gen_ai.request.model"] as string,
       seconds: Number(seconds.toFixed(4)),

@@ -38,6 +38,7 @@ export interface ServerOptions {
   readonly hub?: HubAccess;
   /** Beside those of the data folder. */
   readonly apiKeys?: readonly string[];
+  readonly corsOrigins?: readonly string[];
 }
 export interface ListenOptions {
   readonly host: string;
@@ -81,10 +82,20 @@ export class Server implements AsyncDisposable {
     const notReady = () => server.#notReady;
     const keys = new ApiKeys(new KeyStore(database), options.apiKeys);
     const images = new ImageReader();
-    const server = new Server(
-      { version, telemetry, data, registry, jobs: runner, limits, hub, images, keys, notReady },
-      database,
-    );
+    const { corsOrigins = [] } = options;
+    const server = new Server({
+      version,
+      telemetry,
+      data,
+      registry,
+      jobs: runner,
+      limits,
+      hub,
+      images,
+      keys,
+      corsOrigins,
+      notReady,
+    }, database);
     observeModels(server.services);
     return server;
   }

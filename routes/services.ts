@@ -32,6 +32,8 @@ export interface Services {
   readonly limits: Limits;
   readonly images: ImageReader;
   readonly keys: ApiKeys;
+  /** Whose pages may call from a browser. */
+  readonly corsOrigins: readonly string[];
   /** Where models are pulled from. */
   readonly hub: HubAccess;
   /** Why the server is not ready, or null when it is. */

@@ -29,6 +29,7 @@ export interface FakeServerOptions {
   readonly idleMs?: number;
   /** Of the environment. */
   readonly apiKeys?: readonly string[];
+  readonly corsOrigins?: readonly string[];
   /** What the fake model is besides. */
   readonly encoder?: OpenedModel["encoder"];
   /** Opens this in place of a model with a fake engine. */
@@ -77,6 +78,7 @@ export class FakeServer implements AsyncDisposable {
       limits,
       images: new ImageReader(),
       keys: new ApiKeys(keys, options.apiKeys),
+      corsOrigins: options.corsOrigins ?? [],
       hub: { url: "http://hub.test", token: "hf_test" },
       notReady: () => null,
     };
