@@ -71,6 +71,6 @@ class Encoder implements EncoderModel {
     }
     const rows = isImage ? this.#images!.rowsOf(input) : input;
     const states = await this.engine.encode(rows, signal);
-    return { states, ...this.#ends.read(states) };
+    return { states, width: this.spec.hiddenSize, ...this.#ends.read(states) };
   }
 }

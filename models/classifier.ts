@@ -13,6 +13,8 @@ export interface Pixels {
 export interface EncoderOutput {
   /** Hidden states `[n, hidden]` after the last block and, where the model has one for them, the final norm. */
   readonly states: Float32Array;
+  /** Of a state: `hidden`; 0 when there are none. */
+  readonly width: number;
   /** The model's own pooling of them: `[hidden]`, or `[projection]` in models that project it (CLIP). */
   readonly pooled: Float32Array;
   /** `[labels]`; null in a model without a classifier. */

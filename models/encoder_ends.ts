@@ -25,7 +25,7 @@ export class EncoderEnds {
   ) {}
 
   /** @param states `[n, hidden]` */
-  read(states: States): Omit<EncoderOutput, "states"> {
+  read(states: States): Omit<EncoderOutput, "states" | "width"> {
     return { pooled: this.#pooled(states), logits: this.#logits(states) };
   }
 

@@ -34,7 +34,9 @@ const formSchema = z.object({
 const scoreSchema = z.object({
   label: z.string(),
   index: z.int().openapi({ description: "Of the model's classes" }),
-  score: z.number().openapi({ description: "Probability: softmax over all classes" }),
+  score: z.number().openapi({
+    description: "Probability: softmax over all classes; of a single one its sigmoid",
+  }),
 });
 const responseSchema = z.object({
   id: z.string(),
@@ -135,10 +137,18 @@ function checkClassifier({ encoder }: OpenedEncoder, id: string): void {
   );
 }
 
-/** Softmax in f64, the largest first; of equal ones the first. */
+/** The largest first; of equal ones the first. */
 function likeliest({ logits }: EncoderOutput, labels: readonly string[], top: number) {
-  const most = Math.max(...logits!), powers = Float64Array.from(logits!, (v) => Math.exp(v - most));
+  const scores = probabilities(logits!);
+  return [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b).slice(0, top)
+    .map((index) => ({ label: labels[index], index, score: scores[index] }));
+}
+
+/** Softmax in f64. A single logit (rerankers have one) would always be 1: it goes through a sigmoid, as in transformers. */
+function probabilities(logits: Float32Array): Float64Array {
+  if (logits.length === 1) return Float64Array.from(logits, (v) => 1 / (1 + Math.exp(-v)));
+  const most = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Float64Array.from(logits, (v) => Math.exp(v - most));
   const sum = powers.reduce((a, b) => a + b, 0);
-  return [...powers.keys()].sort((a, b) => powers[b] - powers[a] || a - b).slice(0, top)
-    .map((index) => ({ label: labels[index], index, score: powers[index] / sum }));
+  return powers.map((power) => power / sum);
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { openModel } from "../engine/open_model.ts";
+import type { EncoderModel } from "../models/classifier.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
 import { FakeServer } from "../tests/fake_server.ts";
 import { byteTokenizer } from "../tests/fake_engine.ts";
@@ -125,4 +126,18 @@ Deno.test("classify and embeddings refuse a decoder, saying what it is for", asy
     assert.deepEqual([response.status, error.code, error.param], [400, "invalid_request", "model"]);
     assert.match(error.message, /is a decoder; POST \/v1\/completions/);
   }
+});
+
+Deno.test("one logit alone is a probability by itself; many are no arguments of a call", async () => {
+  const classified = async (logits: Float32Array): Promise<Json> => {
+    const empty = new Float32Array(), answer = { states: empty, width: 0, pooled: empty, logits };
+    const labels = Array.from(logits, (_, i) => `LABEL_${i}`), run = () => Promise.resolve(answer);
+    const encoder: EncoderModel = { reads: "text", labels, imageProcessor: null, run };
+    await using server = await FakeServer.start({ encoder });
+    return await (await server.post("/v1/classify", { model: "fake", input: "a text", top_k: 1 })).json();
+  };
+  const { data: [{ score }] } = await classified(Float32Array.of(-Math.log(3)));
+  assert.ok(Math.abs(score - 1 / 4) < 1e-6, `${score}`);
+  const { data: [{ label, score: sure }] } = await classified(new Float32Array(2 ** 17).fill(1000, 7, 8));
+  assert.deepEqual([label, sure], ["LABEL_7", 1]);
 });

@@ -59,8 +59,7 @@ export function embeddings(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     const { results, tokens } = await encodeAll(inputsOf(body), {
-      read: (output, { spec }) =>
-        shortened(existing(pooled(output, body.pooling, spec.hiddenSize)), body.dimensions),
+      read: (output) => shortened(pooled(output, body.pooling), body.dimensions),
     }, { operation: "embeddings", model: body.model, param: "input", request: c.req.raw, services });
     const data = results.map((vector, index) => ({
       object: "embedding" as const,
@@ -78,8 +77,7 @@ const inputsOf = ({ input }: Body): readonly RawInput[] =>
     ? [input as string | number[]]
     : input as string[] | number[][];
 
-/** @param hidden width of a state */
-function pooled({ states, pooled }: EncoderOutput, pooling: Body["pooling"], hidden: number): Float32Array {
+function pooled({ states, width, pooled }: EncoderOutput, pooling: Body["pooling"]): Float32Array {
   // A graph may give a pooled vector and no states, or labels alone.
   if ((pooling ? states : pooled).length === 0) {
     throw new OatmillError(
@@ -89,21 +87,10 @@ function pooled({ states, pooled }: EncoderOutput, pooling: Body["pooling"], hid
     );
   }
   if (!pooling) return pooled;
-  if (states.length === 0) return states;
-  if (pooling === "cls") return states.slice(0, hidden);
-  const sums = new Float64Array(hidden);
-  for (let i = 0; i < states.length; i++) sums[i % hidden] += states[i];
-  return Float32Array.from(sums, (sum) => sum * hidden / states.length);
-}
-
-/** A graph may answer nothing but logits. */
-function existing(vector: Float32Array): Float32Array {
-  if (vector.length > 0) return vector;
-  throw new OatmillError(
-    "invalid_request",
-    "The model answers labels, no vectors: POST /v1/classify",
-    "model",
-  );
+  if (pooling === "cls") return states.slice(0, width);
+  const sums = new Float64Array(width);
+  for (let i = 0; i < states.length; i++) sums[i % width] += states[i];
+  return Float32Array.from(sums, (sum) => sum * width / states.length);
 }
 
 function shortened(vector: Float32Array, dimensions: Body["dimensions"]): Float32Array {

@@ -105,7 +105,12 @@ withOracle("embeddings of an image come from the image encoder", "clip_vision", 
 });
 
 Deno.test("embeddings refuse a model that gives labels alone", async () => {
-  const answer = { states: new Float32Array(), pooled: new Float32Array(), logits: Float32Array.of(1, 2) };
+  const answer = {
+    states: new Float32Array(),
+    width: 0,
+    pooled: new Float32Array(),
+    logits: Float32Array.of(1, 2),
+  };
   const encoder: EncoderModel = {
     reads: "text",
     labels: ["a", "b"],

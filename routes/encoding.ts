@@ -73,8 +73,10 @@ export async function encodeAll<T>(
 function encoderOnly(model: OpenedModel, { operation, model: id }: EncodingOptions): OpenedEncoder {
   const { encoder } = model;
   if (encoder) return { ...model, encoder };
-  const way = "POST /v1/completions continues texts with it";
-  throw invalid(`Cannot use the model "${id}" for ${operation}: it is a decoder; ${way}`, "model");
+  const why = model.spec.family === "onnx"
+    ? "its graph reads neither images nor token ids"
+    : "it is a decoder; POST /v1/completions continues texts with it";
+  throw invalid(`Cannot use the model "${id}" for ${operation}: ${why}`, "model");
 }
 
 async function readInput(
@@ -93,10 +95,11 @@ async function readInput(
 }
 
 function knownIds(ids: readonly number[], model: OpenedEncoder, param: string): readonly number[] {
-  const outside = ids.find((id) => id >= model.engine.vocabSize);
+  const { vocabSize } = model.engine; // 0: not known of a graph, or the model reads images, which it says itself
+  const outside = vocabSize > 0 ? ids.find((id) => id >= vocabSize) : undefined;
   if (outside === undefined) return ids;
   throw invalid(
-    `Invalid value of "${param}": token ${outside} is not below ${model.engine.vocabSize}`,
+    `Invalid value of "${param}": token ${outside} is not below ${vocabSize}`,
     param,
   );
 }

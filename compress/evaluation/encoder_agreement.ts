@@ -11,7 +11,7 @@ import type { ScoreOptions } from "./score_windows.ts";
 import { openValues } from "../work_space.ts";
 
 /** What an encoder says of an input. */
-export type Answer = Omit<EncoderOutput, "states">;
+export type Answer = Omit<EncoderOutput, "states" | "width">;
 
 /** @param states hidden states behind the last block */
 export async function denseAnswers(states: Residual, checkpoint: Checkpoint): Promise<Answer[]> {

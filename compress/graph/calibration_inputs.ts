@@ -4,7 +4,7 @@
  */
 import { basename, extname, join } from "node:path";
 import { OatmillError } from "../../errors.ts";
-import type { GraphSource } from "../../models/onnx/graph_source.ts";
+import { type GraphSource, positiveField } from "../../models/onnx/graph_source.ts";
 import { type GraphInput, imageFeeds, tokenFeeds } from "../../models/onnx/graph_inputs.ts";
 import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
 import { ELEMENT } from "../../models/onnx/tensor_values.ts";
@@ -22,6 +22,8 @@ const IMAGE = /\.(jpe?g|png|webp)$/i;
 const NOISE_BATCH = 4, NOISE_LENGTH = 16;
 /** Rows of a safetensors file that go through the graph at once. */
 const BATCH = 16;
+/** Of all inputs together, which stand in memory at once: 1 GiB of floats. */
+const MAX_VALUES = 2 ** 28;
 /** Encoders of text were trained on no longer ones. */
 const MOST_TOKENS = 512;
 
@@ -62,9 +64,21 @@ async function images({ inputs, imageProcessor }: GraphSource, wanted: Wanted): 
   if (files.length === 0) throw refused(text, "it must be a folder with .jpg, .png or .webp files");
   const feeds: GraphTensors[] = [];
   for (const file of files) {
-    feeds.push(imageFeeds(inputs, await readImage(await Deno.readFile(file), config, basename(file))));
+    const pixels = await readImage(await Deno.readFile(file), config, basename(file));
+    checkValues(text, pixels.data.length, files.length);
+    feeds.push(imageFeeds(inputs, pixels));
   }
   return feeds;
+}
+
+/** @param values of one set of inputs; images mostly have one size */
+function checkValues(text: string, values: number, sets: number): void {
+  const most = Math.floor(MAX_VALUES / values);
+  if (sets <= most) return;
+  throw refused(
+    text,
+    `${sets} inputs of ${values} values are more than stand in memory at once; ask for ${most} sequences or fewer`,
+  );
 }
 
 /** All of a folder and the folders in it, in the order of their names; links are not followed. */
@@ -83,11 +97,10 @@ async function imageFiles(folder: string): Promise<string[]> {
 
 async function texts(source: GraphSource, wanted: Wanted): Promise<GraphTensors[]> {
   const { inputs, tokenizerFiles, config } = source, { text, sequences, seed } = wanted;
-  const most = Math.min(MOST_TOKENS, Number(config?.max_position_embeddings ?? MOST_TOKENS));
   const fixed = inputs.map(({ dims }) => dims[1]).find((n) => n !== null);
-  const length = fixed ?? Math.min(wanted.length, most);
+  const length = fixed ?? Math.min(wanted.length, mostTokens(config));
   const reader = {
-    vocabSize: Number(config?.vocab_size ?? Infinity),
+    vocabSize: positiveField(config, "vocab_size") ?? Infinity,
     tokenizer: () => {
       if (tokenizerFiles) return loadTokenizer(tokenizerFiles);
       throw refused(text, "tokenizer.json must lie beside the graph");
@@ -96,6 +109,9 @@ async function texts(source: GraphSource, wanted: Wanted): Promise<GraphTensors[
   const found = await textSequences(text, reader, { sequences, length, seed });
   return found.map((ids) => tokenFeeds(inputs, { ids: [...ids] }));
 }
+
+const mostTokens = (config: GraphSource["config"]): number =>
+  Math.min(MOST_TOKENS, positiveField(config, "max_position_embeddings") ?? MOST_TOKENS);
 
 /** Tensors named as the inputs, their first dimension the batch. */
 async function rows({ inputs }: GraphSource, { text, sequences }: Wanted): Promise<GraphTensors[]> {
@@ -132,20 +148,22 @@ async function rows({ inputs }: GraphSource, { text, sequences }: Wanted): Promi
 
 /** Normal values, or token ids at random: enough to try a graph out, not to trust what comes of it. */
 function noise({ inputs, reads, config, imageProcessor }: GraphSource, wanted: Wanted): GraphTensors[] {
-  const random = seededRandom(wanted.seed), vocab = Number(config?.vocab_size ?? 0);
+  const random = seededRandom(wanted.seed), vocab = positiveField(config, "vocab_size");
   const processor = reads === "images" && imageProcessor ? parseProcessorConfig(imageProcessor) : null;
   const size = processor?.crop ?? processor?.resize?.to;
   const edges = size && "width" in size ? [size.height, size.width] : [null, null];
+  const shapes = reads === "text" ? inputs.map(({ dims }) => dims) : inputs.map((i) => noiseShape(i, edges));
+  const sizes = shapes.map((shape) => shape.reduce<number>((product, n) => product * (n ?? 1), 1));
+  checkValues("self", sizes.reduce((a, b) => a + b, 0), wanted.sequences);
   return Array.from({ length: wanted.sequences }, () => {
     if (reads === "text") {
-      if (!(vocab > 0)) {
+      if (!vocab) {
         throw refused(
           "self",
           "config.json, which says the vocabulary, must lie beside the graph; or give a text",
         );
       }
-      const length = inputs[0].dims[1] ??
-        Math.min(wanted.length, MOST_TOKENS, Number(config?.max_position_embeddings ?? MOST_TOKENS));
+      const length = inputs[0].dims[1] ?? Math.min(wanted.length, mostTokens(config));
       return tokenFeeds(inputs, { ids: Array.from({ length }, () => random.below(vocab)) });
     }
     return Object.fromEntries(inputs.map((input) => [input.name, noiseOf(input, edges, random)]));
@@ -159,12 +177,15 @@ function noiseOf({ name, elemType, dims }: GraphInput, edges: readonly (number |
       `input "${name}" of the graph is no float32: nobody knows which values it may have`,
     );
   }
+  const shape = noiseShape({ dims }, edges), length = shape.reduce((a, b) => a * b, 1);
+  return { type: "float32", dims: shape, data: Float32Array.from({ length }, () => random.normal()) };
+}
+
+function noiseShape({ dims }: Pick<GraphInput, "dims">, edges: readonly (number | null)[]): number[] {
   const isImage = dims.length === 4;
-  const shape = dims.map((n, i) =>
+  return dims.map((n, i) =>
     n ?? (i === 0 ? (isImage ? 1 : NOISE_BATCH) : isImage ? imageDim(i, edges) : NOISE_LENGTH)
   );
-  const length = shape.reduce((a, b) => a * b, 1);
-  return { type: "float32", dims: shape, data: Float32Array.from({ length }, () => random.normal()) };
 }
 
 /** Channels, height and width of an image whose graph leaves them open. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { openGraphSource } from "../../models/onnx/graph_source.ts";
 import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
-import { textClassifier, VOCABULARY } from "../../models/onnx/testing/graphs.ts";
+import { node, onnxFile, textClassifier, value, VOCABULARY } from "../../models/onnx/testing/graphs.ts";
 import { type Recipe, recipeSchema } from "../../models/recipe.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
 import { calibrationInputs } from "./calibration_inputs.ts";
@@ -116,3 +116,24 @@ Deno.test("token ids need a vocabulary or a tokenizer", () =>
       message: /tokenizer\.json/,
     });
   }));
+
+Deno.test("numbers of config.json are taken where they are some", () =>
+  withSource({
+    "m.onnx": textClassifier(),
+    "config.json": JSON.stringify({ vocab_size: VOCABULARY, max_position_embeddings: "many" }),
+  }, async (read) => {
+    const [{ input_ids }] = await read({ text: "self", sequences: 1, length: 32 });
+    assert.deepEqual(input_ids.dims, [1, 32]);
+  }));
+
+Deno.test("inputs that would not stand in memory together are refused before they are made", () => {
+  const graph = {
+    input: [value("pixel_values", [1, 3, 4096, 4096])],
+    output: [value("y", [1, 3, 4096, 4096])],
+    initializer: [],
+    node: [node("Relu", ["pixel_values"], "y")],
+  };
+  return withSource({ "m.onnx": onnxFile(graph) }, async (read) => {
+    await assert.rejects(read({ text: "self" }), { code: "invalid_recipe", message: /ask for 5 sequences/ });
+  });
+});

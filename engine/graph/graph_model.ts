@@ -12,7 +12,7 @@ import {
   tokenFeeds,
 } from "../../models/onnx/graph_inputs.ts";
 import { answersOf, type GraphAnswers, labelsOf } from "../../models/onnx/graph_outputs.ts";
-import { openGraphSource } from "../../models/onnx/graph_source.ts";
+import { openGraphSource, positiveField } from "../../models/onnx/graph_source.ts";
 import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
 import { isOnnxFile } from "../../models/onnx/onnx_file.ts";
 import { encodeModel } from "../../models/onnx/onnx_proto.ts";
@@ -41,11 +41,12 @@ export async function openGraphModel(path: string, options: OpenModelOptions = {
   const { packed, model, header, config, imageProcessor, tokenizerFiles } = described;
   const tokenizer = tokenizerFiles &&
     await times.time("tokenizer", () => loadTokenizer(tokenizerFiles, { checked: header !== null }));
+  // All that may be wrong with it is known before threads are started for it.
+  const inputs = graphInputs(model.graph), reads = graphReads(inputs), answers = answersOf(model.graph);
+  const labels = reads === "tensors" ? null : labelsOf(config, answers);
+  const spec = specOf(config, { reads, hiddenSize: answers.hiddenSize }), { contextLength } = spec;
   const graph = await times.time("weights", () => loadGraph(packed, { threads, tuning, maxWaiting }));
   times.end({ bytes: packed.tensors.reduce((n, t) => n + t.bytes, 0), parallel: false });
-  const inputs = graphInputs(model.graph), reads = graphReads(inputs);
-  const answers = answersOf(model.graph), labels = labelsOf(config, answers);
-  const spec = specOf(config, { reads, hiddenSize: answers.hiddenSize }), { contextLength } = spec;
   const encoder = reads === "tensors"
     ? null
     : new GraphEncoder(graph, { inputs, reads, answers, contextLength, labels, imageProcessor });
@@ -114,12 +115,21 @@ class GraphEncoder implements EncoderModel {
   }
 
   #read(outputs: GraphTensors): EncoderOutput {
-    const { logits, states, pooled } = this.options.answers;
+    const { logits, states, pooled } = this.options.answers, { labels } = this.options;
     const values = (name: string | null) =>
       name === null ? null : new Float32Array(outputs[name].data as Float32Array);
-    const found = values(states) ?? new Float32Array();
-    const hidden = states === null ? 0 : outputs[states].dims.at(-1)!;
-    return { states: found, pooled: values(pooled) ?? found.slice(0, hidden), logits: values(logits) };
+    const found = values(states) ?? new Float32Array(), scores = values(logits);
+    if (scores && scores.length !== labels?.length) {
+      throw new OatmillError(
+        "invalid_config",
+        `The graph answers ${scores.length} logits, config.json names ${
+          labels?.length ?? "none"
+        } in id2label`,
+        "id2label",
+      );
+    }
+    const width = states === null ? 0 : outputs[states].dims.at(-1)!;
+    return { states: found, width, pooled: values(pooled) ?? found.slice(0, width), logits: scores };
   }
 }
 
@@ -189,10 +199,7 @@ function specOf(
   config: Described["config"],
   { reads, hiddenSize }: { readonly reads: GraphReads; readonly hiddenSize: number | null },
 ): ModelSpec {
-  const number = (name: string, otherwise: number) => {
-    const value = config?.[name];
-    return Number.isSafeInteger(value) && (value as number) > 0 ? value as number : otherwise;
-  };
+  const number = (name: string, otherwise: number) => positiveField(config, name) ?? otherwise;
   const text = reads === "text";
   return {
     family: "onnx",

@@ -5,7 +5,7 @@ import { answersOf, labelsOf } from "../../models/onnx/graph_outputs.ts";
 import { newMessage, type ValueInfo } from "../../models/onnx/onnx_proto.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
 import { openModel } from "../open_model.ts";
-import { textClassifier, VOCABULARY } from "../../models/onnx/testing/graphs.ts";
+import { node, onnxFile, textClassifier, value, VOCABULARY } from "../../models/onnx/testing/graphs.ts";
 import { imagePixels, readGraphOracles } from "./testing/graph_oracles.ts";
 
 const TOLERANCE = 1e-4;
@@ -128,6 +128,42 @@ Deno.test("labelsOf() takes id2label only where it names every logit", () => {
   assert.equal(labelsOf({ id2label: { 0: "a" } }, { ...answers, logits: null }), null);
   for (const id2label of [{ 0: "cat" }, { 0: "a", 1: "b", 2: "c" }, { 1: "a", 2: "b" }, { 0: 1, 1: 2 }]) {
     assert.throws(() => labelsOf({ id2label }, answers), { code: "invalid_config" });
+  }
+  const claimed = { ...answers, labelCount: 2 ** 40 };
+  assert.throws(() => labelsOf(null, claimed), { code: "invalid_config", message: /at most 131072/ });
+});
+
+Deno.test("a graph that answers other logits than config.json names says so", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const x = value("pixel_values", ["n", 3, 4, 4]),
+      shape = newMessage("TensorProto", {
+        name: "shape",
+        dims: [2n],
+        dataType: 7,
+        rawData: new Uint8Array(BigInt64Array.of(1n, -1n).buffer),
+      });
+    const file = onnxFile({
+      input: [x],
+      initializer: [shape],
+      output: [value("logits", ["n", "any"])],
+      node: [node("Reshape", ["pixel_values", "shape"], "logits")],
+    });
+    await Deno.writeFile(`${folder}/m.onnx`, file);
+    // Refused before threads are started, which nobody would end.
+    await assert.rejects(openModel(`${folder}/m.onnx`, { threads: 1 }), { code: "invalid_config" });
+    await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ id2label: { 0: "a", 1: "b" } }));
+    const { engine, encoder } = await openModel(`${folder}/m.onnx`, { threads: 1 });
+    try {
+      await assert.rejects(encoder!.run({ width: 4, height: 4, data: new Float32Array(48) }), {
+        code: "invalid_config",
+        message: /answers 48 logits, config.json names 2/,
+      });
+    } finally {
+      await engine.close();
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
   }
 });
 

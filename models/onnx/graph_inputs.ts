@@ -25,7 +25,10 @@ const TOKEN_INPUTS: Readonly<Record<string, (input: TokenInput) => readonly numb
   position_ids: ({ ids }) => ids.map((_, i) => i),
 };
 
-/** @throws {OatmillError} unsupported_format: an input that is no tensor, or of unknown dimensions */
+/** Values of one input, as far as the graph fixes them: an image of 4096 x 4096 pixels has fewer, and no text so many tokens. */
+const MAX_FLOATS = 2 ** 26, MAX_OTHERS = 2 ** 20;
+
+/** @throws {OatmillError} unsupported_format: an input that is no tensor, of unknown dimensions, or larger than any is */
 export function graphInputs({ input }: Pick<GraphProto, "input">): GraphInput[] {
   return input.map(({ name, type }: ValueInfo) => {
     const tensor = type?.tensorType;
@@ -35,8 +38,18 @@ export function graphInputs({ input }: Pick<GraphProto, "input">): GraphInput[] 
         `Input ${shown(name)} of the graph must be a tensor of known rank`,
       );
     }
-    const dims = tensor.shape.dim.map(({ dim }) => dim.case === "dimValue" ? Number(dim.value) : null);
-    return { name, elemType: tensor.elemType, dims: dims.map((n) => n === 0 ? null : n) };
+    const dims = tensor.shape.dim.map(({ dim }) =>
+      dim.case === "dimValue" && dim.value > 0n ? Number(dim.value) : null
+    );
+    const values = dims.reduce<number>((product, n) => product * (n ?? 1), 1);
+    const most = tensor.elemType === ELEMENT.float ? MAX_FLOATS : MAX_OTHERS;
+    if (values > most) {
+      throw new OatmillError(
+        "unsupported_format",
+        `Input ${shown(name)} of the graph has ${values} values, at most ${most} are read`,
+      );
+    }
+    return { name, elemType: tensor.elemType, dims };
   });
 }
 

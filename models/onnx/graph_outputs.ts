@@ -17,6 +17,8 @@ export interface GraphAnswers {
   readonly pooled: string | null;
 }
 
+/** As many as configs of other models may name; a graph only has to claim a number. */
+const MAX_LABELS = 1 << 17;
 const LOGITS = "logits";
 const POOLED = ["pooler_output", "sentence_embedding", "image_embeds", "text_embeds"];
 
@@ -59,6 +61,12 @@ export function labelsOf(
     ? given as Readonly<Record<string, unknown>>
     : null;
   const count = labelCount ?? (names ? Object.keys(names).length : 0);
+  if (count > MAX_LABELS) {
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot name the graph's labels: it has ${count} logits, at most ${MAX_LABELS} are allowed`,
+    );
+  }
   const labels = Array.from({ length: count }, (_, i) => names ? names[i] : `LABEL_${i}`);
   const fits = count > 0 && (!names || Object.keys(names).length === count);
   if (fits && labels.every((label): label is string => typeof label === "string")) return labels;

@@ -46,3 +46,9 @@ async function first<T>(
   }
   return null;
 }
+
+/** A whole number above 0 of the config.json beside a graph, which nobody has checked; null: it has none. */
+export function positiveField(config: GraphSource["config"], name: string): number | null {
+  const value = config && Object.hasOwn(config, name) ? config[name] : null;
+  return Number.isSafeInteger(value) && value as number > 0 ? value as number : null;
+}

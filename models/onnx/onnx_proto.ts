@@ -85,6 +85,8 @@ export interface FunctionProto {
   readonly name: string;
   readonly node: readonly NodeProto[];
   readonly domain: string;
+  /** Attributes with what they are where a node does not say it. */
+  readonly attributeProto: readonly AttributeProto[];
 }
 export interface ModelProto {
   readonly irVersion: bigint;
@@ -97,6 +99,7 @@ interface Messages {
   ModelProto: ModelProto;
   GraphProto: GraphProto;
   NodeProto: NodeProto;
+  FunctionProto: FunctionProto;
   AttributeProto: AttributeProto;
   TensorProto: TensorProto;
   ValueInfoProto: ValueInfo;
@@ -111,7 +114,12 @@ const FIELDS: Readonly<Record<string, Readonly<Record<string, readonly [number, 
     functions: [25, "FunctionProto[]"],
   },
   OperatorSetIdProto: { domain: [1, "string"], version: [2, "int64"] },
-  FunctionProto: { name: [1, "string"], node: [7, "NodeProto[]"], domain: [10, "string"] },
+  FunctionProto: {
+    name: [1, "string"],
+    node: [7, "NodeProto[]"],
+    domain: [10, "string"],
+    attribute_proto: [11, "AttributeProto[]"],
+  },
   GraphProto: {
     node: [1, "NodeProto[]"],
     name: [2, "string"],

@@ -90,6 +90,7 @@ const pick = ({ irVersion, opsetImport, functions }: ModelProto) => ({
 async function checked(model: OnnxModel, external: ExternalData): Promise<OnnxModel> {
   const { graph, functions } = model;
   checkOperators(model);
+  checkDefaults(functions);
   const nested = [graph.node, ...functions.map(({ node }) => node)];
   for (const nodes of nested) {
     for (const tensor of tensorsOf(nodes)) {
@@ -116,6 +117,20 @@ async function checked(model: OnnxModel, external: ExternalData): Promise<OnnxMo
   const node = inOrder({ ...graph, ...rest });
   checkOutputs(graph, new Set([...names, ...input.map((i) => i.name), ...node.flatMap((n) => n.output)]));
   return { ...pick(model), graph: newMessage("GraphProto", { ...rest, node }) };
+}
+
+/** Tensors there could lie in files anywhere: ONNX Runtime would read them, and nobody here has. */
+function checkDefaults(functions: ModelProto["functions"]): void {
+  for (const { name, attributeProto } of functions) {
+    const holder = attributeProto.find(({ t, g, tensors, graphs, sparseTensor, sparseTensors }) =>
+      t || g || tensors.length + graphs.length + sparseTensor.length + sparseTensors.length > 0
+    );
+    if (!holder) continue;
+    throw unsupported(
+      `Attribute ${shown(holder.name)} of function ${shown(name)} has a tensor or a graph as its default: ` +
+        "write it into a Constant node",
+    );
+  }
 }
 
 function checkOutputs({ output }: GraphProto, known: ReadonlySet<string>): void {

@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { OatmillError } from "../../errors.ts";
 import { oracleTest, shared } from "../testing/shared.ts";
 import fc from "fast-check";
+import { graphInputs } from "./graph_inputs.ts";
 import { findLayers } from "./graph_layers.ts";
+import { encodeModel, newMessage } from "./onnx_proto.ts";
 import { openOnnx } from "./open_onnx.ts";
 import { stagesOf } from "./segments.ts";
 import { floats, node, onnxFile, textClassifier, value } from "./testing/graphs.ts";
@@ -99,5 +101,43 @@ Deno.test("a file must be a graph that hangs together", async () => {
     const error = await opened(onnxFile(graph));
     assert.equal(error?.code, "invalid_checkpoint", String(message));
     assert.match(error.message, message);
+  }
+});
+
+Deno.test("a function's attributes hold no tensors that nobody has read", async () => {
+  const external = newMessage("TensorProto", {
+    name: "t",
+    dims: [4n],
+    dataType: 1,
+    dataLocation: 1,
+    externalData: [{ key: "location", value: "deno.json" }],
+  });
+  const graph = {
+    input: [value("x", [1, 2])],
+    output: [value("y", [1, 2])],
+    initializer: [],
+    node: [node("Relu", ["x"], "y")],
+  };
+  const withDefault = (fields: Parameters<typeof newMessage<"AttributeProto">>[1]) =>
+    encodeModel({
+      irVersion: 8n,
+      opsetImport: [{ domain: "", version: 17n }],
+      graph: newMessage("GraphProto", { name: "test", ...graph }),
+      functions: [newMessage("FunctionProto", {
+        name: "f",
+        domain: "own",
+        attributeProto: [newMessage("AttributeProto", { name: "default", ...fields })],
+      })],
+    });
+  assert.equal(await opened(withDefault({ type: 1, f: 0.5 })), null);
+  const error = await opened(withDefault({ type: 4, t: external }));
+  assert.equal(error?.code, "unsupported_format");
+  assert.match(error.message, /"default" of function "f"/);
+});
+
+Deno.test("an input has no more values than any model reads", () => {
+  assert.deepEqual(graphInputs({ input: [value("x", [0, 3, -1, 5])] })[0].dims, [null, 3, null, 5]);
+  for (const input of [value("x", [1, 3, 2 ** 20, 2 ** 20]), value("input_ids", [1, 2 ** 32], 7)]) {
+    assert.throws(() => graphInputs({ input: [input] }), { code: "unsupported_format", message: /at most/ });
   }
 });
