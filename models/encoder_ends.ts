@@ -6,6 +6,7 @@ import { OatmillError } from "../errors.ts";
 import type { EncoderOutput } from "./classifier.ts";
 import { type EncoderSpec, prefixLength } from "./encoder_spec.ts";
 import type { ModelSpec } from "./spec.ts";
+import { meanState, unitVector } from "./vectors.ts";
 
 type States = Float32Array;
 
@@ -38,8 +39,7 @@ export class EncoderEnds {
       : this.#state(states, 0);
     const normed = normsPooled ? this.#norm(raw) : raw;
     const pooled = projection ? this.#linear("projection", normed) : normed;
-    const length = unitLength ? Math.hypot(...pooled) : 1;
-    return length > 0 ? pooled.map((v) => v / length) : pooled;
+    return unitLength ? unitVector(pooled) : pooled;
   }
 
   #logits(states: States): Float32Array | null {
@@ -69,10 +69,8 @@ export class EncoderEnds {
 
   /** Of the states from `first` on. */
   #mean(states: States, first: number): Float32Array {
-    const { hiddenSize } = this.spec, sums = new Float64Array(hiddenSize), from = first * hiddenSize;
-    for (let i = from; i < states.length; i++) sums[i % hiddenSize] += states[i];
-    const count = (states.length - from) / hiddenSize;
-    return Float32Array.from(sums, (sum) => sum / count);
+    const { hiddenSize } = this.spec;
+    return meanState(states.subarray(first * hiddenSize), hiddenSize);
   }
 
   #pool(states: States): Float32Array {

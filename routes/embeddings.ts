@@ -2,6 +2,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import type { EncoderOutput } from "../models/classifier.ts";
+import { meanState, unitVector } from "../models/vectors.ts";
 import { encodeAll, encodingUsage, type RawInput } from "./encoding.ts";
 import { errorResponse } from "./errors.ts";
 import { resource, type Services } from "./services.ts";
@@ -87,10 +88,7 @@ function pooled({ states, width, pooled }: EncoderOutput, pooling: Body["pooling
     );
   }
   if (!pooling) return pooled;
-  if (pooling === "cls") return states.slice(0, width);
-  const sums = new Float64Array(width);
-  for (let i = 0; i < states.length; i++) sums[i % width] += states[i];
-  return Float32Array.from(sums, (sum) => sum * width / states.length);
+  return pooling === "cls" ? states.slice(0, width) : meanState(states, width);
 }
 
 function shortened(vector: Float32Array, dimensions: Body["dimensions"]): Float32Array {
@@ -102,9 +100,7 @@ function shortened(vector: Float32Array, dimensions: Body["dimensions"]): Float3
       "dimensions",
     );
   }
-  const part = vector.subarray(0, dimensions);
-  const length = Math.sqrt(part.reduce((sum, v) => sum + v * v, 0));
-  return length > 0 ? part.map((v) => v / length) : part;
+  return unitVector(vector.subarray(0, dimensions));
 }
 
 /** Little-endian on every machine. */

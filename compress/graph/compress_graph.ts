@@ -17,6 +17,7 @@ import {
   PROCESSOR_FILE,
 } from "../../models/formats/graph_artifact.ts";
 import { findLayers, type LayeredGraph } from "../../models/onnx/graph_layers.ts";
+import { answersOf, labelsOf } from "../../models/onnx/graph_outputs.ts";
 import { type GraphSource, openGraphSource } from "../../models/onnx/graph_source.ts";
 import { encodeModel } from "../../models/onnx/onnx_proto.ts";
 import { inputGroups } from "../../models/onnx/segments.ts";
@@ -56,6 +57,7 @@ export async function compressGraph(options: CompressOptions, wanted: Recipe): P
   const start = performance.now(), recipe = checkGraphRecipe(wanted);
   using progress = new ProgressReporter(options);
   const source = await progress.time("read", () => openGraphSource(options.source));
+  if (source.reads !== "tensors") labelsOf(source.config, answersOf(source.model.graph)); // else nothing opens the artifact
   const layered = findLayers(source.model, { smallest: recipe.smallest_layer });
   checkLayers(layered, recipe);
   if (source.tokenizerFiles) checkTokenizerJson(source.tokenizerFiles.tokenizer);
@@ -188,6 +190,7 @@ async function finish(
     layers,
     perplexity: null,
     agreement: null,
+    pooling: source.pooling,
     denseBytes: 2 * layers.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0),
   };
   const tokenizer: TokenizerFiles | null = source.tokenizerFiles;

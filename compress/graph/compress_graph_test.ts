@@ -15,6 +15,7 @@ import {
 import { denseGraph, findLayers } from "../../models/onnx/graph_layers.ts";
 import { encodeModel } from "../../models/onnx/onnx_proto.ts";
 import { openOnnx } from "../../models/onnx/open_onnx.ts";
+import { floats, node, onnxFile, value } from "../../models/onnx/testing/graphs.ts";
 import type { RecipeInput } from "../../models/recipe.ts";
 import { safetensorsBytes } from "../../models/testing/safetensors_bytes.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
@@ -198,4 +199,34 @@ oracleTest("nothing is left of a graph that ONNX Runtime refuses", "oracles/atta
   });
   assert.deepEqual(await Array.fromAsync(Deno.readDir(folder)), []);
   await Deno.remove(folder);
+});
+
+Deno.test("an artifact pools as its source, and a graph whose labels have no names is refused", async () => {
+  const folder = await Deno.makeTempDir();
+  const graph = (output: ReturnType<typeof value>, op: ReturnType<typeof node>) =>
+    onnxFile({
+      input: [value("input_ids", ["batch", "length"], 7)],
+      initializer: [floats("table", [30, 64], Math.sin), floats("w", [64, 64], (i) => Math.sin(i * i))],
+      output: [output],
+      node: [node("Gather", ["table", "input_ids"], "x"), op],
+    });
+  const run = async (name: string, file: Uint8Array) => {
+    await Deno.writeFile(`${folder}/m.onnx`, file);
+    const recipe: RecipeInput = { rate: 0.3, smallest_layer: 1, calibration: { sequences: 8 } };
+    return await compress({ source: `${folder}/m.onnx`, out: `${folder}/${name}`, recipe, threads: 1 });
+  };
+  try {
+    await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ vocab_size: 30 }));
+    await Deno.mkdir(`${folder}/1_Pooling`);
+    const pooling = JSON.stringify({ pooling_mode_mean_tokens: true });
+    await Deno.writeTextFile(`${folder}/1_Pooling/config.json`, pooling);
+    const states = value("last_hidden_state", ["batch", "length", 64]);
+    await run("states", graph(states, node("MatMul", ["x", "w"], "last_hidden_state")));
+    const { header } = await openGraphArtifact(`${folder}/states`);
+    assert.deepEqual(header.pooling, { pooling: "mean", unitLength: false });
+    const unnamed = graph(value("logits", ["batch", "any"]), node("MatMul", ["x", "w"], "logits"));
+    await assert.rejects(run("labels", unnamed), { code: "invalid_config", message: /id2label/ });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

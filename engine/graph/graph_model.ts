@@ -18,7 +18,9 @@ import { isOnnxFile } from "../../models/onnx/onnx_file.ts";
 import { encodeModel } from "../../models/onnx/onnx_proto.ts";
 import { decodeGraph, type OnnxModel } from "../../models/onnx/open_onnx.ts";
 import type { ModelSpec } from "../../models/spec.ts";
+import type { SentencePooling } from "../../models/formats/sentence_pooling.ts";
 import { loadTokenizer } from "../../models/tokenizer.ts";
+import { meanState, unitVector } from "../../models/vectors.ts";
 import { LoadTimes } from "../load_times.ts";
 import type { OpenedModel, OpenModelOptions } from "../open_model.ts";
 import type { Engine, EngineStats } from "../types.ts";
@@ -32,13 +34,14 @@ interface Described {
   readonly config: Readonly<Record<string, unknown>> | null;
   readonly imageProcessor: Readonly<Record<string, unknown>> | null;
   readonly tokenizerFiles: Parameters<typeof loadTokenizer>[0] | null;
+  readonly pooling: SentencePooling | null;
 }
 
 /** @throws {OatmillError} what reading the files may throw, unsupported_format when ONNX Runtime refuses the graph */
 export async function openGraphModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
   const { times = new LoadTimes(), threads, tuning, maxWaiting } = options;
   const described = await times.time("header", () => isOnnxFile(path) ? ofFile(path) : ofArtifact(path));
-  const { packed, model, header, config, imageProcessor, tokenizerFiles } = described;
+  const { packed, model, header, config, imageProcessor, tokenizerFiles, pooling } = described;
   const tokenizer = tokenizerFiles &&
     await times.time("tokenizer", () => loadTokenizer(tokenizerFiles, { checked: header !== null }));
   // All that may be wrong with it is known before threads are started for it.
@@ -49,7 +52,7 @@ export async function openGraphModel(path: string, options: OpenModelOptions = {
   times.end({ bytes: packed.tensors.reduce((n, t) => n + t.bytes, 0), parallel: false });
   const encoder = reads === "tensors"
     ? null
-    : new GraphEncoder(graph, { inputs, reads, answers, contextLength, labels, imageProcessor });
+    : new GraphEncoder(graph, { inputs, reads, answers, contextLength, labels, imageProcessor, pooling });
   return {
     name: packed.name,
     spec,
@@ -63,7 +66,8 @@ export async function openGraphModel(path: string, options: OpenModelOptions = {
 
 async function ofArtifact(path: string): Promise<Described> {
   const artifact = await openGraphArtifact(path);
-  return { ...artifact, packed: artifact, model: decodeGraph(artifact.graph) };
+  const { pooling = null } = artifact.header;
+  return { ...artifact, packed: artifact, model: decodeGraph(artifact.graph), pooling };
 }
 
 /** All of it is ONNX Runtime's. */
@@ -81,6 +85,7 @@ interface GraphEncoderOptions {
   readonly contextLength: number;
   readonly labels: readonly string[] | null;
   readonly imageProcessor: EncoderModel["imageProcessor"];
+  readonly pooling: SentencePooling | null;
 }
 
 class GraphEncoder implements EncoderModel {
@@ -129,7 +134,18 @@ class GraphEncoder implements EncoderModel {
       );
     }
     const width = states === null ? 0 : outputs[states].dims.at(-1)!;
-    return { states: found, width, pooled: values(pooled) ?? found.slice(0, width), logits: scores };
+    // What a pooler made is another vector than the one that is asked for; an embedding has been through it all.
+    const asked = this.options.pooling !== null && states !== null && pooled !== "sentence_embedding";
+    const vector = asked ? null : values(pooled);
+    return { states: found, width, pooled: vector ?? this.#pooled(found, width), logits: scores };
+  }
+
+  #pooled(states: Float32Array, width: number): Float32Array {
+    const { pooling } = this.options;
+    const vector = pooling?.pooling === "mean" && width > 0
+      ? meanState(states, width)
+      : states.slice(0, width);
+    return pooling?.unitLength ? unitVector(vector) : vector;
   }
 }
 

@@ -5,7 +5,14 @@ import { answersOf, labelsOf } from "../../models/onnx/graph_outputs.ts";
 import { newMessage, type ValueInfo } from "../../models/onnx/onnx_proto.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
 import { openModel } from "../open_model.ts";
-import { node, onnxFile, textClassifier, value, VOCABULARY } from "../../models/onnx/testing/graphs.ts";
+import {
+  floats,
+  node,
+  onnxFile,
+  textClassifier,
+  value,
+  VOCABULARY,
+} from "../../models/onnx/testing/graphs.ts";
 import { imagePixels, readGraphOracles } from "./testing/graph_oracles.ts";
 
 const TOLERANCE = 1e-4;
@@ -201,6 +208,43 @@ Deno.test("a graph of token ids classifies texts, with a mask and of any length"
     await assert.rejects(encoder!.run(image), { code: "invalid_request", message: /reads text, not images/ });
   } finally {
     await engine.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("a graph's states are pooled as the files beside it say", async () => {
+  const folder = await Deno.makeTempDir(),
+    text = (name: string, json: unknown) => Deno.writeTextFile(`${folder}/${name}`, JSON.stringify(json));
+  const table = floats("embedding", [VOCABULARY, 4], (i) => Math.sin(i * i));
+  const rows = new Float32Array(table.rawData.buffer),
+    row = (id: number) => rows.subarray(4 * id, 4 * id + 4);
+  const mean = row(3).map((v, i) => (v + row(5)[i]) / 2), length = Math.hypot(...mean);
+  await Deno.writeFile(
+    `${folder}/m.onnx`,
+    onnxFile({
+      input: [value("input_ids", ["batch", "length"], 7)],
+      initializer: [table],
+      output: [value("last_hidden_state", ["batch", "length", "width"])],
+      node: [node("Gather", ["embedding", "input_ids"], "last_hidden_state")],
+    }),
+  );
+  const answer = async () => {
+    const { engine, encoder } = await openModel(`${folder}/m.onnx`, { threads: 1 });
+    try {
+      return await encoder!.run({ ids: [3, 5] });
+    } finally {
+      await engine.close();
+    }
+  };
+  try {
+    const plain = await answer();
+    assert.deepEqual([plain.width, plain.pooled], [4, row(3)]);
+    await Deno.mkdir(`${folder}/1_Pooling`);
+    await text("1_Pooling/config.json", { word_embedding_dimension: 4, pooling_mode_mean_tokens: true });
+    await text("modules.json", [{ type: "sentence_transformers.models.Normalize" }]);
+    const { pooled } = await answer();
+    assert.ok(pooled.every((v, i) => Math.abs(v - mean[i] / length) < 1e-6), `${pooled}`);
+  } finally {
     await Deno.remove(folder, { recursive: true });
   }
 });

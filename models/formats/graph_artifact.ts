@@ -11,6 +11,7 @@ import { readTokenizerFiles } from "../tokenizer_files.ts";
 import { openStored, readHeader, type StoredFolder, storedSchema } from "./artifact.ts";
 import type { ArtifactHeader } from "./artifact_header.ts";
 import { readJsonFile } from "./json_file.ts";
+import type { SentencePooling } from "./sentence_pooling.ts";
 
 export const GRAPH_KIND = "onnx_graph";
 export const GRAPH_FILE = "graph.onnx";
@@ -34,6 +35,8 @@ export interface GraphHeader extends Omit<ArtifactHeader, "spec" | "perplexity">
   /** A graph is measured by its agreement. */
   readonly perplexity: null;
   readonly agreement: GraphAgreement | null;
+  /** How hidden states become one vector, where the source says so; absent or null: the first stands for all. */
+  readonly pooling?: SentencePooling | null;
 }
 
 /** Of an artifact of either kind. */
@@ -50,7 +53,10 @@ export interface GraphArtifact extends StoredFolder {
   readonly tokenizerFiles: TokenizerFiles | null;
 }
 
-const graphSchema = storedSchema.extend({ kind: z.literal(GRAPH_KIND) });
+const graphSchema = storedSchema.extend({
+  kind: z.literal(GRAPH_KIND),
+  pooling: z.object({ pooling: z.enum(["cls", "mean"]), unitLength: z.boolean() }).nullish(),
+});
 
 /** Does this artifact folder hold a graph? @throws {OatmillError} invalid_artifact when its header cannot be read */
 export const isGraphArtifact = async (dir: string): Promise<boolean> =>

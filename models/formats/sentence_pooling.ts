@@ -6,7 +6,7 @@ import type { Pooling } from "../encoder_spec.ts";
 import { readJsonFile } from "./json_file.ts";
 
 export interface SentencePooling {
-  readonly pooling: Pooling;
+  readonly pooling: Exclude<Pooling, "pooler">;
   /** The vector is brought to length 1. */
   readonly unitLength: boolean;
 }
@@ -15,7 +15,7 @@ const MAX_BYTES = 1 << 20;
 const POOLING_FILE = "1_Pooling/config.json";
 const MODULES_FILE = "modules.json";
 
-const MODES: Readonly<Record<string, Pooling>> = {
+const MODES: Readonly<Record<string, SentencePooling["pooling"]>> = {
   pooling_mode_cls_token: "cls",
   pooling_mode_mean_tokens: "mean",
 };
@@ -43,12 +43,16 @@ export async function readSentencePooling(folder: string): Promise<SentencePooli
 
 /** Whether the chain of modules brings vectors to length 1. */
 async function normalises(folder: string): Promise<boolean> {
-  const text = await Deno.readTextFile(join(folder, MODULES_FILE)).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return "[]";
-    throw error;
-  });
+  const path = join(folder, MODULES_FILE), info = await Deno.stat(path).catch(() => null);
+  if (!info) return false;
+  if (info.size > MAX_BYTES) {
+    throw new OatmillError(
+      "invalid_config",
+      `Cannot read ${MODULES_FILE}: it has more than ${MAX_BYTES} bytes`,
+    );
+  }
   try {
-    return modulesSchema.parse(JSON.parse(text.slice(0, MAX_BYTES))).some(({ type }) =>
+    return modulesSchema.parse(JSON.parse(await Deno.readTextFile(path))).some(({ type }) =>
       type.endsWith(".Normalize")
     );
   } catch (cause) {

@@ -3,6 +3,7 @@ import { basename, dirname, join } from "node:path";
 import type { TokenizerFiles } from "../checkpoint.ts";
 import { CONFIG_FILE, PROCESSOR_FILE } from "../formats/graph_artifact.ts";
 import { readJsonFile } from "../formats/json_file.ts";
+import { readSentencePooling, type SentencePooling } from "../formats/sentence_pooling.ts";
 import { readTokenizerFiles } from "../tokenizer_files.ts";
 import { type GraphInput, graphInputs, type GraphReads, graphReads } from "./graph_inputs.ts";
 import { type OnnxModel, openOnnx } from "./open_onnx.ts";
@@ -15,6 +16,8 @@ export interface GraphSource {
   readonly config: Readonly<Record<string, unknown>> | null;
   readonly imageProcessor: Readonly<Record<string, unknown>> | null;
   readonly tokenizerFiles: TokenizerFiles | null;
+  /** How states become one vector, where a file beside the graph says so. */
+  readonly pooling: SentencePooling | null;
 }
 
 /** @throws {OatmillError} what `openOnnx()` throws, invalid_config, invalid_tokenizer, invalid_chat_template */
@@ -33,6 +36,7 @@ export async function openGraphSource(path: string): Promise<GraphSource> {
       (folder) => readJsonFile(join(folder, PROCESSOR_FILE), "invalid_config"),
     ),
     tokenizerFiles: await first(folders, readTokenizerFiles),
+    pooling: await first(folders, readSentencePooling),
   };
 }
 
