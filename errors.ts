@@ -55,7 +55,7 @@ export const ERRORS = {
   too_large: { status: 413, type: "invalid_request_error" },
   /** The request's media type is not accepted. */
   unsupported_media_type: { status: 415, type: "invalid_request_error" },
-  /** The queue is full. */
+  /** The queue is full, or the caller has used up what a minute allows. */
   rate_limit_exceeded: { status: 429, type: "rate_limit_error" },
   /** The model is loading or the server is shutting down. */
   unavailable: { status: 503, type: "server_error" },
@@ -69,14 +69,21 @@ export const ERRORS = {
 
 export type ErrorCode = keyof typeof ERRORS;
 
+export interface OatmillErrorOptions extends ErrorOptions {
+  /** When the same request can succeed, where that is known. */
+  readonly retryAfterMs?: number;
+}
+
 export class OatmillError extends Error {
+  readonly retryAfterMs?: number;
   constructor(
     readonly code: ErrorCode,
     message: string,
     readonly param: string | null = null,
-    options?: ErrorOptions,
+    options?: OatmillErrorOptions,
   ) {
     super(message, options);
     this.name = "OatmillError";
+    this.retryAfterMs = options?.retryAfterMs;
   }
 }

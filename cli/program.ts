@@ -148,6 +148,17 @@ function addServe(program: Command): void {
         .argParser(originList),
     )
     .addOption(
+      new Option(
+        "--requests-per-minute <n>",
+        "most requests to models of a key, or of an address without keys; more get 429",
+      ).argParser(integer(1)),
+    )
+    .addOption(
+      new Option("--tokens-per-minute <n>", "the same for tokens, of prompts and answers").argParser(
+        integer(1),
+      ),
+    )
+    .addOption(
       new Option("--port <n>", "port; 0 takes a free one").env("PORT").default(8000).argParser(
         integer(0, 65535),
       ),

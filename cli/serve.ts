@@ -14,6 +14,8 @@ export interface ServeOptions {
   /** Listen beyond this machine also without API keys. */
   readonly allowAnonymous?: boolean;
   readonly corsOrigin?: readonly string[];
+  readonly requestsPerMinute?: number;
+  readonly tokensPerMinute?: number;
   readonly port: number;
   readonly data: string;
   readonly autotune: boolean;
@@ -63,6 +65,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     idleMs: options.idleMinutes * 60_000,
     hub: hubAccess(Deno.env),
     corsOrigins: options.corsOrigin,
+    rates: { requestsPerMinute: options.requestsPerMinute, tokensPerMinute: options.tokensPerMinute },
     apiKeys: parseKeys(Deno.env.get("OATMILL_API_KEYS")),
     limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
   });

@@ -15,6 +15,7 @@ import { onError } from "./errors.ts";
 import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
+import { limitRate } from "./rate_limits.ts";
 import type { Services } from "./services.ts";
 import { tokenize } from "./tokenize.ts";
 
@@ -43,7 +44,7 @@ export function createApp(services: Services): OpenAPIHono<AppEnv> {
     if (c.req.method === "HEAD") await c.res.body?.cancel();
   });
   app.use("*", contextStorage(), ...commonHeaders(services.corsOrigins));
-  app.use("*", requireKey(services.keys));
+  app.use("*", requireKey(services.keys), limitRate(services.rates));
   const limit = bodyLimit({
     maxSize: services.limits.jsonBytes,
     onError: () => {

@@ -1,5 +1,6 @@
 /** What the middlewares of app.ts find out about a request. */
 import type { Caller } from "./api_keys.ts";
+import type { Account } from "./rate_limits.ts";
 import type { Scope } from "./scopes.ts";
 
 export interface AppEnv {
@@ -9,5 +10,7 @@ export interface AppEnv {
     scope: Scope | null;
     /** Undefined when nobody had to say who he is. */
     caller: Caller | undefined;
+    /** Who pays for the tokens; undefined where nothing is limited. */
+    account: Account | undefined;
   };
 }

@@ -8,7 +8,7 @@ import { failSpan, SpanKind } from "../telemetry/telemetry.ts";
 import { processorOf } from "../vision/read_image.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { imageBytes, isDataUrl } from "./image_input.ts";
-import { currentRequestId } from "./request_context.ts";
+import { currentAccount, currentRequestId } from "./request_context.ts";
 import type { Services } from "./services.ts";
 
 /** Text (or an image's data URL), token ids, or an image file. */
@@ -162,6 +162,7 @@ async function measured<T>(
   };
   try {
     const encoded = await work(request.signal);
+    currentAccount()?.charge(encoded.tokens);
     end(null, encoded.results.length, encoded.tokens);
     return encoded;
   } catch (error) {

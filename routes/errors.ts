@@ -63,8 +63,15 @@ export function logUnexpected(error: unknown, where: string): void {
 export const onError: ErrorHandler = (error, c) => {
   logUnexpected(error, c.req.path);
   const { status, body } = toHttpError(error);
-  return c.json(body, status, HEADERS[status]);
+  return c.json(body, status, { ...HEADERS[status], ...retryAfter(error) });
 };
+
+/** Whole seconds for everybody, milliseconds for OpenAI's clients. */
+function retryAfter(error: unknown): Record<string, string> {
+  if (!(error instanceof OatmillError) || error.retryAfterMs === undefined) return {};
+  const ms = error.retryAfterMs;
+  return { "retry-after": String(Math.ceil(ms / 1000)), "retry-after-ms": String(ms) };
+}
 
 /** Zod's first complaint, as invalid_request (or `code`) naming the field. */
 export function invalidInput(

@@ -5,7 +5,7 @@ import type { Timings } from "../engine/types.ts";
 import { log } from "../telemetry/log.ts";
 import { type Attributes, failSpan, type Span, SpanKind, type Telemetry } from "../telemetry/telemetry.ts";
 import type { Choice } from "./generation.ts";
-import { currentRequestId } from "./request_context.ts";
+import { currentAccount, currentRequestId } from "./request_context.ts";
 import type { timingsSchema, usageSchema } from "./sampling.ts";
 
 export class Meter {
@@ -13,6 +13,8 @@ export class Meter {
   readonly #startEpochMs = Date.now();
   readonly #span: Span;
   readonly #requestId = currentRequestId();
+  readonly #account = currentAccount();
+  #charged = 0;
   readonly #attributes: Attributes;
   readonly #prompts = new Map<number, { tokens: number; cached: number }>();
   readonly #timings: Timings[] = [];
@@ -40,6 +42,13 @@ export class Meter {
   }
 
   see(choice: Choice, event: TextEvent): void {
+    this.#count(choice, event);
+    if (this.#account === undefined) return;
+    const { total_tokens } = this.usage();
+    this.#account.charge(total_tokens - this.#charged);
+    this.#charged = total_tokens;
+  }
+  #count(choice: Choice, event: TextEvent): void {
     if (event.type === "prompt") {
       this.#prompts.set(choice.promptIndex, { tokens: event.promptTokens, cached: event.cachedTokens });
       return;

@@ -19,6 +19,7 @@ import { ApiKeys } from "./api_keys.ts";
 import { createApp } from "./app.ts";
 import { JobRunner } from "./jobs.ts";
 import { refuseOpenServer } from "./loopback.ts";
+import { RateLimiter, type RateLimits } from "./rate_limits.ts";
 import { ModelRegistry } from "./registry.ts";
 import { runTask } from "./run_task.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "./services.ts";
@@ -39,6 +40,7 @@ export interface ServerOptions {
   /** Beside those of the data folder. */
   readonly apiKeys?: readonly string[];
   readonly corsOrigins?: readonly string[];
+  readonly rates?: RateLimits;
 }
 export interface ListenOptions {
   readonly host: string;
@@ -93,6 +95,7 @@ export class Server implements AsyncDisposable {
       hub,
       images,
       keys,
+      rates: new RateLimiter(options.rates ?? {}),
       corsOrigins,
       notReady,
     }, database);

@@ -7,6 +7,7 @@ import type { ApiKeys } from "./api_keys.ts";
 import { invalidInput } from "./errors.ts";
 import type { JobRunner } from "./jobs.ts";
 import type { DataFolder } from "../store/data_folder.ts";
+import type { RateLimiter } from "./rate_limits.ts";
 import type { ModelRegistry } from "./registry.ts";
 
 export interface Limits {
@@ -32,6 +33,7 @@ export interface Services {
   readonly limits: Limits;
   readonly images: ImageReader;
   readonly keys: ApiKeys;
+  readonly rates: RateLimiter;
   /** Whose pages may call from a browser. */
   readonly corsOrigins: readonly string[];
   /** Where models are pulled from. */

@@ -8,6 +8,7 @@ import { recipeSchema } from "../models/recipe.ts";
 import { ApiKeys } from "../routes/api_keys.ts";
 import { createApp } from "../routes/app.ts";
 import { JobRunner, type RunTask } from "../routes/jobs.ts";
+import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "../routes/services.ts";
 import { DataFolder } from "../store/data_folder.ts";
@@ -30,6 +31,7 @@ export interface FakeServerOptions {
   /** Of the environment. */
   readonly apiKeys?: readonly string[];
   readonly corsOrigins?: readonly string[];
+  readonly rates?: RateLimiter;
   /** What the fake model is besides. */
   readonly encoder?: OpenedModel["encoder"];
   /** Opens this in place of a model with a fake engine. */
@@ -78,6 +80,7 @@ export class FakeServer implements AsyncDisposable {
       limits,
       images: new ImageReader(),
       keys: new ApiKeys(keys, options.apiKeys),
+      rates: options.rates ?? new RateLimiter({}),
       corsOrigins: options.corsOrigins ?? [],
       hub: { url: "http://hub.test", token: "hf_test" },
       notReady: () => null,

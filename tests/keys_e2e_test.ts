@@ -45,17 +45,21 @@ Deno.test("a running server takes keys as they are added and refuses them once r
   }
 });
 
-Deno.test("a server with keys in its environment asks for them from the start", async () => {
+Deno.test("a server with keys in its environment asks for them from the start, and limits each", async () => {
   const data = await Deno.makeTempDir();
   const key = crypto.randomUUID();
   try {
     await using server = await ServerProcess.start(data, {
-      args: ["--no-bundled"],
+      args: ["--no-bundled", "--requests-per-minute", "1"],
       env: { OATMILL_API_KEYS: `another-key-of-some-length,${key}` },
     });
     assert.match(server.welcome, /Every request needs an API key/);
     const status = async (headers: HeadersInit) => (await server.get("/metrics", { headers })).status;
     assert.deepEqual([await status({}), await status({ authorization: `Bearer ${key}` })], [401, 200]);
+    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: key, maxRetries: 0 });
+    const complete = () => client.completions.create({ model: "none", prompt: "x" });
+    await assert.rejects(complete(), OpenAI.NotFoundError);
+    await assert.rejects(complete(), OpenAI.RateLimitError);
   } finally {
     await Deno.remove(data, { recursive: true });
   }
