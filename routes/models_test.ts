@@ -395,9 +395,11 @@ withServer("the OpenAPI document names every route", {}, async (server) => {
   const document = await (await server.get("/openapi.json")).json();
   assert.equal(document.openapi, "3.1.0");
   const expected = [
+    "/detokenize",
     "/healthz",
     "/metrics",
     "/readyz",
+    "/tokenize",
     "/v1/chat/completions",
     "/v1/classify",
     "/v1/completions",
