@@ -23,7 +23,7 @@ export const ERRORS = {
   unsupported_format: { status: 400, type: "invalid_request_error" },
   /** Weights hold NaN or infinity. */
   non_finite_weights: { status: 400, type: "invalid_request_error" },
-  /** A model's hidden states overflow on the calibration text. */
+  /** A model's hidden states overflow on the calibration text, or its answers on an input. */
   non_finite_activations: { status: 400, type: "invalid_request_error" },
   /** tokenizer.json (or the GGUF vocabulary) is missing or broken. */
   invalid_tokenizer: { status: 400, type: "invalid_request_error" },

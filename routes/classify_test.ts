@@ -128,7 +128,7 @@ Deno.test("classify and embeddings refuse a decoder, saying what it is for", asy
   }
 });
 
-Deno.test("one logit alone is a probability by itself; many are no arguments of a call", async () => {
+Deno.test("classify makes probabilities of one logit, of very many, and none of NaN", async () => {
   const classified = async (logits: Float32Array): Promise<Json> => {
     const empty = new Float32Array(), answer = { states: empty, width: 0, pooled: empty, logits };
     const labels = Array.from(logits, (_, i) => `LABEL_${i}`), run = () => Promise.resolve(answer);
@@ -140,4 +140,6 @@ Deno.test("one logit alone is a probability by itself; many are no arguments of 
   assert.ok(Math.abs(score - 1 / 4) < 1e-6, `${score}`);
   const { data: [{ label, score: sure }] } = await classified(new Float32Array(2 ** 17).fill(1000, 7, 8));
   assert.deepEqual([label, sure], ["LABEL_7", 1]);
+  const { error } = await classified(Float32Array.of(1, NaN));
+  assert.equal(error.code, "non_finite_activations");
 });

@@ -62,12 +62,24 @@ export async function encodeAll<T>(
     const results = await mapSome(inputs, async (raw) => {
       const input = await readInput(raw, model, options);
       if ("ids" in input) tokens += input.ids.length;
-      return read(await model.encoder.run(input, signal), model);
+      const output = await model.encoder.run(input, signal);
+      checkFinite(output, options);
+      return read(output, model);
     }).catch((error) => {
       throw lease.closed ?? error;
     });
     return { results, tokens };
   });
+}
+
+/** JSON has no numbers for them, and nobody could use them. */
+function checkFinite({ logits, pooled }: EncoderOutput, { model, param }: EncodingOptions): void {
+  if (pooled.every(Number.isFinite) && (logits?.every(Number.isFinite) ?? true)) return;
+  throw new OatmillError(
+    "non_finite_activations",
+    `The model "${model}" answers NaN or infinity to an input`,
+    param,
+  );
 }
 
 function encoderOnly(model: OpenedModel, { operation, model: id }: EncodingOptions): OpenedEncoder {

@@ -30,9 +30,13 @@ export interface GraphOptions {
   readonly tuning?: TuningOptions;
   /** Most runs that wait for others. */
   readonly maxWaiting?: number;
+  /** How long `close()` waits for runs under way. */
+  readonly closeMs?: number;
 }
 
 const DEFAULT_WAITING = 256;
+/** A graph may have loops without end, which nobody can tell from long ones. */
+const DEFAULT_CLOSE_MS = 30_000;
 
 export interface GraphEngine {
   readonly threads: number;
@@ -70,8 +74,8 @@ export async function loadGraph(model: PackedGraph, options: GraphOptions = {}):
     await chooseKernels(model.tensors, options.tuning),
   );
   const layers = { memory, modules, map, plan, blockChunks: model.blockChunks, threads };
-  const { maxWaiting = DEFAULT_WAITING } = options;
-  const engine = new GraphThreads({ threads, memoryBytes: map.bytes, maxWaiting });
+  const { maxWaiting = DEFAULT_WAITING, closeMs = DEFAULT_CLOSE_MS } = options;
+  const engine = new GraphThreads({ threads, memoryBytes: map.bytes, maxWaiting, closeMs });
   try {
     await engine.start((thread) => ({
       type: "init",
@@ -108,17 +112,20 @@ class GraphThreads implements GraphEngine {
   readonly threads: number;
   readonly memoryBytes: number;
   readonly #maxWaiting: number;
+  readonly #closeMs: number;
 
   constructor(
-    { threads, memoryBytes, maxWaiting }: {
+    { threads, memoryBytes, maxWaiting, closeMs }: {
       readonly threads: number;
       readonly memoryBytes: number;
       readonly maxWaiting: number;
+      readonly closeMs: number;
     },
   ) {
     this.threads = threads;
     this.memoryBytes = memoryBytes;
     this.#maxWaiting = maxWaiting;
+    this.#closeMs = closeMs;
     this.#ready = Array.from({ length: threads }, () => Promise.withResolvers<void>());
     for (const { promise } of this.#ready) promise.catch(() => {}); // told to whoever starts
     this.#workers = this.#ready.map((_, thread) => this.#worker(thread));
@@ -192,14 +199,20 @@ class GraphThreads implements GraphEngine {
     this.#workers[0].postMessage(message);
   }
 
-  /** Runs under way end first. */
+  /** Runs under way end first, unless that takes too long: then they are refused. */
   async close(): Promise<void> {
+    const closed = new OatmillError("unavailable", "The model was closed");
     if (!this.#ended) {
-      this.#ended = new OatmillError("unavailable", "The model was closed");
+      this.#ended = closed;
       this.#post({ type: "close" });
     }
-    await this.#closed.promise;
-    this.terminate();
+    const timer = setTimeout(() => this.#fail(closed), this.#closeMs);
+    try {
+      await this.#closed.promise;
+    } finally {
+      clearTimeout(timer);
+      this.terminate();
+    }
   }
 
   terminate(): void {

@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { packF32 } from "../../kernels/packers.ts";
 import type { TensorEntry } from "../../models/formats/artifact_header.ts";
 import { findLayers, type LayeredGraph } from "../../models/onnx/graph_layers.ts";
-import { encodeModel } from "../../models/onnx/onnx_proto.ts";
+import { encodeModel, newMessage } from "../../models/onnx/onnx_proto.ts";
 import { openOnnx } from "../../models/onnx/open_onnx.ts";
 import { entryBytes } from "../../models/pack_dense.ts";
+import { node, onnxFile, value } from "../../models/onnx/testing/graphs.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
 import { loadGraph, type PackedGraph } from "./graph_engine.ts";
 import { OnnxRuntime } from "./ort.ts";
@@ -69,3 +70,40 @@ for (const threads of [1, 2]) {
     },
   );
 }
+
+/** Goes round `times`: seconds for millions. */
+function loopGraph(times: bigint): Uint8Array<ArrayBuffer> {
+  const INT64 = 7, BOOL = 9, GRAPH = 5;
+  const scalar = (name: string, dataType: number, rawData: Uint8Array) =>
+    newMessage("TensorProto", { name, dims: [], dataType, rawData });
+  const body = newMessage("GraphProto", {
+    name: "body",
+    input: [value("i", [], INT64), value("go", [], BOOL), value("a", [1, 2])],
+    output: [value("go on", [], BOOL), value("b", [1, 2])],
+    node: [node("Identity", ["go"], "go on"), node("Sin", ["a"], "b")],
+  });
+  return onnxFile({
+    input: [value("x", [1, 2])],
+    output: [value("y", [1, 2])],
+    initializer: [
+      scalar("times", INT64, new Uint8Array(BigInt64Array.of(times).buffer)),
+      scalar("true", BOOL, Uint8Array.of(1)),
+    ],
+    node: [newMessage("NodeProto", {
+      opType: "Loop",
+      input: ["times", "true", "x"],
+      output: ["y"],
+      attribute: [newMessage("AttributeProto", { name: "body", type: GRAPH, g: body })],
+    })],
+  });
+}
+
+Deno.test("close() does not wait for a graph that goes on", async () => {
+  const graph = loopGraph(4_000_000n), load = () => Promise.resolve();
+  const packed = { name: "loop", graph, blockChunks: 1, tensors: [], load };
+  const engine = await loadGraph(packed, { threads: 1, closeMs: 50 });
+  const x = { type: "float32", dims: [1, 2], data: new Float32Array(2) };
+  const refused = assert.rejects(engine.run({ x }), { code: "unavailable" });
+  await engine.close();
+  await refused;
+});

@@ -21,7 +21,8 @@ export async function readJsonFile(
   try {
     info = await Deno.stat(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
+    // A file may stand where a folder is looked into.
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
     throw error;
   }
   if (!info.isFile) throw new OatmillError(code, `Cannot read ${name}: it must be a regular file`);

@@ -36,3 +36,13 @@ Deno.test("readSentencePooling() refuses other poolings by name, and broken file
   });
   await assert.rejects(poolingOf({ [POOLING]: MEAN, "modules.json": { a: 1 } }), { code: "invalid_config" });
 });
+
+Deno.test("a file in the place of a folder says nothing about pooling", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${folder}/1_Pooling`, "");
+    assert.equal(await readSentencePooling(folder), null);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
