@@ -13,6 +13,7 @@ import { buildPlan } from "../models/plan.ts";
 import { readsTokens } from "../models/spec.ts";
 import { availableMemory, defaultKvFormat, planCapacity } from "./capacity.ts";
 import { ComputeThreads } from "./compute_threads.ts";
+import { Grammars } from "./grammar/grammars.ts";
 import { adviseHugePages } from "./huge_pages.ts";
 import { LoadTimes } from "./load_times.ts";
 import { weightsEnd } from "./segment_map.ts";
@@ -189,6 +190,7 @@ class EngineHandle implements Engine {
   readonly #listeners = new Map<number, Listener>();
   readonly #fixed: Pick<EngineStats, "threads" | "memoryBytes">;
   readonly #stats: SharedStats;
+  readonly #grammars: Grammars;
   #nextId = 1;
   #closed: Promise<void> | null = null;
   /** Set when a thread died: nothing can run any more. */
@@ -215,6 +217,7 @@ class EngineHandle implements Engine {
     this.#vectors = o.vectors;
     this.#fixed = { threads: o.threads, memoryBytes: o.memoryBytes };
     this.#stats = o.stats;
+    this.#grammars = new Grammars(o.vocabSize);
     workers[0].onmessage = (e: MessageEvent<FromWorker>) => {
       if (e.data.type === "events") {
         for (const event of e.data.events) this.#listeners.get(event.id)?.(event);
@@ -231,6 +234,14 @@ class EngineHandle implements Engine {
 
   async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
     this.#check("generate", request.promptIds, request.maxTokens > 0 ? 1 : 0);
+    const { grammar, ...plain } = request; // the leader knows its masks alone
+    if (!grammar) return yield* this.#generate(plain, signal);
+    using masks = await this.#grammars.open(grammar);
+    this.#check("generate", request.promptIds, 0); // it may have been closed meanwhile
+    yield* this.#generate({ ...plain, masks: masks.buffer }, signal);
+  }
+
+  async *#generate(request: WorkRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
     const queue: WorkEvent[] = [];
     let wake = () => {};
     const id = this.#start("generate", request, (e) => {
@@ -315,6 +326,7 @@ class EngineHandle implements Engine {
 
   async #close(): Promise<void> {
     this.#fail("The engine was closed");
+    this.#grammars.close();
     const leader = this.#workers[0];
     // After a thread's death the leader may never answer.
     if (this.#failure === null) {

@@ -54,9 +54,13 @@ export class Sampler {
     if (options.repeatPenalty !== 1) { for (const t of promptIds) this.#seen.add(t); }
   }
 
-  /** Changes the row in place (bias, penalties) and returns the chosen token. */
-  sample(row: LogitsRow): number {
+  /**
+   * Changes the row in place (bias, penalties, mask) and returns the chosen token.
+   * @param mask a bit a token, `[ceil(vocab / 32)]`: what may be chosen; null = all
+   */
+  sample(row: LogitsRow, mask: Int32Array | null = null): number {
     this.#penalise(row);
+    if (mask) forbid(row, mask);
     const token = this.#o.temperature === 0 ? row.kernels.argmax(row.address, row.vocab) : this.#draw(row);
     this.#generated.set(token, (this.#generated.get(token) ?? 0) + 1);
     this.#seen.add(token);
@@ -102,6 +106,18 @@ export class Sampler {
     }
     // The best token's weight is 1 by construction, and min-p is relative to it.
     return kernels.draw(address, candidates, count, inverse, best, minP, u);
+  }
+}
+
+/** No chance for what the mask does not have: e^-Infinity is 0 to the kernels. */
+function forbid({ floats, address, vocab }: LogitsRow, mask: Int32Array): void {
+  const at = address / 4;
+  for (let word = 0; word * 32 < vocab; word++) {
+    const bits = mask[word];
+    if (bits === -1) continue;
+    const from = at + word * 32, end = Math.min(32, vocab - word * 32);
+    if (bits === 0) floats.fill(-Infinity, from, from + end);
+    else for (let i = 0; i < end; i++) if ((bits >>> i & 1) === 0) floats[from + i] = -Infinity;
   }
 }
 

@@ -141,3 +141,38 @@ Deno.test("logprobs() finds the top tokens of a row of many blocks, ties to the 
     assert.deepEqual(logprobs(row(logits), count).of(0).top.map(([t]) => t), order.slice(0, count));
   }
 });
+
+Deno.test("Sampler chooses only what a mask allows, whatever the options, in the shares that are left", () => {
+  fc.assert(fc.property(
+    fc.record({
+      temperature: fc.constantFrom(0, 0.5, 1, 2),
+      topK: fc.constantFrom(0, 1, 5, 100),
+      topP: fc.constantFrom(1, 0.9, 0.1),
+      minP: fc.constantFrom(0, 0.3),
+      logitBias: fc.constantFrom<[number, number][]>([], [[3, 100]]),
+      frequencyPenalty: fc.constantFrom(0, 2),
+      seed: fc.nat(),
+    }),
+    fc.uniqueArray(fc.nat(VOCAB - 1), { minLength: 1 }),
+    (o, allowed) => {
+      const sampler = new Sampler(options(o), []);
+      const mask = maskOf(allowed);
+      for (let i = 0; i < 5; i++) assert.ok(allowed.includes(sampler.sample(row(ramp), mask)));
+    },
+  ));
+  const allowed = [2, 7, 40], mask = maskOf(allowed), sampler = new Sampler(options({ seed: 1 }), []);
+  const counts = new Map<number, number>();
+  for (let i = 0; i < 20_000; i++) {
+    const token = sampler.sample(row(ramp), mask);
+    counts.set(token, (counts.get(token) ?? 0) + 1);
+  }
+  softmax(allowed.map((t) => ramp[t]), 1).forEach((p, i) =>
+    assert.ok(Math.abs((counts.get(allowed[i]) ?? 0) / 20_000 - p) < SHARE_TOLERANCE)
+  );
+});
+
+function maskOf(allowed: readonly number[]): Int32Array {
+  const mask = new Int32Array(Math.ceil(VOCAB / 32));
+  for (const t of allowed) mask[t >> 5] |= 1 << (t & 31);
+  return mask;
+}

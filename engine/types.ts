@@ -2,6 +2,7 @@
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { TokenInput } from "../models/classifier.ts";
 import type { ImageRows } from "../models/image_input.ts";
+import type { GrammarRequest } from "./grammar/grammars.ts";
 import type { TuningOptions } from "./tuning.ts";
 import type { LoadTimes } from "./load_times.ts";
 
@@ -41,6 +42,8 @@ export interface GenerateRequest {
   readonly logprobs: number | null;
   /** Also report the prompt tokens' log-probabilities (echo). */
   readonly promptLogprobs?: boolean;
+  /** What the text must follow, to its end (a stop token) or to `maxTokens`. */
+  readonly grammar?: GrammarRequest;
 }
 
 export interface TokenLogprobs {
@@ -100,7 +103,8 @@ export interface Engine {
   /**
    * Yields one "prompt" event, the tokens, one "end" event. Aborting the signal or leaving the loop frees everything
    * within one step.
-   * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), unavailable (closed)
+   * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), unavailable (closed), invalid_request
+   * when the grammar cannot be compiled
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
   /**

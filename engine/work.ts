@@ -1,4 +1,5 @@
 /** One request inside the leader: turns output rows into events. */
+import { MaskMailbox } from "./grammar/mask_mailbox.ts";
 import type { LogitsRow } from "./sampler.ts";
 import { logprobOf, logprobs, Sampler } from "./sampler.ts";
 import { PromptLookup } from "./prompt_lookup.ts";
@@ -11,6 +12,7 @@ export class Work {
   readonly sequence: Sequence;
   readonly #sampler: Sampler;
   readonly #stop: Set<number>;
+  readonly #masks: MaskMailbox | null;
   readonly #values: Float32Array | null;
   readonly #promptLogprobs: (TokenLogprobs | null)[] | null;
   readonly #added = performance.now();
@@ -35,6 +37,7 @@ export class Work {
     if (measure) this.sequence.needed = measure.from;
     this.#sampler = new Sampler(request.sampling, request.promptIds);
     this.#stop = new Set(request.stopIds);
+    this.#masks = request.masks ? new MaskMailbox(request.masks) : null;
     this.#values = measure
       ? new Float32Array((measure.rows - measure.from) * (kind === "score" ? 1 : vocab))
       : null;
@@ -92,13 +95,22 @@ export class Work {
       if (request.maxTokens === 0) return this.#end("length", events);
     }
     const report = request.logprobs === null ? null : logprobs(row, request.logprobs);
-    const token = this.#sampler.sample(row);
+    const mask = this.#masks?.next() ?? null;
+    if (mask === "ended") return this.#end("stop", events);
+    if (mask === "failed") return this.#fail("The grammar's thread ended", events);
+    const token = this.#sampler.sample(row, mask);
     if (this.#stop.has(token)) return this.#end("stop", events);
+    this.#masks?.accept(token);
     this.#produced++;
     s.tokens.push(token);
     events.push({ id: this.id, event: { type: "token", token, logprobs: report?.of(token) ?? null } });
     const full = s.tokens.length >= this.contextLength;
     return this.#produced >= request.maxTokens || full ? this.#end("length", events) : false;
+  }
+
+  #fail(message: string, events: WorkEvent[]): true {
+    events.push({ id: this.id, error: { code: "unavailable", message } });
+    return true;
   }
 
   #end(reason: "stop" | "length", events: WorkEvent[]): true {

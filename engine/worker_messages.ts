@@ -31,7 +31,9 @@ export interface InitMessage {
 export type WorkKind = "generate" | "score" | "logits" | "encode";
 
 /** A request, and for those that measure which of its first `rows` positions: `from` and all after it. */
-export interface WorkRequest extends GenerateRequest {
+export interface WorkRequest extends Omit<GenerateRequest, "grammar"> {
+  /** Of a {@linkcode MaskMailbox}: which tokens may come. */
+  readonly masks?: SharedArrayBuffer;
   /** Of each token; absent: 0. */
   readonly types?: readonly number[];
   /** In place of tokens: `promptIds` are as many zeros. */

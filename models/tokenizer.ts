@@ -44,6 +44,8 @@ export interface Tokenizer {
   /** The bytes the token stands for; may be a part of a character. */
   tokenBytes(id: number): Uint8Array;
   tokenId(text: string): number | null;
+  /** Whether it stands for something other than text, as an end or a role does. */
+  isSpecial(id: number): boolean;
   /** @throws {OatmillError} invalid_chat_template (none, fails, or costs too much) */
   renderChat(
     messages: ChatMessage[],
@@ -123,6 +125,10 @@ class HubBackedTokenizer implements Tokenizer {
 
   tokenId(text: string): number | null {
     return this.#hub.token_to_id(text) ?? null;
+  }
+
+  isSpecial(id: number): boolean {
+    return this.#specialIds.has(id);
   }
 
   renderChat(messages: ChatMessage[], o: Parameters<Tokenizer["renderChat"]>[1] = {}): string {

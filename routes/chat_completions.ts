@@ -7,6 +7,7 @@ import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
 import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
 import { tokenString } from "./completions.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
+import { grammarOf, responseFormatSchema } from "./response_format.ts";
 import {
   checkFields,
   fitContext,
@@ -31,7 +32,7 @@ const requestSchema = z.object({
   max_completion_tokens: z.int().min(0).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
-  response_format: z.looseObject({ type: z.string() }).nullish(),
+  response_format: responseFormatSchema.nullish(),
   tools: z.array(z.unknown()).nullish(),
 }).openapi("ChatCompletionRequest");
 type Body = z.infer<typeof requestSchema>;
@@ -96,13 +97,6 @@ function checkBody(body: Body): void {
   const refuse = (param: string, message: string) => {
     throw new OatmillError("invalid_request", message, param);
   };
-  const format = body.response_format?.type;
-  if (format !== undefined && format !== "text") {
-    refuse(
-      "response_format",
-      `Cannot answer in the format ${JSON.stringify(format)}: only "text" is supported`,
-    );
-  }
   if (body.tools?.length) refuse("tools", 'Cannot use "tools": tool calls are not supported');
   if (typeof body.top_logprobs === "number" && !body.logprobs) {
     refuse("top_logprobs", 'Cannot use "top_logprobs" without "logprobs": true');
@@ -125,15 +119,17 @@ function readChoices(body: Body, model: OpenedModel): Choice[] {
   const asked = body.max_completion_tokens ?? body.max_tokens ?? null;
   const maxTokens = fitContext(promptIds.length, asked, { contextLength, param: "messages" });
   const seed = requestSeed(body);
+  const grammar = grammarOf(body.response_format, model);
   return Array.from({ length: body.n ?? 1 }, (_, i) => ({
     promptIndex: 0,
     promptText: text,
     promptIds,
     maxTokens,
-    stopIds: body.ignore_eos ? [] : stopIdsOf(model),
+    stopIds: body.ignore_eos && !grammar ? [] : stopIdsOf(model), // a grammar ends where it must
     stop: stopStrings(body),
     sampling: samplingOptions(body, { vocabSize, seed: seed + i }),
     logprobs: body.logprobs ? body.top_logprobs ?? 0 : null,
+    ...grammar ? { grammar } : {},
   }));
 }
 

@@ -1,33 +1,20 @@
 /** Every field of completions and chat completions, asked for by the official client of a real engine. */
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import fc from "fast-check";
 import OpenAI from "openai";
-import { needTokenizer, type OpenedModel, openModel } from "../engine/open_model.ts";
-import { openCheckpoint } from "../models/open.ts";
-import { loadTokenizer } from "../models/tokenizer.ts";
+import { needTokenizer, type OpenedModel } from "../engine/open_model.ts";
 import { FakeServer } from "./fake_server.ts";
-import { ROOT } from "./server_process.ts";
+import { openChatting } from "./testing/chatting_model.ts";
 import { until } from "./until.ts";
 
 const MODEL = "fake", PROMPT = "Once upon a time, there was";
 const MESSAGES = [{ role: "user" as const, content: PROMPT }];
-const TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}";
 /** Requests of the comparison of streams with whole answers: half of each endpoint. */
 const RANDOM_REQUESTS = 200;
 
 type CompletionBody = Omit<OpenAI.CompletionCreateParamsNonStreaming, "model">;
 type ChatBody = Omit<OpenAI.ChatCompletionCreateParamsNonStreaming, "model" | "messages">;
-
-/** The bundled model, with a chat template that any base model can go on from. */
-async function openChatting(): Promise<OpenedModel> {
-  const folder = join(ROOT, "models/default");
-  const checkpoint = await openCheckpoint(folder);
-  const tokenizer = loadTokenizer({ ...checkpoint.tokenizerFiles!, chatTemplate: TEMPLATE });
-  checkpoint.close();
-  return { ...await openModel(folder, { threads: 1, values: "int8" }), tokenizer };
-}
 
 describe("the official client", () => {
   let server: FakeServer, client: OpenAI, model: OpenedModel;

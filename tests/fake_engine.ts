@@ -154,6 +154,7 @@ export const byteTokenizer: Tokenizer = {
   },
   tokenText: (id) => id < 256 ? String.fromCharCode(id) : id === BOS ? "<s>" : "</s>",
   tokenBytes: (id) => id < 256 ? Uint8Array.of(id) : encoder.encode(id === BOS ? "<s>" : "</s>"),
+  isSpecial: (id) => id >= 256,
   tokenId: (text) => text.length === 1 ? text.charCodeAt(0) : null,
   renderChat: (messages: ChatMessage[]) =>
     messages.map((m) => `${m.role}: ${m.content}\n`).join("") + "assistant:",

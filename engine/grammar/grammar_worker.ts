@@ -1,0 +1,93 @@
+/**
+ * One grammar in a thread of its own: compiles it, then makes the masks of every generation under it. What fails to compile
+ * aborts the whole WebAssembly instance, so no two grammars share one.
+ */
+import type { CompiledGrammar } from "@mlc-ai/web-xgrammar";
+import { MaskMailbox } from "./mask_mailbox.ts";
+import type { GrammarVocabulary } from "./vocabulary.ts";
+import { abortReason, loadXGrammar } from "./xgrammar.ts";
+
+/** What a grammar is made of. */
+export interface GrammarSource {
+  /** JSON Schema, as text. */
+  readonly schema: string;
+  /** Objects have the properties that the schema names, and no others. */
+  readonly strict: boolean;
+}
+
+export type ToGrammar =
+  | {
+    readonly type: "compile";
+    readonly source: GrammarSource;
+    readonly vocabulary: GrammarVocabulary;
+    /** Length of a row of logits. */
+    readonly vocab: number;
+  }
+  /** A generation begins. */
+  | { readonly type: "open"; readonly buffer: SharedArrayBuffer };
+
+export type FromGrammar =
+  | { readonly type: "compiled" }
+  /** The source is wrong. */
+  | { readonly type: "refused"; readonly reason: string };
+
+/** Most white space between two tokens of JSON: without a limit, small models go on with it for ever. */
+const MOST_WHITESPACE = 16;
+
+const scope = self as unknown as { // the compiler's DOM library types `self` as a window
+  onmessage: (e: MessageEvent<ToGrammar>) => void;
+  postMessage(m: FromGrammar): void;
+};
+const xgrammar = loadXGrammar();
+let compiled: CompiledGrammar;
+let endsAlone = false;
+
+scope.onmessage = async ({ data }) => {
+  if (data.type === "open") return await serve(new MaskMailbox(data.buffer));
+  try {
+    compiled = await compile(data);
+    scope.postMessage({ type: "compiled" });
+  } catch {
+    scope.postMessage({ type: "refused", reason: abortReason() });
+  }
+};
+
+async function compile(
+  { source, vocabulary, vocab }: ToGrammar & { type: "compile" },
+): Promise<CompiledGrammar> {
+  const { TokenizerInfo, GrammarCompiler } = await xgrammar;
+  const { tokens, stopIds } = vocabulary;
+  endsAlone = stopIds.length === 0;
+  const info = await TokenizerInfo.createTokenizerInfo(
+    tokens.slice(0, vocab),
+    "byte_level",
+    false,
+    vocab,
+    [...stopIds],
+  );
+  const compiler = await GrammarCompiler.createGrammarCompiler(info, false);
+  return await compiler.compileJSONSchema(
+    source.schema,
+    true,
+    undefined,
+    undefined,
+    source.strict,
+    MOST_WHITESPACE,
+  );
+}
+
+/** One generation: a mask, a token, in turns. What is thrown ends the thread, and with it all its generations. */
+async function serve(mailbox: MaskMailbox): Promise<void> {
+  const { GrammarMatcher } = await xgrammar;
+  const matcher = await GrammarMatcher.createGrammarMatcher(compiled, undefined, endsAlone);
+  try {
+    for (;;) {
+      mailbox.answer(matcher.isTerminated() ? "ended" : await matcher.getNextTokenBitmask());
+      const token = await mailbox.token();
+      if (token === null) return;
+      if (!matcher.acceptToken(token)) throw new Error(`The grammar allowed token ${token} and refuses it`);
+    }
+  } finally {
+    matcher.dispose();
+  }
+}
