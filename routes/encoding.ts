@@ -58,11 +58,15 @@ export async function encodeAll<T>(
   return await measured(options, async (signal) => {
     const model = encoderOnly(lease.model, options);
     check?.(model);
+    const account = currentAccount();
     let tokens = 0;
     const results = await mapSome(inputs, async (raw) => {
       const input = await readInput(raw, model, options);
-      if ("ids" in input) tokens += input.ids.length;
       const output = await model.encoder.run(input, signal);
+      if ("ids" in input) {
+        tokens += input.ids.length;
+        account?.charge(input.ids.length); // now: a later input may be refused, and this one was computed
+      }
       checkFinite(output, options);
       return read(output, model);
     }).catch((error) => {
@@ -174,7 +178,6 @@ async function measured<T>(
   };
   try {
     const encoded = await work(request.signal);
-    currentAccount()?.charge(encoded.tokens);
     end(null, encoded.results.length, encoded.tokens);
     return encoded;
   } catch (error) {

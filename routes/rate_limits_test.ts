@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import OpenAI from "openai";
+import { OatmillError } from "../errors.ts";
+import type { EncoderModel } from "../models/classifier.ts";
 import { FakeServer } from "../tests/fake_server.ts";
 import { RateLimiter } from "./rate_limits.ts";
 import { TokenBucket } from "./token_bucket.ts";
@@ -108,6 +110,23 @@ Deno.test("a client that leaves pays for what was made", async () => {
   await reader.cancel();
   const remaining = Number(rates.account("127.0.0.1").headers()["x-ratelimit-remaining-tokens"]);
   assert.ok(remaining <= 1000 - 5 && remaining > 500, String(remaining));
+});
+
+Deno.test("inputs of an encoder are charged as they are computed, also when a later one is refused", async () => {
+  const { rates } = limited({ tokensPerMinute: 1000 }), empty = new Float32Array();
+  const run: EncoderModel["run"] = (input) =>
+    "ids" in input && input.ids.length < 5
+      ? Promise.resolve({ states: empty, width: 0, pooled: Float32Array.of(1), logits: null })
+      : Promise.reject(new OatmillError("context_length_exceeded", "too long"));
+  const encoder: EncoderModel = { reads: "text", labels: null, imageProcessor: null, run };
+  await using server = await FakeServer.start({ rates, encoder });
+  const left = async (input: number[][]) => {
+    const response = await server.post("/v1/embeddings", { model: "fake", input });
+    await response.text();
+    return Number(rates.account("127.0.0.1").headers()["x-ratelimit-remaining-tokens"]);
+  };
+  assert.equal(await left([[1, 2, 3], [4]]), 996);
+  assert.equal(await left([[1, 2, 3], [1, 2, 3, 4, 5]]), 993);
 });
 
 Deno.test("accounts that have nothing to remember are forgotten", () => {
