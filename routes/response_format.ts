@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import type { GrammarRequest } from "../engine/grammar/grammars.ts";
+import { prepareSchema } from "../engine/grammar/json_schema.ts";
 import { vocabularyTokens } from "../engine/grammar/vocabulary.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 
@@ -10,7 +11,7 @@ const MOST_CHARS = 2 ** 18;
 const PARAM = "response_format";
 const SCHEMA_PARAM = `${PARAM}.json_schema.schema`;
 /** json_object is any object. */
-const ANY_OBJECT = JSON.stringify({ type: "object" });
+const ANY_OBJECT = { type: "object" };
 
 export const responseFormatSchema = z.object({
   type: z.enum(["text", "json_object", "json_schema"]),
@@ -21,7 +22,7 @@ export const responseFormatSchema = z.object({
       description: "JSON Schema; default: any object",
     }),
     strict: z.boolean().nullish().openapi({
-      description: "Objects have the properties that the schema names, and no others; default false",
+      description: "Refuse a schema that has keywords no grammar can enforce; default: leave these out",
     }),
   }).nullish(),
 }).openapi("ResponseFormat");
@@ -29,7 +30,7 @@ type ResponseFormat = z.infer<typeof responseFormatSchema>;
 
 /**
  * null: any text.
- * @throws {OatmillError} invalid_request when the schema is missing or too long
+ * @throws {OatmillError} invalid_request when the schema is missing, too long or nested too deeply
  */
 export function grammarOf(
   format: ResponseFormat | null | undefined,
@@ -44,16 +45,29 @@ export function grammarOf(
 }
 
 function sourceOf({ type, json_schema }: ResponseFormat): Pick<GrammarRequest, "source" | "param"> {
-  if (type !== "json_schema") return { source: { schema: ANY_OBJECT, strict: false }, param: PARAM };
+  if (type !== "json_schema") {
+    return { source: { schema: JSON.stringify(ANY_OBJECT), strict: false }, param: PARAM };
+  }
   if (!json_schema) {
     const message = `Cannot use "${PARAM}" of type "json_schema" without "json_schema"`;
     throw new OatmillError("invalid_request", message, `${PARAM}.json_schema`);
   }
-  const schema = json_schema.schema ? JSON.stringify(json_schema.schema) : ANY_OBJECT;
-  if (schema.length > MOST_CHARS) {
-    const message =
-      `Invalid value of "${SCHEMA_PARAM}": it has ${schema.length} characters, at most ${MOST_CHARS} are allowed`;
-    throw new OatmillError("invalid_request", message, SCHEMA_PARAM);
+  const refuse = (reason: string): never => {
+    throw new OatmillError(
+      "invalid_request",
+      `Cannot use the schema of "${SCHEMA_PARAM}": ${reason}`,
+      SCHEMA_PARAM,
+    );
+  };
+  const prepared = prepareSchema(json_schema.schema ?? ANY_OBJECT);
+  if (typeof prepared === "string") return refuse(prepared);
+  if (json_schema.strict && prepared.loose.length > 0) {
+    return refuse(`${prepared.loose[0]}; without "strict" it is left out`);
   }
-  return { source: { schema, strict: json_schema.strict ?? false }, param: SCHEMA_PARAM };
+  const schema = JSON.stringify(prepared.schema);
+  if (schema.length > MOST_CHARS) {
+    return refuse(`it has ${schema.length} characters, at most ${MOST_CHARS} are allowed`);
+  }
+  // Further properties only where the schema says so: a small model would never come to an end.
+  return { source: { schema, strict: Boolean(json_schema.schema) }, param: SCHEMA_PARAM };
 }

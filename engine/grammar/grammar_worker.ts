@@ -11,7 +11,7 @@ import { abortReason, loadXGrammar } from "./xgrammar.ts";
 export interface GrammarSource {
   /** JSON Schema, as text. */
   readonly schema: string;
-  /** Objects have the properties that the schema names, and no others. */
+  /** Where the schema says nothing of it, objects have the properties that it names, and no others. */
   readonly strict: boolean;
 }
 
