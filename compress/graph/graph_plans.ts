@@ -57,7 +57,7 @@ export async function layerPlans(
   statistics: readonly InputStatistics[],
   { recipe, layered: { layers }, groups, blockChunks, pool }: GraphContext,
 ): Promise<LayerPlan[]> {
-  const rates = new Array<number>(Math.max(...groups) + 1).fill(recipe.rate);
+  const rates = new Array<number>(groups.reduce((a, b) => Math.max(a, b), 0) + 1).fill(recipe.rate);
   if (spreadsRates(recipe)) {
     const { allocation: { lambda, m }, rate } = recipe;
     const members = rates.map((_, group) => layers.filter((_, i) => groups[i] === group));

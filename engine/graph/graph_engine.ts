@@ -75,7 +75,8 @@ export async function loadGraph(model: PackedGraph, options: GraphOptions = {}):
   );
   const layers = { memory, modules, map, plan, blockChunks: model.blockChunks, threads };
   const { maxWaiting = DEFAULT_WAITING, closeMs = DEFAULT_CLOSE_MS } = options;
-  const engine = new GraphThreads({ threads, memoryBytes: map.bytes, maxWaiting, closeMs });
+  const memoryBytes = map.bytes + model.graph.length; // ONNX Runtime keeps the graph's own values
+  const engine = new GraphThreads({ threads, memoryBytes, maxWaiting, closeMs });
   try {
     await engine.start((thread) => ({
       type: "init",

@@ -80,7 +80,7 @@ export function inOrder({ node: nodes, input, initializer }: GraphProto): NodePr
       if (open) throw bad(`it has a cycle through ${shown(open.output[0])}`);
       if (before.length > 0) {
         states.set(node, "open");
-        stack.push(...before.reverse());
+        for (const writer of before.reverse()) stack.push(writer); // too many for arguments of a call
         continue;
       }
       states.set(node, "done");

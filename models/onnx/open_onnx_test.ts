@@ -141,3 +141,14 @@ Deno.test("an input has no more values than any model reads", () => {
     assert.throws(() => graphInputs({ input: [input] }), { code: "unsupported_format", message: /at most/ });
   }
 });
+
+Deno.test("a node reads as many values as the file has", async () => {
+  const names = Array.from({ length: 150_000 }, (_, i) => `v${i}`);
+  const file = onnxFile({
+    input: [value("x", [1, 2])],
+    output: [value("y", [1, 2])],
+    initializer: [],
+    node: [node("Sum", names, "y"), ...names.map((name) => node("Identity", ["x"], name))],
+  });
+  assert.equal(await opened(file), null);
+});

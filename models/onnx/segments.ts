@@ -40,7 +40,7 @@ export function stagesOf({ graph }: OnnxModel): Stage[] {
   const known = new Map<string, number>();
   const nodes: NodeProto[][] = [], linears: NodeProto[][] = [];
   for (const node of graph.node) {
-    const stage = Math.max(0, ...readBy(node).map((name) => known.get(name) ?? 0));
+    const stage = readBy(node).reduce((last, name) => Math.max(last, known.get(name) ?? 0), 0);
     const list = isLinear(node) ? linears : nodes;
     (list[stage] ??= []).push(node);
     for (const name of writtenBy(node)) known.set(name, isLinear(node) ? stage + 1 : stage);
