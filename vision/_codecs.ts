@@ -1,14 +1,9 @@
 /**
  * The decoders: libjpeg (mozjpeg), libwebp and Rust's png as WebAssembly. JPEG and WebP get a fresh instance each time
- * (0.2 ms), so that what a large image took is given back; the PNG module keeps its own.
+ * (0.2 ms), so that what a large image took is given back; the PNG module keeps its own. They are loaded by the thread that
+ * first decodes: they leave an empty `location` behind them, against which OpenTelemetry's exporters resolve their
+ * addresses.
  */
-import jpegFactory from "@jsquash/jpeg/codec/dec/mozjpeg_dec.js";
-import initPng, {
-  decode as readPng8,
-  decode_rgba16 as readPng16,
-  encode as writePng,
-} from "@jsquash/png/codec/pkg/squoosh_png.js";
-import webpFactory from "@jsquash/webp/codec/dec/webp_dec.js";
 import type { RgbImage } from "./rgb_image.ts";
 
 interface Rgba {
@@ -51,7 +46,8 @@ const TRUNCATED = /premature end/i;
 export async function decodeJpeg(bytes: Uint8Array): Promise<RgbImage> {
   const said: string[] = [];
   const code = import.meta.resolve("@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm");
-  const codec = await open(jpegFactory as unknown as Factory, code, (line) => said.push(line));
+  const { default: factory } = await import("@jsquash/jpeg/codec/dec/mozjpeg_dec.js");
+  const codec = await open(factory as unknown as Factory, code, (line) => said.push(line));
   const image = codec.decode(bytes, false);
   if (!image || said.some((line) => TRUNCATED.test(line))) throw new Error(said.join("; ") || "no image");
   return withoutAlpha(image);
@@ -59,7 +55,8 @@ export async function decodeJpeg(bytes: Uint8Array): Promise<RgbImage> {
 
 export async function decodeWebp(bytes: Uint8Array): Promise<RgbImage> {
   const code = import.meta.resolve("@jsquash/webp/codec/dec/webp_dec.wasm");
-  const image = (await open(webpFactory as unknown as Factory, code, () => {})).decode(bytes);
+  const { default: factory } = await import("@jsquash/webp/codec/dec/webp_dec.js");
+  const image = (await open(factory as unknown as Factory, code, () => {})).decode(bytes);
   if (!image) throw new Error("no image");
   return withoutAlpha(image);
 }
@@ -67,13 +64,16 @@ export async function decodeWebp(bytes: Uint8Array): Promise<RgbImage> {
 /** Offset of the bit depth in a file that begins with its signature and IHDR. */
 const BIT_DEPTH = 24;
 
-const openPng = async () =>
-  await initPng(await codeOf(import.meta.resolve("@jsquash/png/codec/pkg/squoosh_png_bg.wasm")));
+async function openPng() {
+  const png = await import("@jsquash/png/codec/pkg/squoosh_png.js");
+  await png.default(await codeOf(import.meta.resolve("@jsquash/png/codec/pkg/squoosh_png_bg.wasm")));
+  return png;
+}
 
 export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
-  await openPng();
-  if (bytes[BIT_DEPTH] !== 16) return withoutAlpha(readPng8(bytes));
-  const deep = readPng16(bytes);
+  const png = await openPng();
+  if (bytes[BIT_DEPTH] !== 16) return withoutAlpha(png.decode(bytes));
+  const deep = png.decode_rgba16(bytes);
   const image = { width: deep.width, height: deep.height, data: deep.data };
   deep.free();
   return withoutAlpha(image);
@@ -81,8 +81,7 @@ export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
 
 /** @param rgba `[height, width, 4]` */
 export async function encodePng(rgba: Uint8Array, width: number, height: number): Promise<Uint8Array> {
-  await openPng();
-  return writePng(rgba, width, height, 8);
+  return (await openPng()).encode(rgba, width, height, 8);
 }
 
 /** Of 16 bits the upper 8. */
