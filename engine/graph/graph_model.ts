@@ -121,8 +121,7 @@ class GraphEncoder implements EncoderModel {
 
   #read(outputs: GraphTensors): EncoderOutput {
     const { logits, states, pooled } = this.options.answers, { labels } = this.options;
-    const values = (name: string | null) =>
-      name === null ? null : new Float32Array(outputs[name].data as Float32Array);
+    const values = (name: string | null) => name === null ? null : floatsOf(name, outputs[name]);
     const found = values(states) ?? new Float32Array(), scores = values(logits);
     if (scores && scores.length !== labels?.length) {
       throw new OatmillError(
@@ -147,6 +146,15 @@ class GraphEncoder implements EncoderModel {
       : states.slice(0, width);
     return pooling?.unitLength ? unitVector(vector) : vector;
   }
+}
+
+/** The graph's parts run without the types that it says its outputs have. */
+function floatsOf(name: string, { type, data }: GraphTensors[string]): Float32Array {
+  if (data instanceof Float32Array) return new Float32Array(data);
+  throw new OatmillError(
+    "unsupported_format",
+    `Output "${name.slice(0, 200)}" of the graph is ${type}, not float32 as it says`,
+  );
 }
 
 /** Refuses everything that a graph cannot do: it has neither tokens to generate nor blocks. */

@@ -248,3 +248,27 @@ Deno.test("a graph's states are pooled as the files beside it say", async () => 
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test("an output of another type than the graph says is refused", async () => {
+  const folder = await Deno.makeTempDir();
+  const file = onnxFile({
+    input: [value("input_ids", ["batch", "length"], 7)],
+    initializer: [],
+    output: [value("logits", ["batch", 2])],
+    node: [node("Identity", ["input_ids"], "logits")],
+  });
+  try {
+    await Deno.writeFile(`${folder}/m.onnx`, file);
+    const { engine, encoder } = await openModel(`${folder}/m.onnx`, { threads: 1 });
+    try {
+      await assert.rejects(encoder!.run({ ids: [1, 2] }), {
+        code: "unsupported_format",
+        message: /is int64/,
+      });
+    } finally {
+      await engine.close();
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
