@@ -30,10 +30,11 @@ export interface Linalg {
 }
 
 /**
- * After products of so many bytes there is a collection. V8 counts few objects and lets them lie: a layer of a 7B model, which
- * needs 14 matrices of 180 MB, took 25 to 37. It costs 11 ms, and that many bytes of products a second or more.
+ * After large products of so many bytes there is a collection. V8 counts few objects and lets them lie: a layer of a 7B
+ * model, which needs 14 matrices of 180 MB, took 25 to 37. It costs 11 ms, and that many bytes of products a second or
+ * more. Small products stay below what V8 keeps anyway.
  */
-const COLLECT_BYTES = 2 ** 29;
+const COLLECT_BYTES = 2 ** 29, LARGE_BYTES = 2 ** 24;
 
 export class LinalgRuntime implements Linalg {
   #madeBytes = 0;
@@ -66,6 +67,7 @@ export class LinalgRuntime implements Linalg {
   }
 
   #collectBefore(bytes: number): void {
+    if (bytes < LARGE_BYTES) return;
     this.#madeBytes += bytes;
     if (this.#madeBytes < COLLECT_BYTES) return;
     this.#madeBytes = bytes;
