@@ -9,8 +9,11 @@ const HEADER = Object.keys(PLACE).length;
 const VERDICT = { mask: 0, ended: 1, failed: 2 } as const;
 /** Turn and answers of a mailbox that its owner closed. */
 const CLOSED = 2 ** 30;
-/** A mask takes milliseconds; whoever waits so long waits for nothing, and all other sequences with him. */
-const MASK_DEADLINE_MS = 5000;
+/**
+ * A mask takes 1 ms, after nested repetitions of patterns up to 180 (vocabulary of 49,152). Whoever waits so long waits for
+ * nothing, and all other sequences with him.
+ */
+const MASK_DEADLINE_MS = 2000;
 
 /** Words of a mask: a bit a token. */
 export const maskWords = (vocab: number): number => Math.ceil(vocab / 32);
