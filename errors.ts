@@ -41,6 +41,8 @@ export const ERRORS = {
   invalid_api_key: { status: 401, type: "authentication_error" },
   /** The API key may not do this. */
   missing_scope: { status: 403, type: "permission_error" },
+  /** A web page that is not allowed calls a server without API keys. */
+  foreign_origin: { status: 403, type: "permission_error" },
   /** No model of that name. */
   model_not_found: { status: 404, type: "invalid_request_error" },
   /** No job or file of that id, or no such route. */

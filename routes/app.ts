@@ -12,6 +12,7 @@ import { compressions } from "./compressions.ts";
 import { docs } from "./docs.ts";
 import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
+import { refuseForeignPages } from "./foreign_pages.ts";
 import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
@@ -29,7 +30,11 @@ const LIMITED = [
   "/detokenize",
 ];
 
-export function createApp(services: Services): OpenAPIHono<AppEnv> {
+/** @param options.allowAnonymous a proxy before the server knows who calls */
+export function createApp(
+  services: Services,
+  { allowAnonymous = false }: { readonly allowAnonymous?: boolean } = {},
+): OpenAPIHono<AppEnv> {
   const app = new OpenAPIHono<AppEnv>();
   app.onError(onError);
   app.notFound((c) =>
@@ -44,7 +49,8 @@ export function createApp(services: Services): OpenAPIHono<AppEnv> {
     if (c.req.method === "HEAD") await c.res.body?.cancel();
   });
   app.use("*", contextStorage(), ...commonHeaders(services.corsOrigins));
-  app.use("*", requireKey(services.keys), limitRate(services.rates));
+  const pages = refuseForeignPages({ origins: services.corsOrigins, allowAnonymous });
+  app.use("*", requireKey(services.keys), pages, limitRate(services.rates));
   const limit = bodyLimit({
     maxSize: services.limits.jsonBytes,
     onError: () => {

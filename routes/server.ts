@@ -109,7 +109,7 @@ export class Server implements AsyncDisposable {
    */
   listen({ host, port, allowAnonymous = false }: ListenOptions): { host: string; port: number } {
     refuseOpenServer(host, { keys: this.services.keys.required, allowAnonymous });
-    const app = createApp(this.services);
+    const app = createApp(this.services, { allowAnonymous });
     try {
       this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
     } catch (error) {

@@ -31,6 +31,7 @@ export interface FakeServerOptions {
   /** Of the environment. */
   readonly apiKeys?: readonly string[];
   readonly corsOrigins?: readonly string[];
+  readonly allowAnonymous?: boolean;
   readonly rates?: RateLimiter;
   /** What the fake model is besides. */
   readonly encoder?: OpenedModel["encoder"];
@@ -87,7 +88,7 @@ export class FakeServer implements AsyncDisposable {
     };
     const http = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      createApp(services).fetch,
+      createApp(services, options).fetch,
     );
     const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, async () => {
       await jobs.close();
