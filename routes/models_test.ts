@@ -297,7 +297,7 @@ withServer("a client that leaves its upload leaves nothing", {}, async (server) 
   const { hostname, port } = new URL(server.url);
   const connection = await Deno.connect({ hostname, port: Number(port) });
   const head =
-    `POST /v1/models HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 9999\r\n\r\n` +
+    `POST /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 9999\r\n\r\n` +
     `--b\r\ncontent-disposition: form-data; name="files"; filename="a.gguf"\r\n\r\nabc`;
   await connection.write(new TextEncoder().encode(head));
   await until(() => leftovers(server).length === 1);
