@@ -4,7 +4,8 @@ import { readImageFolder } from "../compress/evaluation/image_folder.ts";
 import { labelOrder } from "../compress/evaluation/label_order.ts";
 import { type OpenedModel, openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
-import { processorOf, readImage } from "../vision/read_image.ts";
+import { processorOf } from "../vision/processor_of.ts";
+import { readImage } from "../vision/read_image.ts";
 import { printResult, ProgressBar, table } from "./output.ts";
 
 export interface EvalImagesOptions {

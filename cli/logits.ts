@@ -2,7 +2,8 @@
 import { type OpenedModel, openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
 import type { EncoderModel } from "../models/classifier.ts";
-import { processorOf, readImage } from "../vision/read_image.ts";
+import { processorOf } from "../vision/processor_of.ts";
+import { readImage } from "../vision/read_image.ts";
 import { printResult, table } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 

@@ -146,6 +146,6 @@ export function welcome(
 function whoMayCall(host: string, keys: boolean): string {
   if (keys) return "Every request needs an API key; only /healthz, /readyz and the API's documents are open";
   return isLoopback(host)
-    ? 'No API keys: for this machine only ("oatmill keys add NAME" makes one)'
+    ? 'No API keys: for this machine only ("deno task oatmill keys add NAME" makes one)'
     : "No API keys: whoever reaches it may run, add and delete models (--allow-anonymous)";
 }

@@ -88,6 +88,6 @@ function admit(keys: ApiKeys, header: string | undefined, scope: Scope): Caller 
     "missing_scope",
     `The API key "${caller.id}" may ${
       caller.scopes.join(" and ")
-    }; this needs the scope "${scope}": make one with "oatmill keys add NAME --scopes ${scope}"`,
+    }; this needs the scope "${scope}": make one with "deno task oatmill keys add NAME --scopes ${scope}"`,
   );
 }

@@ -5,7 +5,7 @@ import { OatmillError } from "../errors.ts";
 import type { EncoderModel, EncoderOutput, Pixels, TokenInput } from "../models/classifier.ts";
 import { log } from "../telemetry/log.ts";
 import { failSpan, SpanKind } from "../telemetry/telemetry.ts";
-import { processorOf } from "../vision/read_image.ts";
+import { processorOf } from "../vision/processor_of.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { imageBytes, isDataUrl } from "./image_input.ts";
 import { currentAccount, currentRequestId } from "./request_context.ts";

@@ -36,7 +36,7 @@ function refuseOtherName(name: string): void {
   throw new OatmillError(
     "foreign_origin",
     `Without API keys the server answers to addresses and localhost, not to "${name}": make a key with ` +
-      `"oatmill keys add NAME" or, behind a proxy that knows its callers, pass --allow-anonymous`,
+      `"deno task oatmill keys add NAME" or, behind a proxy that knows its callers, pass --allow-anonymous`,
   );
 }
 

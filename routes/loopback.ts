@@ -13,7 +13,7 @@ export function refuseOpenServer(
   throw new OatmillError(
     "invalid_request",
     `Cannot listen on ${host} without API keys: whoever reaches it could run and delete models. Set ` +
-      `OATMILL_API_KEYS, make a key with "oatmill keys add NAME", listen on 127.0.0.1, or, behind a proxy that ` +
+      `OATMILL_API_KEYS, make a key with "deno task oatmill keys add NAME", listen on 127.0.0.1, or, behind a proxy that ` +
       `knows its callers, pass --allow-anonymous`,
   );
 }

@@ -3,7 +3,8 @@ import { readImageFolder } from "../../compress/evaluation/image_folder.ts";
 import { imageAccuracy } from "../../compress/evaluation/image_accuracy.ts";
 import { openModel } from "../../engine/open_model.ts";
 import { oracleTest, shared } from "../../models/testing/shared.ts";
-import { processorOf, readImage } from "../../vision/read_image.ts";
+import { processorOf } from "../../vision/processor_of.ts";
+import { readImage } from "../../vision/read_image.ts";
 import { readStateDict } from "./state_dict.ts";
 import { writeVitFolder } from "./vit_folder.ts";
 
