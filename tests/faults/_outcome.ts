@@ -1,0 +1,57 @@
+/** Sends a completion and says what became of it. */
+import { readEvents } from "../fake_server.ts";
+import type { FaultReport } from "./report.ts";
+
+/** `refused`: an error in OpenAI's shape that tells the client to come again, or no connection at all. */
+export type Outcome = { readonly kind: "answered" | "refused" } | {
+  readonly kind: "lost";
+  readonly why: string;
+};
+
+// deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
+type Json = any;
+
+/** Statuses by which a server that is full or leaves sends a client away. */
+const SENT_AWAY = [429, 503];
+
+/** @param body of POST /v1/completions */
+export async function complete(url: string, body: Record<string, unknown>): Promise<Outcome> {
+  try {
+    const response = await fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    if (response.ok && body.stream) return streamed(await readEvents(response) as Json[]);
+    const answer: Json = await response.json();
+    if (SENT_AWAY.includes(response.status)) return sentAway(response, answer);
+    if (response.ok && answer.choices.every((c: Json) => c.finish_reason !== null)) {
+      return { kind: "answered" };
+    }
+    return { kind: "lost", why: `status ${response.status}: ${JSON.stringify(answer)}` };
+  } catch (error) {
+    // Nobody listens: the request never reached a server.
+    if (/Connection refused/.test(String(error))) return { kind: "refused" };
+    return { kind: "lost", why: String(error) };
+  }
+}
+
+function streamed(events: readonly Json[]): Outcome {
+  const last = events.at(-1);
+  if (last === "[DONE]") return { kind: "answered" };
+  return last?.error?.code ? { kind: "refused" } : { kind: "lost", why: "the stream ends without an error" };
+}
+
+function sentAway(response: Response, answer: Json): Outcome {
+  const says = Number(response.headers.get("retry-after")) > 0 && answer.error?.code;
+  return says
+    ? { kind: "refused" }
+    : { kind: "lost", why: `${response.status} without retry-after and code` };
+}
+
+/** As figures of a report. */
+export function count(outcomes: readonly Outcome[]): Pick<FaultReport, "requests" | "failures"> {
+  const failures = outcomes.flatMap((o) => o.kind === "lost" ? [`A request was lost: ${o.why}`] : []);
+  const sent = outcomes.length, lost = failures.length;
+  return { requests: { sent, answered: sent - lost, lost }, failures: [...new Set(failures)] };
+}

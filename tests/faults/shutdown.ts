@@ -1,0 +1,97 @@
+/** Ends a server under load at random moments: `kill -9`, after which a restart must find everything whole. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { Random } from "../../engine/random.ts";
+import { ServerProcess } from "../server_process.ts";
+import { complete, count, type Outcome } from "./_outcome.ts";
+import { type Campaign, type FaultReport, mergeReports } from "./report.ts";
+
+const MODEL = "stories-5m";
+const CLIENTS = 6;
+/** The latest moment of a blow, counted from the load's begin. */
+const LATEST_MS = 600;
+/** Its answer is known: greedy, so every server of this model gives it. */
+const PROBE = { model: MODEL, prompt: "Once upon a time", max_tokens: 24, temperature: 0 };
+
+export const campaign: Campaign = async ({ seed, full }) => {
+  const random = new Random(seed);
+  const data = await Deno.makeTempDir();
+  try {
+    const expected = await firstAnswer(data);
+    const parts: Partial<FaultReport>[] = [];
+    for (let i = 0; i < (full ? 20 : 2); i++) parts.push(await crash(data, { random, expected }));
+    return mergeReports(parts);
+  } finally {
+    await Deno.remove(data, { recursive: true });
+  }
+};
+
+/** Makes the data folder what later servers find. */
+async function firstAnswer(data: string): Promise<string> {
+  await using server = await ServerProcess.start(data);
+  return await answer(server);
+}
+async function answer(server: ServerProcess): Promise<string> {
+  return (await (await server.post("/v1/completions", PROBE)).json()).choices[0].text;
+}
+
+async function crash(
+  data: string,
+  { random, expected }: { readonly random: Random; readonly expected: string },
+): Promise<Partial<FaultReport>> {
+  const moment = random.next() * LATEST_MS;
+  const server = await ServerProcess.start(data);
+  const load = new Load(server.url, random);
+  await new Promise((done) => setTimeout(done, moment));
+  server.child.kill("SIGKILL");
+  await server.child.status;
+  await load.stop();
+  try {
+    await using again = await ServerProcess.start(data);
+    const outcome = await complete(again.url, { ...PROBE, stream: true });
+    assert.equal(await answer(again), expected);
+    assert.equal(await again.stop(), 0);
+    checkDatabase(data);
+    return { crashes: { tried: 1, survived: 1 }, ...count([outcome]) };
+  } catch (error) {
+    const failure = `After kill -9 at ${moment.toFixed()} ms: ${error}`;
+    return { crashes: { tried: 1, survived: 0 }, failures: [failure] };
+  }
+}
+
+/** SQLite's own look at every page and index. */
+function checkDatabase(data: string): void {
+  const database = new DatabaseSync(join(data, "oatmill.db"));
+  try {
+    assert.deepEqual({ ...database.prepare("PRAGMA integrity_check").get() }, { integrity_check: "ok" });
+  } finally {
+    database.close();
+  }
+}
+
+/** Clients that each send the next request when the last is answered: streams and whole answers of random lengths. */
+class Load {
+  readonly #clients: Promise<Outcome[]>[];
+  #stopped = false;
+
+  constructor(url: string, random: Random) {
+    this.#clients = Array.from({ length: CLIENTS }, () => this.#client(url, random));
+  }
+  async #client(url: string, random: Random): Promise<Outcome[]> {
+    const outcomes: Outcome[] = [];
+    while (!this.#stopped) {
+      const stream = random.next() < 0.5;
+      const max_tokens = 1 + Math.floor(random.next() * 200);
+      const outcome = await complete(url, { ...PROBE, max_tokens, stream, ignore_eos: true });
+      outcomes.push(outcome);
+      if (outcome.kind !== "answered") break;
+    }
+    return outcomes;
+  }
+  /** @returns what became of every request, once all have ended */
+  async stop(): Promise<Outcome[]> {
+    this.#stopped = true;
+    return (await Promise.all(this.#clients)).flat();
+  }
+}
