@@ -42,6 +42,13 @@ import { compress } from "./pipeline.ts";
 import { shared, toShared } from "./statistics.ts";
 
 /** As the oracles' README suggests for f32: `sum_nll`. */
+const RECIPE = {
+  method: "oats",
+  allocation: "owl",
+  rate: 0.5,
+  iterations: 2,
+  evaluate: { tokens: 64 },
+} as const;
 const NLL_TOLERANCE = 2e-3;
 /** The same for encoders. */
 const ENCODER_TOLERANCE = 1e-3;
@@ -242,13 +249,7 @@ for (const family of DECODER_ORACLES) {
         const text = join(dir, "ids.json"), out = join(dir, "out");
         await writeCalibration(text, expected);
         const recipe = {
-          ...{
-            method: "oats",
-            allocation: "owl",
-            rate: 0.5,
-            iterations: 2,
-            evaluate: { tokens: 64 },
-          } as const,
+          ...RECIPE,
           calibration: { text, sequences: 6, length: 32 },
         };
         const { header } = await compress({ source: folder, out, recipe, threads: 1 });
@@ -338,13 +339,7 @@ for (const family of ENCODER_ORACLES) {
 
         const out = join(dir, "out"), text = await encoderCalibration(dir, cases);
         const recipe = {
-          ...{
-            method: "oats",
-            allocation: "owl",
-            rate: 0.5,
-            iterations: 2,
-            evaluate: { tokens: 64 },
-          } as const,
+          ...RECIPE,
           calibration: { text, sequences: 6, length: 16 },
         };
         const { header } = await compress({ source: folder, out, recipe, threads: 1 });

@@ -5,6 +5,7 @@ import { packDense } from "../models/pack_dense.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";
+import { SMALL_DECODER } from "../models/testing/small_spec.ts";
 import { loadEngine } from "./engine.ts";
 import { type EngineOptions, GREEDY } from "./types.ts";
 
@@ -12,32 +13,15 @@ import { type EngineOptions, GREEDY } from "./types.ts";
 const TOLERANCE = 2e-4;
 
 const DECODER: ModelSpec = {
-  family: "test",
-  architecture: "test",
-  vocabSize: 60,
-  hiddenSize: 40,
+  ...SMALL_DECODER,
   blocks: 3,
   contextLength: 1000,
-  norm: { kind: "rmsnorm", eps: 1e-6 },
-  attention: {
-    heads: 6,
-    kvHeads: 3,
-    headDim: 8,
-    causal: true,
-    scale: 0.3,
-    window: null,
-    rope: { dims: 8, inverseFrequencies: [1, 0.3, 0.1, 0.03], attentionFactor: 1 },
-  },
   mlp: { intermediateSize: 54, activation: "silu", gated: true },
   blockSizes: [
     { heads: 3, kvHeads: 3, intermediateSize: 54 },
     { heads: 2, kvHeads: 1, intermediateSize: 6 },
     { heads: 6, kvHeads: 3, intermediateSize: 33 },
   ],
-  tiedEmbeddings: true,
-  biases: ["q", "k", "v"],
-  bosId: null,
-  eosIds: [],
 };
 const ENCODER: ModelSpec = {
   ...DECODER,

@@ -4,6 +4,7 @@ import { packDense } from "../models/pack_dense.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";
+import { SMALL_DECODER } from "../models/testing/small_spec.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, type EngineOptions, GREEDY } from "./types.ts";
 
@@ -11,27 +12,11 @@ import { type Engine, type EngineOptions, GREEDY } from "./types.ts";
 const TOLERANCE = 2e-4;
 
 const SPEC: ModelSpec = {
-  family: "test",
-  architecture: "test",
-  vocabSize: 60,
+  ...SMALL_DECODER,
   hiddenSize: 44,
-  blocks: 2,
   contextLength: 256,
-  norm: { kind: "rmsnorm", eps: 1e-6 },
-  attention: {
-    heads: 6,
-    kvHeads: 3,
-    headDim: 8,
-    causal: true,
-    scale: 0.3,
-    window: null,
-    rope: { dims: 8, inverseFrequencies: [1, 0.3, 0.1, 0.03], attentionFactor: 1 },
-  },
   mlp: { intermediateSize: 70, activation: "silu", gated: true, experts: { count: 5, perToken: 2 } },
-  tiedEmbeddings: true,
   biases: ["q"],
-  bosId: null,
-  eosIds: [],
 };
 const ids = (length: number): number[] => Array.from({ length }, (_, i) => (i * 7 + length) % 60);
 const LENGTHS = [1, 2, 9, 40, 130];

@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { openModel } from "../engine/open_model.ts";
 import type { EncoderModel } from "../models/classifier.ts";
-import { oracleTest, shared } from "../models/testing/shared.ts";
+import { shared } from "../models/testing/shared.ts";
 import { FakeServer } from "../tests/fake_server.ts";
-import { byteTokenizer } from "../tests/fake_engine.ts";
+import { withOracle } from "../tests/oracle_server.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
@@ -14,18 +13,6 @@ const TOLERANCE = 1e-4;
 const FILE = "smooth_64x96.png";
 const fileBytes = () => Deno.readFile(shared(`oracles/preprocess/${FILE}`));
 const bytes = async (name: string) => await Deno.readFile(shared(`oracles/preprocess/${name}`));
-
-/** A server whose model is that oracle's. */
-function withOracle(name: string, family: string, run: (server: FakeServer) => Promise<void>): void {
-  oracleTest(name, `oracles/${family}`, async () => {
-    const open = async () => {
-      const model = await openModel(shared(`oracles/${family}`).pathname, { threads: 1 });
-      return model.encoder?.reads === "text" ? { ...model, tokenizer: byteTokenizer } : model;
-    };
-    await using server = await FakeServer.start({ open });
-    await run(server);
-  });
-}
 
 async function recorded(file: string): Promise<number[]> {
   const all = JSON.parse(await Deno.readTextFile(shared("oracles/preprocess/expected.json")));

@@ -1,26 +1,16 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import OpenAI from "openai";
-import { openModel } from "../engine/open_model.ts";
 import type { EncoderModel } from "../models/classifier.ts";
-import { oracleTest, shared } from "../models/testing/shared.ts";
+import { shared } from "../models/testing/shared.ts";
 import { byteTokenizer } from "../tests/fake_engine.ts";
 import { FakeServer } from "../tests/fake_server.ts";
+import { withOracle } from "../tests/oracle_server.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
 const TOLERANCE = 1e-3;
 
-function withOracle(name: string, family: string, run: (server: FakeServer) => Promise<void>): void {
-  oracleTest(name, `oracles/${family}`, async () => {
-    const open = async () => {
-      const model = await openModel(shared(`oracles/${family}`).pathname, { threads: 1 });
-      return model.encoder?.reads === "text" ? { ...model, tokenizer: byteTokenizer } : model;
-    };
-    await using server = await FakeServer.start({ open });
-    await run(server);
-  });
-}
 const embed = async (server: FakeServer, body: object): Promise<Json> =>
   await (await server.post("/v1/embeddings", { model: "fake", ...body })).json();
 const close = (a: readonly number[], b: readonly number[]) =>

@@ -1,9 +1,10 @@
 /** Encoders on the real server: uploaded, compressed, asked for labels and vectors. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
+import { describe, it } from "@std/testing/bdd";
 import OpenAI from "openai";
-import { ServerProcess, sharedFolder } from "./server_process.ts";
+import { sharedFolder } from "./server_process.ts";
+import { uploadModel, useServer } from "./server_suite.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
@@ -16,35 +17,18 @@ const oracles = sharedFolder("oracles");
 const title = oracles ? "encoders" : "encoders (ignored: ../shared/oracles is absent)";
 
 describe(title, () => {
-  let data: string;
-  let server: ServerProcess;
   if (!oracles) return it.skip("", () => {});
-  beforeAll(async () => {
-    data = await Deno.makeTempDir();
-    server = await ServerProcess.start(data, { args: ["--no-bundled"] });
-  });
-  afterAll(async () => {
-    await server[Symbol.asyncDispose]();
-    await Deno.remove(data, { recursive: true });
-  });
+  const server = useServer();
+  const read = (path: string) => Deno.readFile(join(oracles, path));
 
   /** @param images files of ../shared/oracles/preprocess to calibrate on */
   async function upload(family: string, name: string, recipe: object, images: string[] = []): Promise<Json> {
-    const body = new FormData(), folder = join(oracles!, family);
-    body.append("name", name);
-    body.append("recipe", JSON.stringify(recipe));
-    for (const { name } of Deno.readDirSync(folder)) {
-      if (name === "expected.json") continue;
-      body.append("files", new Blob([await Deno.readFile(join(folder, name))]), name);
+    const files: Record<string, Uint8Array<ArrayBuffer>> = {};
+    for (const { name } of Deno.readDirSync(join(oracles!, family))) {
+      if (name !== "expected.json") files[name] = await read(`${family}/${name}`);
     }
-    for (const name of images) {
-      body.append("files", new Blob([await Deno.readFile(join(oracles!, "preprocess", name))]), name);
-    }
-    const response = await server.get("/v1/models", { method: "POST", body });
-    const { id, error }: Json = await response.json();
-    assert.equal(response.status, 202, JSON.stringify(error));
-    await (await server.get(`/v1/compressions/${id}/events?stream=true`)).text();
-    return await (await server.get(`/v1/compressions/${id}`)).json();
+    for (const name of images) files[name] = await read(`preprocess/${name}`);
+    return await uploadModel(server(), files, { name, recipe });
   }
 
   it("labels an image as the reference does, with the permissions that a server has", async () => {
@@ -52,13 +36,13 @@ describe(title, () => {
     assert.deepEqual([job.status, job.error], ["succeeded", null]);
     const file = "smooth_48x48.jpg", form = new FormData();
     form.append("model", "vit");
-    form.append("image", new Blob([await Deno.readFile(join(oracles!, "preprocess", file))]), file);
-    const { data: [found] }: Json = await (await server.get("/v1/classify", { method: "POST", body: form }))
+    form.append("image", new Blob([await read(`preprocess/${file}`)]), file);
+    const { data: [found] }: Json = await (await server().get("/v1/classify", { method: "POST", body: form }))
       .json();
     const expected = JSON.parse(await Deno.readTextFile(join(oracles!, "preprocess/expected.json")));
     const logits: number[] = expected.vit.images[file].logits.flat();
     assert.equal(found.label, `class_${logits.indexOf(Math.max(...logits))}`);
-    const metrics = await (await server.get("/metrics")).text();
+    const metrics = await (await server().get("/metrics")).text();
     assert.match(metrics, /gen_ai_server_request_duration_count\{.*gen_ai_operation_name="classify"/);
   });
 
@@ -66,7 +50,7 @@ describe(title, () => {
     assert.equal((await upload("bert", "bert", DENSE)).status, "succeeded");
     const job = await upload("bert", "bert-int8", INT8);
     assert.deepEqual([job.status, job.error], ["succeeded", null]);
-    const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 });
+    const client = new OpenAI({ baseURL: `${server().url}/v1`, apiKey: "none", maxRetries: 0 });
     const vectors = await Promise.all(["bert", "bert-int8"].map(async (model) => {
       const { data, usage } = await client.embeddings.create({ model, input: [5, 17, 40, 9] });
       assert.equal(usage.prompt_tokens, 4);
@@ -86,9 +70,9 @@ describe(title, () => {
     const names = ["ramp_53x37.png", "smooth_64x96.png", "gray_40x40.png", "smooth_48x48.jpg"];
     const job = await upload("vit", "vit-oats", recipe, names);
     assert.deepEqual([job.status, job.error], ["succeeded", null]);
-    const image = (await Deno.readFile(join(oracles!, "preprocess", names[0]))).toBase64();
+    const image = (await read(`preprocess/${names[0]}`)).toBase64();
     const { data: [found] }: Json =
-      await (await server.post("/v1/classify", { model: "vit-oats", image, top_k: 10 })).json();
+      await (await server().post("/v1/classify", { model: "vit-oats", image, top_k: 10 })).json();
     assert.equal(found.labels.length, 10);
     assert.ok(Math.abs(found.labels.reduce((sum: number, l: Json) => sum + l.score, 0) - 1) < 1e-6);
   });

@@ -1,9 +1,10 @@
 /** ONNX graphs on the real server: uploaded, compressed, asked for labels. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
+import { describe, it } from "@std/testing/bdd";
 import { textClassifier, VOCABULARY } from "../models/onnx/testing/graphs.ts";
-import { ServerProcess, sharedFolder } from "./server_process.ts";
+import { sharedFolder } from "./server_process.ts";
+import { uploadModel, useServer } from "./server_suite.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
@@ -31,36 +32,13 @@ const oracles = sharedFolder("oracles");
 const title = oracles ? "ONNX graphs" : "ONNX graphs (ignored: ../shared/oracles is absent)";
 
 describe(title, () => {
-  let data: string;
-  let server: ServerProcess;
   if (!oracles) return it.skip("", () => {});
-  beforeAll(async () => {
-    data = await Deno.makeTempDir();
-    server = await ServerProcess.start(data, { args: ["--no-bundled"] });
-  });
-  afterAll(async () => {
-    await server[Symbol.asyncDispose]();
-    await Deno.remove(data, { recursive: true });
-  });
-
-  async function upload(
-    files: Record<string, Uint8Array<ArrayBuffer>>,
-    name: string,
-    recipe: object,
-  ): Promise<Json> {
-    const body = new FormData();
-    body.append("name", name);
-    body.append("recipe", JSON.stringify(recipe));
-    for (const [file, bytes] of Object.entries(files)) body.append("files", new Blob([bytes]), file);
-    const response = await server.get("/v1/models", { method: "POST", body });
-    const { id, error }: Json = await response.json();
-    assert.equal(response.status, 202, JSON.stringify(error));
-    await (await server.get(`/v1/compressions/${id}/events?stream=true`)).text();
-    return await (await server.get(`/v1/compressions/${id}`)).json();
-  }
+  const server = useServer();
+  const upload = (files: Record<string, Uint8Array<ArrayBuffer>>, name: string, recipe: object) =>
+    uploadModel(server(), files, { name, recipe });
   const read = (path: string) => Deno.readFile(join(oracles, path));
   const classify = async (body: object): Promise<Json> =>
-    await (await server.post("/v1/classify", body)).json();
+    await (await server().post("/v1/classify", body)).json();
 
   it("labels an image as the reference does, with its values in a file of their own", async () => {
     const files = {
@@ -77,9 +55,9 @@ describe(title, () => {
     const { vit } = JSON.parse(await Deno.readTextFile(join(oracles, "preprocess/expected.json")));
     const logits: number[] = vit.images[file].logits.flat();
     assert.equal(found.label, `class_${logits.indexOf(Math.max(...logits))}`);
-    const { error } = await (await server.post("/v1/embeddings", { model: "vit", input: "x" })).json();
+    const { error } = await (await server().post("/v1/embeddings", { model: "vit", input: "x" })).json();
     assert.match(error.message, /reads images/);
-    const completion = await server.post("/v1/completions", { model: "vit", prompt: [1] });
+    const completion = await server().post("/v1/completions", { model: "vit", prompt: [1] });
     assert.equal(completion.status, 400);
     await completion.body?.cancel();
   });
@@ -97,7 +75,7 @@ describe(title, () => {
     const { data: [found], usage } = await classify({ model: "text", input: "w3 w4 w5 w6 w7" });
     assert.equal(usage.prompt_tokens, 5);
     assert.ok(["a", "b", "c"].includes(found.label));
-    const { error } = await (await server.post("/v1/embeddings", { model: "text", input: [3, 4] })).json();
+    const { error } = await (await server().post("/v1/embeddings", { model: "text", input: [3, 4] })).json();
     assert.match(error.message, /no vectors/);
   });
 
@@ -105,6 +83,6 @@ describe(title, () => {
     const job = await upload({ "evil.onnx": await read("attacks/onnx/external_traversal.onnx") }, "evil", {});
     assert.deepEqual([job.status, job.error.code], ["failed", "invalid_checkpoint"]);
     assert.match(job.error.message, /"evil\.onnx".*external data.*stay in the model's folder/);
-    assert.equal((await server.get("/healthz")).status, 200);
+    assert.equal((await server().get("/healthz")).status, 200);
   });
 });

@@ -6,6 +6,7 @@ import { packDense } from "../../models/pack_dense.ts";
 import { type LinearKind, linearShapes, type ModelSpec } from "../../models/spec.ts";
 import { randomCheckpoint } from "../../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../../models/testing/reference_forward.ts";
+import { SMALL_DECODER } from "../../models/testing/small_spec.ts";
 import { embed, readBlock, readEmbedding, runBlockOver } from "../forward/dense_forward.ts";
 import { LinalgPool } from "../linalg/pool.ts";
 import { shared } from "../statistics.ts";
@@ -17,33 +18,10 @@ const TOLERANCE = 2e-4;
 /** The same where correction replaces inputs: its damping leaves a thousandth of them. */
 const CORRECTED_TOLERANCE = 0.1;
 
-const DECODER: ModelSpec = {
-  family: "test",
-  architecture: "test",
-  vocabSize: 60,
-  hiddenSize: 40,
-  blocks: 2,
-  contextLength: 64,
-  norm: { kind: "rmsnorm", eps: 1e-6 },
-  attention: {
-    heads: 6,
-    kvHeads: 3,
-    headDim: 8,
-    causal: true,
-    scale: 0.3,
-    window: null,
-    rope: { dims: 8, inverseFrequencies: [1, 0.3, 0.1, 0.03], attentionFactor: 1 },
-  },
-  mlp: { intermediateSize: 64, activation: "silu", gated: true },
-  tiedEmbeddings: true,
-  biases: ["q", "k", "v"],
-  bosId: null,
-  eosIds: [],
-};
 const ENCODER: ModelSpec = {
-  ...DECODER,
+  ...SMALL_DECODER,
   norm: { kind: "layernorm", eps: 1e-6 },
-  attention: { ...DECODER.attention, causal: false, rope: null },
+  attention: { ...SMALL_DECODER.attention, causal: false, rope: null },
   mlp: { intermediateSize: 64, activation: "gelu", gated: false },
   biases: ["q", "k", "v", "o", "up", "down"],
 };
@@ -130,7 +108,7 @@ function test(name: string, fn: () => Promise<void>): void {
   Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn });
 }
 
-for (const [name, spec] of [["decoder", DECODER], ["encoder", ENCODER]] as const) {
+for (const [name, spec] of [["decoder", SMALL_DECODER], ["encoder", ENCODER]] as const) {
   test(`heads and channels that say nothing can go and change nothing: ${name}`, async () => {
     // A query head of every group and the third group as a whole; 16 channels.
     const checkpoint = await change(randomCheckpoint(spec), (layer, weight) => {
@@ -156,7 +134,7 @@ for (const [name, spec] of [["decoder", DECODER], ["encoder", ENCODER]] as const
 }
 
 test("channels and heads that repeat others can go when the others are corrected", async () => {
-  const checkpoint = await change(randomCheckpoint(DECODER), (layer, weight) => {
+  const checkpoint = await change(randomCheckpoint(SMALL_DECODER), (layer, weight) => {
     // Channels 16.. repeat 0..15; head 1, 3, 5 their neighbours in the group.
     if (layer === "gate" || layer === "up") {
       for (let i = 16; i < 64; i++) copyRow(weight, i % 16, i, layer === "up" ? 1 + i % 3 : 1);
@@ -171,7 +149,7 @@ test("channels and heads that repeat others can go when the others are corrected
     const { data } = await checkpoint.read(`block.${block}.q.bias`);
     for (const head of [1, 3, 5]) data.copyWithin(head * 8, head * 8 - 8, head * 8);
   }
-  const goes = (2 * 3 * 8 + 3 * 48) * 40 / blockParameters(DECODER), rates = [goes, goes];
+  const goes = (2 * 3 * 8 + 3 * 48) * 40 / blockParameters(SMALL_DECODER), rates = [goes, goes];
   const corrected = await pruned(checkpoint, { rates, refine: true });
   assert.deepEqual(
     corrected.spec.blockSizes,
@@ -186,7 +164,7 @@ test("channels and heads that repeat others can go when the others are corrected
 });
 
 test("everything but one head and one unit of channels can go, and nothing", async () => {
-  const checkpoint = randomCheckpoint(DECODER);
+  const checkpoint = randomCheckpoint(SMALL_DECODER);
   const least = await pruned(checkpoint, { rates: [0.95, 0.95], refine: true });
   // The first block keeps a head that is less than half a unit of channels; the second makes up for it.
   assert.deepEqual(least.spec.blockSizes, [
@@ -201,12 +179,12 @@ test("everything but one head and one unit of channels can go, and nothing", asy
 
 test("prune() leaves the whole block's o and down as what the smaller block computes", async () => {
   using pool = new LinalgPool(1);
-  const checkpoint = randomCheckpoint(DECODER),
+  const checkpoint = randomCheckpoint(SMALL_DECODER),
     before = await readBlock(checkpoint, 0),
     block = await readBlock(checkpoint, 0);
   const ones = (n: number) => ({ d: shared(n).fill(1), H: null });
   const statistics = { attn: ones(40), o: ones(48), mlp: ones(40), down: ones(64) };
-  const { weights } = await new BlockPruning(DECODER, { dense: [], rates: [0.3, 0.3], pool }).prune(
+  const { weights } = await new BlockPruning(SMALL_DECODER, { dense: [], rates: [0.3, 0.3], pool }).prune(
     block,
     statistics,
   );
@@ -221,12 +199,12 @@ test("prune() leaves the whole block's o and down as what the smaller block comp
 });
 
 test("prune() takes the next block while one is under way, and what one misses the next makes up for", async () => {
-  const checkpoint = randomCheckpoint(DECODER);
+  const checkpoint = randomCheckpoint(SMALL_DECODER);
   const ones = (n: number) => ({ d: shared(n).fill(1), H: null });
   const statistics = { attn: ones(40), o: ones(48), mlp: ones(40), down: ones(64) };
   const sizes = async (atOnce: boolean) => {
     using pool = new LinalgPool(2);
-    const pruning = new BlockPruning(DECODER, { dense: [], rates: [0.95, 0.3], pool });
+    const pruning = new BlockPruning(SMALL_DECODER, { dense: [], rates: [0.95, 0.3], pool });
     const first = pruning.prune(await readBlock(checkpoint, 0), statistics);
     if (!atOnce) await first;
     await Promise.all([first, pruning.prune(await readBlock(checkpoint, 1), statistics)]);
