@@ -1,20 +1,26 @@
 /** /v1/models: list, look at, upload and compress, download, delete. */
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
-import { type Recipe, recipeSchema } from "../models/recipe.ts";
 import { removeTree } from "../store/data_folder.ts";
 import type { StoredModel } from "../store/model_store.ts";
+import { uploadKind } from "../store/upload.ts";
 import { jobBody, jobSchema } from "./compressions.ts";
-import { errorResponse, invalidInput } from "./errors.ts";
+import { errorResponse } from "./errors.ts";
 import { hubBodySchema, readHubBody } from "./hub_source.ts";
 import type { Submission } from "./jobs.ts";
-import { IMAGES_FOLDER, receiveMultipart, type Upload, type UploadedFile } from "./multipart.ts";
+import {
+  modelFilePlace,
+  modelName,
+  parseRecipe,
+  readName,
+  readRecipe,
+  readSource,
+  withPaths,
+} from "./model_source.ts";
+import { receiveMultipart } from "./multipart.ts";
 import type { ModelInfo } from "./registry.ts";
 import { resource, type Services } from "./services.ts";
-
-/** A model's id: safe in a URL and a log line. */
-const MODEL_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/;
 
 const modelSchema = z.object({
   id: z.string(),
@@ -175,18 +181,20 @@ async function upload(request: Request, { data, jobs, limits }: Services) {
       fileField: "files",
       maxBytes: limits.uploadBytes,
       maxFiles: limits.uploadFiles,
+      place: modelFilePlace,
     });
-    const model = readName(received);
+    const files = received.files.map((file) => ({ ...file, kind: uploadKind(file.name) }));
+    const model = readName(received.fields.get("name"), files);
     jobs.checkName(model);
-    const recipe = readRecipe(parseRecipe(received));
+    const recipe = readRecipe(parseRecipe(received.fields.get("recipe")));
     const task: Submission["task"] = {
-      ...readSource(received, folder),
-      recipe: withPaths(recipe, received),
+      ...readSource(files, folder),
+      recipe: withPaths(recipe, files),
       maxBytes: limits.uploadBytes,
       maxFiles: limits.uploadFiles,
     };
-    const files = received.files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }));
-    return jobs.submit({ model, recipe, files, folder, task });
+    const shown = files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }));
+    return jobs.submit({ model, recipe, files: shown, folder, task });
   } catch (error) {
     await removeTree(folder);
     throw error;
@@ -199,7 +207,7 @@ async function pullAndCompress(request: Request, { data, jobs, limits, hub: acce
   const { hub: repo, revision, file } = source;
   const model = modelName(name, file ?? repo.split("/")[1]);
   jobs.checkName(model);
-  const recipe = withPaths(readRecipe(given), { files: [] });
+  const recipe = withPaths(readRecipe(given), []);
   const folder = await data.temporary();
   try {
     const task: Submission["task"] = {
@@ -215,96 +223,4 @@ async function pullAndCompress(request: Request, { data, jobs, limits, hub: acce
     await removeTree(folder);
     throw error;
   }
-}
-
-const invalid = (message: string, param: string) => new OatmillError("invalid_request", message, param);
-
-/** What the files are together: one archive, one GGUF file, one graph with what belongs to it, or a folder. */
-function readSource(received: Upload, folder: string): { archive: string | null; source: string } {
-  const of = (kind: UploadedFile["kind"]) => received.files.filter((f) => f.kind === kind);
-  const [archives, ggufs, graphs, parts] = [of("archive"), of("gguf"), of("onnx"), of("folder")];
-  // A graph's config.json and tokenizer lie beside it.
-  const folders = graphs.length > 0 ? 0 : Math.min(1, parts.length + of("onnx_data").length);
-  if (archives.length + ggufs.length + graphs.length + folders !== 1) {
-    const what = received.files.length === 0
-      ? "no files"
-      : received.files.map((f) => f.name).join(", ").slice(0, 500);
-    throw invalid(
-      `Send one model (a folder's files, a .gguf file, an .onnx file or an archive), not ${what}`,
-      "files",
-    );
-  }
-  if (archives.length === 1) return { archive: archives[0].path, source: join(folder, "unpacked") };
-  if (ggufs.length === 1) return { archive: null, source: ggufs[0].path };
-  if (graphs.length === 1) return { archive: null, source: graphs[0].path };
-  if (!parts.some((f) => f.name === "config.json")) {
-    throw invalid("Cannot read a model folder without config.json", "files");
-  }
-  if (!parts.some((f) => f.name.endsWith(".safetensors"))) {
-    throw invalid("Cannot read a model folder without .safetensors files", "files");
-  }
-  return { archive: null, source: folder };
-}
-
-function parseRecipe(received: Upload): unknown {
-  try {
-    return JSON.parse(received.fields.get("recipe") ?? "{}");
-  } catch (error) {
-    throw new OatmillError(
-      "invalid_recipe",
-      `Field "recipe" is not JSON: ${(error as Error).message}`,
-      "recipe",
-    );
-  }
-}
-
-function readRecipe(value: unknown): Recipe {
-  const parsed = recipeSchema.safeParse(value);
-  if (!parsed.success) throw invalidInput(parsed.error, { code: "invalid_recipe", within: "recipe" });
-  return parsed.data;
-}
-
-/** What a recipe names must have come with the upload, a text or all images: it never names a path on the server. */
-function withPaths(recipe: Recipe, received: Pick<Upload, "files">): Recipe {
-  const image = received.files.find(({ kind }) => kind === "image");
-  const path = (name: string, param: string) => {
-    if (image && name === IMAGES_FOLDER) return dirname(image.path);
-    const isText = ({ kind, name }: UploadedFile) => kind === "text" || name.endsWith(".safetensors"); // a graph's inputs
-    const file = received.files.find((f) => isText(f) && f.name === name);
-    if (file) return file.path;
-    const shown = JSON.stringify(name.slice(0, 100));
-    throw new OatmillError(
-      "invalid_recipe",
-      `No uploaded .txt, .jsonl or .safetensors file is named ${shown}, and no images came for "${IMAGES_FOLDER}"`,
-      param,
-    );
-  };
-  const { calibration, evaluate } = recipe;
-  const calibrationText = calibration.text === "self"
-    ? "self"
-    : path(calibration.text, "recipe.calibration.text");
-  const evaluateText = evaluate.text === null ? null : path(evaluate.text, "recipe.evaluate.text");
-  return {
-    ...recipe,
-    calibration: { ...calibration, text: calibrationText },
-    evaluate: { ...evaluate, text: evaluateText },
-  };
-}
-
-/** The given name, or the file's. */
-function readName(received: Upload): string {
-  const single = received.files.find((f) => f.kind === "gguf" || f.kind === "onnx" || f.kind === "archive");
-  return modelName(received.fields.get("name"), single?.name);
-}
-
-function modelName(given: string | undefined, file = ""): string {
-  if (given !== undefined) {
-    if (MODEL_ID.test(given)) return given;
-    throw invalid(
-      'Invalid value of "name": use up to 96 letters, digits, ".", "_", "-", the first a letter or digit',
-      "name",
-    );
-  }
-  const stem = file.replace(/\.(gguf|onnx|tar|tar\.gz|tgz|zip)$/, "").slice(0, 96);
-  return MODEL_ID.test(stem) ? stem : `model-${crypto.randomUUID().slice(0, 8)}`;
 }

@@ -1,18 +1,13 @@
 /** Multipart uploads, streamed: files go to disk as they arrive (store/upload.ts), fields are short strings. */
 import { Readable } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { OatmillError } from "../errors.ts";
-import { isPickleName, pickleRefused } from "../models/formats/pickle.ts";
-import { storeStream, type UploadKind, uploadKind, UploadQuota } from "../store/upload.ts";
+import { storeStream, UploadQuota } from "../store/upload.ts";
 import type { JobFile } from "../store/job_store.ts";
 
-/** Where images of an upload stand, together: calibration and evaluation take a folder of them by this name. */
-export const IMAGES_FOLDER = "images";
-
 export interface UploadedFile extends JobFile {
-  readonly kind: UploadKind;
   readonly path: string;
 }
 export interface Upload {
@@ -27,6 +22,8 @@ export interface MultipartOptions {
   readonly fileField: string;
   readonly maxBytes: number;
   readonly maxFiles: number;
+  /** Where a file of this name goes, below the folder. @throws {OatmillError} for a name that is not taken */
+  readonly place: (name: string) => string;
 }
 
 const MAX_FIELD_BYTES = 64 * 1024;
@@ -116,19 +113,17 @@ class Receiver {
     this.#fields.set(name, value);
   }
   async #file(field: string, stream: BusboyFileStream, name: string): Promise<UploadedFile> {
-    const { folder, fileField } = this.#options;
+    const { folder, fileField, place } = this.#options;
     if (field !== fileField) {
       throw invalid(`Send files in the field "${fileField}", not "${field.slice(0, 100)}"`, fileField);
     }
-    if (isPickleName(name)) throw pickleRefused(name, fileField);
-    const kind = uploadKind(name);
+    const path = join(folder, place(name));
     if (this.#names.has(name)) throw invalid(`File "${name}" is there twice`, fileField);
     this.#names.add(name);
     this.#open.add(stream);
     try {
-      const target = kind === "image" ? join(folder, IMAGES_FOLDER) : folder, path = join(target, name);
-      if (kind === "image") await Deno.mkdir(target, { recursive: true });
-      return { name, kind, path, ...await storeStream(stream, path, this.#quota) };
+      await Deno.mkdir(dirname(path), { recursive: true });
+      return { name, path, ...await storeStream(stream, path, this.#quota) };
     } finally {
       this.#open.delete(stream);
     }
