@@ -17,6 +17,7 @@ import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
 import { operations } from "./operations.ts";
 import { limitRate } from "./rate_limits.ts";
+import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
 import { tokenize } from "./tokenize.ts";
 
@@ -26,6 +27,7 @@ const LIMITED = [
   "/v1/chat/completions",
   "/v1/classify",
   "/v1/embeddings",
+  "/v1/responses",
   "/tokenize",
   "/detokenize",
 ];
@@ -64,6 +66,7 @@ export function createApp(
   app.route("/", compressions(services));
   app.route("/", completions(services));
   app.route("/", chatCompletions(services));
+  app.route("/", responses(services));
   app.route("/", classify(services));
   app.route("/", embeddings(services));
   app.route("/", tokenize(services));

@@ -2,10 +2,9 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
-import type { TextEvent, TextToken } from "../engine/text.ts";
+import type { TextEvent } from "../engine/text.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
 import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
-import { tokenString } from "./completions.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
 import { grammarOf, responseFormatSchema } from "./response_format.ts";
 import {
@@ -19,6 +18,7 @@ import {
   usageSchema,
 } from "./sampling.ts";
 import { resource, type Services } from "./services.ts";
+import { tokenLogprob, tokenLogprobSchema } from "./token_logprob.ts";
 
 const partSchema = z.object({ type: z.literal("text"), text: z.string() });
 export const messageSchema = z.object({
@@ -37,13 +37,8 @@ const requestSchema = z.object({
 }).openapi("ChatCompletionRequest");
 type Body = z.infer<typeof requestSchema>;
 
-const tokenLogprobSchema = z.object({
-  token: z.string(),
-  logprob: z.number(),
-  bytes: z.array(z.int()).nullable(),
-});
 const logprobsSchema = z.object({
-  content: z.array(tokenLogprobSchema.extend({ top_logprobs: z.array(tokenLogprobSchema) })),
+  content: z.array(tokenLogprobSchema),
   refusal: z.null(),
 });
 type Logprobs = z.infer<typeof logprobsSchema>;
@@ -204,18 +199,9 @@ class Chat {
   #delta(event: Exclude<TextEvent, { type: "prompt" }>): Delta {
     return {
       text: event.text,
-      logprobs: this.body.logprobs ? event.tokens.map((t) => this.#logprob(t)) : [],
+      logprobs: this.body.logprobs ? event.tokens.map((t) => tokenLogprob(t, this.#tokenizer)) : [],
       ids: this.body.return_token_ids ? event.tokens.map((t) => t.id) : [],
       finish: event.type === "end" ? event.reason : null,
     };
-  }
-  #logprob(token: TextToken): Logprobs["content"][number] {
-    const entry = (id: number, logprob: number) => ({
-      token: tokenString(this.#tokenizer, id),
-      logprob,
-      bytes: [...this.#tokenizer.tokenBytes(id)],
-    });
-    const { logprob = 0, top = [] } = token.logprobs ?? {};
-    return { ...entry(token.id, logprob), top_logprobs: top.map(([id, value]) => entry(id, value)) };
   }
 }

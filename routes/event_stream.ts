@@ -7,6 +7,10 @@ const encoder = new TextEncoder();
 export const dataEvent = (data: unknown): string =>
   `data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`;
 
+/** An event whose type stands in its `event:` line too. */
+export const typedEvent = (event: { readonly type: string }): string =>
+  `event: ${event.type}\n${dataEvent(event)}`;
+
 /**
  * @param source yields whole events; it must not throw (write the error as an event instead)
  * @param onLeave called once when the client is gone before the end

@@ -8,8 +8,15 @@ import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model
 
 /** Most characters of a schema: an enum of 5,000 words has 50,000. */
 const MOST_CHARS = 2 ** 18;
-const PARAM = "response_format";
-const SCHEMA_PARAM = `${PARAM}.json_schema.schema`;
+/** Where a request says it, for errors. */
+export interface FormatPlace {
+  readonly param: string;
+  readonly schemaParam: string;
+}
+const RESPONSE_FORMAT: FormatPlace = {
+  param: "response_format",
+  schemaParam: "response_format.json_schema.schema",
+};
 /** json_object is any object. */
 const ANY_OBJECT = { type: "object" };
 
@@ -26,7 +33,7 @@ export const responseFormatSchema = z.object({
     }),
   }).nullish(),
 }).openapi("ResponseFormat");
-type ResponseFormat = z.infer<typeof responseFormatSchema>;
+export type ResponseFormat = z.infer<typeof responseFormatSchema>;
 
 /**
  * null: any text.
@@ -35,28 +42,32 @@ type ResponseFormat = z.infer<typeof responseFormatSchema>;
 export function grammarOf(
   format: ResponseFormat | null | undefined,
   model: Pick<OpenedModel, "name" | "tokenizer" | "spec">,
+  place: FormatPlace = RESPONSE_FORMAT,
 ): GrammarRequest | null {
   if (!format || format.type === "text") return null;
   const tokenizer = needTokenizer(model), stopIds = stopIdsOf(model);
   return {
-    ...sourceOf(format),
+    ...sourceOf(format, place),
     vocabulary: async () => ({ tokens: await vocabularyTokens(tokenizer), stopIds }),
   };
 }
 
-function sourceOf({ type, json_schema }: ResponseFormat): Pick<GrammarRequest, "source" | "param"> {
+function sourceOf(
+  { type, json_schema }: ResponseFormat,
+  { param, schemaParam }: FormatPlace,
+): Pick<GrammarRequest, "source" | "param"> {
   if (type !== "json_schema") {
-    return { source: { schema: JSON.stringify(ANY_OBJECT), strict: false }, param: PARAM };
+    return { source: { schema: JSON.stringify(ANY_OBJECT), strict: false }, param };
   }
   if (!json_schema) {
-    const message = `Cannot use "${PARAM}" of type "json_schema" without "json_schema"`;
-    throw new OatmillError("invalid_request", message, `${PARAM}.json_schema`);
+    const message = `Cannot use "${param}" of type "json_schema" without "json_schema"`;
+    throw new OatmillError("invalid_request", message, `${param}.json_schema`);
   }
   const refuse = (reason: string): never => {
     throw new OatmillError(
       "invalid_request",
-      `Cannot use the schema of "${SCHEMA_PARAM}": ${reason}`,
-      SCHEMA_PARAM,
+      `Cannot use the schema of "${schemaParam}": ${reason}`,
+      schemaParam,
     );
   };
   const prepared = prepareSchema(json_schema.schema ?? ANY_OBJECT);
@@ -69,5 +80,5 @@ function sourceOf({ type, json_schema }: ResponseFormat): Pick<GrammarRequest, "
     return refuse(`it has ${schema.length} characters, at most ${MOST_CHARS} are allowed`);
   }
   // Further properties only where the schema says so: a small model would never come to an end.
-  return { source: { schema, strict: Boolean(json_schema.schema) }, param: SCHEMA_PARAM };
+  return { source: { schema, strict: Boolean(json_schema.schema) }, param: schemaParam };
 }
