@@ -10,7 +10,7 @@ import { type Body, formatSchema, metadataSchema, wantsLogprobs } from "./reques
 const partSchema = z.object({
   type: z.literal("output_text"),
   text: z.string(),
-  annotations: z.array(z.never()),
+  annotations: z.array(z.object({})).max(0),
   logprobs: z.array(tokenLogprobSchema),
 });
 export type TextPart = z.infer<typeof partSchema>;
@@ -57,7 +57,7 @@ export const responseSchema = z.object({
   top_logprobs: z.int(),
   text: z.object({ format: formatSchema }),
   tool_choice: z.enum(["auto", "none"]),
-  tools: z.array(z.never()),
+  tools: z.array(z.object({})).max(0),
   truncation: z.enum(["auto", "disabled"]),
   usage: responseUsageSchema.nullable(),
   user: z.string().nullable(),
