@@ -15,6 +15,7 @@ import { onError } from "./errors.ts";
 import { refuseForeignPages } from "./foreign_pages.ts";
 import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
+import { serveDocument } from "./openapi.ts";
 import { operations } from "./operations.ts";
 import { limitRate } from "./rate_limits.ts";
 import { responses } from "./responses/responses.ts";
@@ -71,20 +72,6 @@ export function createApp(
   app.route("/", embeddings(services));
   app.route("/", tokenize(services));
   app.route("/", docs());
-  app.openAPIRegistry.registerComponent("securitySchemes", "key", {
-    type: "http",
-    scheme: "bearer",
-    description: "Needed once the server has API keys",
-  });
-  app.doc31("/openapi.json", {
-    openapi: "3.1.0",
-    info: {
-      title: "Oatmill",
-      version: services.version,
-      description: "Compresses transformers and serves them on CPUs",
-      license: { name: "Apache-2.0" },
-    },
-    security: [{}, { key: [] }],
-  });
+  serveDocument(app, services.version);
   return app;
 }

@@ -16,7 +16,7 @@ export const errorSchema = z.object({
 }).openapi("Error");
 export type ErrorBody = z.infer<typeof errorSchema>;
 
-/** The `default` response of every operation. */
+/** The `default` response of every operation; openapi.ts makes of it the statuses that can be. */
 export const errorResponse = {
   description: "An error in OpenAI's shape",
   content: { "application/json": { schema: errorSchema } },

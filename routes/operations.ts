@@ -12,6 +12,7 @@ const healthRoute = createRoute({
   summary: "Is the process alive?",
   responses: {
     200: { description: "It is", content: { "application/json": { schema: statusSchema } } },
+    default: errorResponse,
   },
 });
 const readyRoute = createRoute({
@@ -27,7 +28,10 @@ const metricsRoute = createRoute({
   method: "get",
   path: "/metrics",
   summary: "Metrics as Prometheus text",
-  responses: { 200: { description: "Metrics", content: { "text/plain": { schema: z.string() } } } },
+  responses: {
+    200: { description: "Metrics", content: { "text/plain": { schema: z.string() } } },
+    default: errorResponse,
+  },
 });
 
 export function operations(services: Services): OpenAPIHono {
