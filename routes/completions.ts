@@ -7,6 +7,7 @@ import type { TokenLogprobs } from "../engine/types.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
 import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
+import { grammarOf, responseFormatSchema } from "./response_format.ts";
 import {
   checkFields,
   fitContext,
@@ -31,6 +32,9 @@ const requestSchema = z.object({
   logprobs: z.int().min(0).max(5).nullish(),
   best_of: z.int().nullish(),
   suffix: z.string().nullish(),
+  response_format: responseFormatSchema.nullish().openapi({
+    description: "Extension: what the text after the prompt must be",
+  }),
 }).openapi("CompletionRequest");
 type Body = z.infer<typeof requestSchema>;
 
@@ -142,6 +146,7 @@ function readChoices(body: Body, model: OpenedModel): Choice[] {
   const n = body.n ?? 1;
   const seed = requestSeed(body);
   const { contextLength, vocabSize } = model.engine;
+  const grammar = grammarOf(body.response_format, model);
   return readPrompts(body, model).flatMap(({ ids, text }, promptIndex) => {
     const left = Math.min(DEFAULT_MAX_TOKENS, Math.max(1, contextLength - ids.length));
     const maxTokens = fitContext(ids.length, body.max_tokens ?? left, { contextLength, param: "prompt" });
@@ -150,11 +155,12 @@ function readChoices(body: Body, model: OpenedModel): Choice[] {
       promptText: text,
       promptIds: ids,
       maxTokens,
-      stopIds: body.ignore_eos ? [] : stopIdsOf(model),
+      stopIds: body.ignore_eos && !grammar ? [] : stopIdsOf(model), // a grammar ends where it must
       stop: stopStrings(body),
       sampling: samplingOptions(body, { vocabSize, seed: seed + i }),
       logprobs: body.logprobs ?? null,
       promptLogprobs: Boolean(body.echo) && typeof body.logprobs === "number",
+      ...grammar ? { grammar } : {},
     }));
   });
 }

@@ -128,6 +128,35 @@ describe("response_format", () => {
     assert.equal(choices[0].message.content, '"fine"');
   });
 
+  it("holds for completions too: every prompt, whole and streamed, refused alike", async () => {
+    const body = {
+      model: "fake",
+      prompt: ["Tom is", "Lily is"],
+      max_tokens: 300,
+      temperature: 1,
+      seed: 6,
+      response_format: format(PERSON),
+    };
+    const whole = await client.completions.create(body);
+    const texts = whole.choices.map(({ text, finish_reason }) => [text, finish_reason]);
+    for (const [text, reason] of texts) {
+      assert.equal(reason, "stop");
+      assert.deepEqual(Object.keys(JSON.parse(text)), ["name", "age", "kind", "likes"]);
+    }
+    const joined = body.prompt.map(() => ["", ""]);
+    for await (const { choices } of await client.completions.create({ ...body, stream: true })) {
+      for (const { index, text, finish_reason } of choices) {
+        joined[index] = [joined[index][0] + text, finish_reason ?? joined[index][1]];
+      }
+    }
+    assert.deepEqual(joined, texts);
+    const refused = client.completions.create(
+      { ...body, response_format: format({ type: "nope" }) } as never,
+    );
+    const param = "response_format.json_schema.schema";
+    await assert.rejects(refused, (e) => e instanceof OpenAI.BadRequestError && e.param === param);
+  });
+
   it("frees the sequence of a client that leaves, and the grammar serves the next", async () => {
     const body = request({ response_format: { type: "json_object" }, max_completion_tokens: 400 });
     const stream = await client.chat.completions.create({ ...body, stream: true, temperature: 1, seed: 2 });
