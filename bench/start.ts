@@ -4,7 +4,8 @@
  */
 import { join, resolve } from "node:path";
 import { openArtifact, WEIGHTS_FILE } from "../models/formats/artifact.ts";
-import { modelInfo } from "../routes/registry.ts";
+import { artifactVersion } from "../models/formats/artifact_version.ts";
+import { modelInfo } from "../routes/model_info.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { ModelStore } from "../store/model_store.ts";
@@ -90,7 +91,8 @@ async function linkModel(artifact: string, path: string): Promise<void> {
   using data = await DataFolder.open(path);
   using database = openDatabase(data.database);
   await Deno.symlink(artifact, data.modelPath(MODEL));
-  new ModelStore(database).add({ id: MODEL, folder: MODEL, createdMs: Date.now(), info: modelInfo(header) });
+  const version = artifactVersion(header), info = modelInfo(header);
+  new ModelStore(database).add({ id: MODEL, version, folder: MODEL, createdMs: Date.now(), info });
 }
 
 async function startOnce(artifact: string, data: string, threads?: number): Promise<StartRun> {

@@ -33,7 +33,7 @@ export async function ensureBundled(
       maxBytes: 0,
       maxFiles: 0,
     }, options);
-    await registry.add(BUNDLED_MODEL, out, header);
+    if (!registry.has(BUNDLED_MODEL)) await registry.add(BUNDLED_MODEL, out, header); // else it is somebody's own
   } finally {
     await removeTree(folder);
   }

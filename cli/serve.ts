@@ -28,6 +28,7 @@ export interface ServeOptions {
   readonly speculation: boolean;
   readonly maxLoaded: number;
   readonly idleMinutes: number;
+  readonly keepVersions: number;
   /** The model to load at once; true: the one that was used last; false: none. */
   readonly preload: string | boolean;
   readonly maxUploadBytes?: number;
@@ -63,6 +64,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     },
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,
+    keepVersions: options.keepVersions,
     hub: hubAccess(Deno.env),
     corsOrigins: options.corsOrigin,
     rates: { requestsPerMinute: options.requestsPerMinute, tokensPerMinute: options.tokensPerMinute },
@@ -105,9 +107,9 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
 }
 
-/** @throws {OatmillError} model_not_found for a name that no model has */
+/** @throws {OatmillError} model_not_found for a name or a version that no model has */
 function preloaded({ services: { registry } }: Server, preload: string | boolean): string | null {
-  if (typeof preload === "string") return registry.get(preload).id;
+  if (typeof preload === "string") return registry.get(preload) && preload;
   return preload ? registry.lastUsed() : null;
 }
 

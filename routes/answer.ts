@@ -35,6 +35,15 @@ export const answerHead = (
   created: Math.floor(Date.now() / 1000),
   model,
 });
+/** The same, with what OpenAI calls the fingerprint: the version that answers, which `model` may not say. */
+export const generationHead = (
+  prefix: string,
+  model: string,
+  generation: Generation,
+): ReturnType<typeof answerHead> & { system_fingerprint: string } => ({
+  ...answerHead(prefix, model),
+  system_fingerprint: generation.fingerprint,
+});
 
 export interface StreamOptions {
   /** Stands in every chunk. */

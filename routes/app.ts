@@ -28,6 +28,7 @@ const LIMITED = [
   "/v1/chat/completions",
   "/v1/classify",
   "/v1/embeddings",
+  "/v1/models/:id",
   "/v1/responses",
   "/tokenize",
   "/detokenize",

@@ -4,7 +4,7 @@ import { OatmillError } from "../errors.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 import type { TextEvent } from "../engine/text.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
-import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
+import { answerRoute, generationHead, streamAnswer } from "./answer.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
 import { grammarOf, responseFormatSchema } from "./response_format.ts";
 import {
@@ -49,6 +49,7 @@ const responseSchema = z.object({
   object: z.literal("chat.completion"),
   created: z.int(),
   model: z.string(),
+  system_fingerprint: z.string().openapi({ description: "The version of the model that answers" }),
   choices: z.array(z.object({
     index: z.int(),
     message: z.object({ role: z.literal("assistant"), content: z.string(), refusal: z.null() }),
@@ -136,11 +137,11 @@ interface Delta {
 }
 
 class Chat {
-  readonly #head: ReturnType<typeof answerHead>;
+  readonly #head: ReturnType<typeof generationHead>;
   readonly #tokenizer: Tokenizer;
 
   constructor(readonly body: Body, readonly generation: Generation) {
-    this.#head = answerHead("chatcmpl", body.model);
+    this.#head = generationHead("chatcmpl", body.model, generation);
     this.#tokenizer = needTokenizer(generation.model);
   }
 

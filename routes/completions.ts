@@ -5,7 +5,7 @@ import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model
 import type { TextToken } from "../engine/text.ts";
 import type { TokenLogprobs } from "../engine/types.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
-import { answerHead, answerRoute, streamAnswer } from "./answer.ts";
+import { answerRoute, generationHead, streamAnswer } from "./answer.ts";
 import { type Choice, type ChoiceEvent, Generation } from "./generation.ts";
 import { grammarOf, responseFormatSchema } from "./response_format.ts";
 import {
@@ -60,6 +60,7 @@ const responseSchema = z.object({
   object: z.literal("text_completion"),
   created: z.int(),
   model: z.string(),
+  system_fingerprint: z.string().openapi({ description: "The version of the model that answers" }),
   choices: z.array(choiceSchema),
   usage: usageSchema.nullish(),
   timings: timingsSchema.optional(),
@@ -166,11 +167,11 @@ function readChoices(body: Body, model: OpenedModel): Choice[] {
 }
 
 class Completion {
-  readonly #head: ReturnType<typeof answerHead> & { object: "text_completion" };
+  readonly #head: ReturnType<typeof generationHead> & { object: "text_completion" };
   readonly #tokenizer: Tokenizer | null;
 
   constructor(readonly body: Body, readonly generation: Generation) {
-    this.#head = { ...answerHead("cmpl", body.model), object: "text_completion" };
+    this.#head = { ...generationHead("cmpl", body.model, generation), object: "text_completion" };
     this.#tokenizer = generation.model.tokenizer;
   }
 

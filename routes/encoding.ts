@@ -6,8 +6,10 @@ import type { EncoderModel, EncoderOutput, Pixels, TokenInput } from "../models/
 import { log } from "../telemetry/log.ts";
 import { failSpan, SpanKind } from "../telemetry/telemetry.ts";
 import { processorOf } from "../vision/processor_of.ts";
+import type { Lease } from "./engine_pool.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { imageBytes, isDataUrl } from "./image_input.ts";
+import { shortVersion } from "./model_reference.ts";
 import { currentAccount, currentRequestId } from "./request_context.ts";
 import type { Services } from "./services.ts";
 
@@ -16,7 +18,7 @@ export type RawInput = string | readonly number[] | Uint8Array;
 
 export interface EncodingOptions {
   readonly operation: "classify" | "embeddings";
-  /** The model's id. */
+  /** As the request names it. */
   readonly model: string;
   /** The field that inputs came in. */
   readonly param: string;
@@ -55,7 +57,7 @@ export async function encodeAll<T>(
     throw invalid(`Cannot take more than ${MAX_INPUTS} inputs in one request`, options.param);
   }
   using lease = await options.services.registry.acquire(options.model);
-  return await measured(options, async (signal) => {
+  return await measured(lease, options, async (signal) => {
     const model = encoderOnly(lease.model, options);
     check?.(model);
     const account = currentAccount();
@@ -141,7 +143,8 @@ async function mapSome<I, T>(items: readonly I[], work: (item: I) => Promise<T>)
 
 /** A span, the request's duration and its tokens; what the client no longer waits for is stopped. */
 async function measured<T>(
-  { operation, model, request, services: { telemetry } }: EncodingOptions,
+  { id: model, version }: Lease,
+  { operation, request, services: { telemetry } }: EncodingOptions,
   work: (signal: AbortSignal) => Promise<Encoded<T>>,
 ): Promise<Encoded<T>> {
   const start = performance.now(),
@@ -167,6 +170,7 @@ async function measured<T>(
       request_id: currentRequestId(),
       operation,
       model,
+      version: shortVersion(version),
       seconds: Number(seconds.toFixed(4)),
       inputs,
       tokens,

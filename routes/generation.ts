@@ -6,7 +6,8 @@ import type { OpenedModel } from "../engine/open_model.ts";
 import { generateText, type TextEvent, type TextRequest } from "../engine/text.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { Meter } from "./meter.ts";
-import type { Lease } from "./registry.ts";
+import { shortVersion } from "./model_reference.ts";
+import type { Lease } from "./engine_pool.ts";
 import type { timingsSchema, usageSchema } from "./sampling.ts";
 import type { Services } from "./services.ts";
 
@@ -23,7 +24,7 @@ export interface ChoiceEvent {
 
 export interface GenerationOptions {
   readonly operation: "text_completion" | "chat";
-  /** The model's id. */
+  /** As the request names it. */
   readonly model: string;
   readonly request: Request;
   readonly services: Services;
@@ -43,7 +44,12 @@ export class Generation {
     const { operation, request, services } = options;
     this.operation = operation;
     this.#lease = lease;
-    this.#meter = new Meter(services.telemetry, { operation, model: lease.id, request });
+    this.#meter = new Meter(services.telemetry, {
+      operation,
+      model: lease.id,
+      version: this.fingerprint,
+      request,
+    });
     request.signal.addEventListener("abort", () => this.leave(), { once: true });
     this.#run = this.#events();
   }
@@ -82,6 +88,10 @@ export class Generation {
     }
   }
 
+  /** The version that answers. */
+  get fingerprint(): string {
+    return shortVersion(this.#lease.version);
+  }
   get model(): OpenedModel {
     return this.#lease.model;
   }

@@ -21,6 +21,7 @@ import {
 import { log } from "../telemetry/log.ts";
 import { failSpan, type Telemetry } from "../telemetry/telemetry.ts";
 import { JobProgressMeter } from "./job_progress.ts";
+import { shortVersion } from "./model_reference.ts";
 import type { ModelRegistry } from "./registry.ts";
 
 export interface CompressTask {
@@ -71,19 +72,13 @@ export class JobRunner {
     this.#o = options;
   }
 
-  /** @throws {OatmillError} conflict when the name is taken or promised */
-  checkName(model: string): void {
-    const promised = this.#o.jobs.list({ limit: -1, states: ["queued", "running"] }).some((j) =>
-      j.model === model
-    );
-    if (!promised && !this.#o.registry.has(model)) return;
-    const why = promised ? "a compression under way makes it" : "a model has it";
-    throw new OatmillError("conflict", `Cannot name the model "${model}": ${why}`, "name");
+  /** The jobs that are not over and will make a version of the model. */
+  makingModel(model: string): Job[] {
+    return this.#o.jobs.list({ limit: -1, states: ["queued", "running"] }).filter((j) => j.model === model);
   }
-  /** @throws {OatmillError} conflict, unavailable after close(); then the caller still owns the folder */
+  /** @throws {OatmillError} unavailable after close(); then the caller still owns the folder */
   submit(submission: Submission): Job {
     if (this.#closed) throw new OatmillError("unavailable", "The server is shutting down");
-    this.checkName(submission.model);
     const { model, recipe, files } = submission;
     const job = this.#o.jobs.add({ id: `cmp-${crypto.randomUUID()}`, model, recipe, files });
     this.#waiting.push({ id: job.id, submission });
@@ -164,10 +159,10 @@ export class JobRunner {
       const result = await this.#o.run(task, { signal, onProgress: (p) => progress.see(p) });
       progress.end();
       signal.throwIfAborted();
-      await registry.add(submission.model, out, result.header);
+      const version = await registry.add(submission.model, out, result.header);
       this.#finish(id, "succeeded", {
-        message: `Model "${submission.model}" is ready`,
-        result: resultOf(result),
+        message: `Model "${submission.model}" is ready: version ${shortVersion(version)}`,
+        result: { version, ...resultOf(result) },
       });
     } catch (thrown) {
       progress.end();
@@ -225,7 +220,7 @@ export class JobRunner {
 }
 
 /** The fields of `compress --json` that do not name places on the server. */
-function resultOf({ header, seconds, peakRssBytes, phases }: CompressResult): unknown {
+function resultOf({ header, seconds, peakRssBytes, phases }: CompressResult): object {
   return {
     rate: header.recipe.rate,
     bytes: header.bytes,

@@ -16,6 +16,8 @@ export class Meter {
   readonly #account = currentAccount();
   #charged = 0;
   readonly #attributes: Attributes;
+  /** For the log: as an attribute of metrics it would have no bound. */
+  readonly #version: string;
   readonly #prompts = new Map<number, { tokens: number; cached: number }>();
   readonly #timings: Timings[] = [];
   #firstToken: number | null = null;
@@ -26,9 +28,10 @@ export class Meter {
 
   constructor(
     readonly telemetry: Telemetry,
-    what: { operation: string; model: string; request: Request },
+    what: { operation: string; model: string; version: string; request: Request },
   ) {
-    const { operation, model, request } = what;
+    const { operation, model, version, request } = what;
+    this.#version = version;
     this.#attributes = {
       "gen_ai.operation.name": operation,
       "gen_ai.provider.name": "oatmill",
@@ -103,6 +106,7 @@ export class Meter {
       request_id: this.#requestId,
       operation: this.#attributes["gen_ai.operation.name"] as string,
       model: this.#attributes["gen_ai.request.model"] as string,
+      version: this.#version,
       seconds: Number(seconds.toFixed(4)),
       prompt_tokens,
       completion_tokens,

@@ -3,12 +3,13 @@ import { join } from "node:path";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { removeTree } from "../store/data_folder.ts";
-import type { StoredModel } from "../store/model_store.ts";
 import { uploadKind } from "../store/upload.ts";
 import { jobBody, jobSchema } from "./compressions.ts";
 import { errorResponse } from "./errors.ts";
 import { hubBodySchema, readHubBody } from "./hub_source.ts";
-import type { Submission } from "./jobs.ts";
+import type { JobRunner, Submission } from "./jobs.ts";
+import { modelBody, modelSchema } from "./model_body.ts";
+import { parseReference, shown, versionId } from "./model_reference.ts";
 import {
   modelFilePlace,
   modelName,
@@ -19,29 +20,17 @@ import {
   withPaths,
 } from "./model_source.ts";
 import { receiveMultipart } from "./multipart.ts";
-import type { ModelInfo } from "./registry.ts";
 import { resource, type Services } from "./services.ts";
 
-const modelSchema = z.object({
-  id: z.string(),
-  object: z.literal("model"),
-  created: z.int(),
-  owned_by: z.string(),
-  architecture: z.string(),
-  context_length: z.int(),
-  method: z.string(),
-  rate: z.number(),
-  values: z.string(),
-  sparsity: z.number().openapi({ description: "Share of zeros in the sparse parts" }),
-  bytes: z.int(),
-  dense_bytes: z.int(),
-  perplexity: z.object({ dense: z.number(), compressed: z.number(), tokens: z.int(), text: z.string() })
-    .nullable(),
-  files: z.array(z.object({ name: z.string(), bytes: z.int(), sha256: z.string().nullable() })),
-}).openapi("Model");
 const listSchema = z.object({ object: z.literal("list"), data: z.array(modelSchema) }).openapi("ModelList");
 const deletedSchema = z.object({ id: z.string(), object: z.literal("model"), deleted: z.literal(true) });
-const idParam = z.object({ id: z.string() });
+const idParam = z.object({
+  id: z.string().openapi({
+    description: "A model's name, or one of its versions as `name@` and its first digits",
+  }),
+});
+/** Seconds that requests under way get when a model is deleted with `drain`, unless the request says another number. */
+const DRAIN_SECONDS = 30;
 const json = <T extends z.ZodType>(description: string, schema: T) => ({
   description,
   content: { "application/json": { schema } },
@@ -56,16 +45,47 @@ const listRoute = createRoute({
 const getRoute = createRoute({
   method: "get",
   path: "/v1/models/{id}",
-  summary: "One model",
+  summary: "One model, or one version of it",
   request: { params: idParam },
   responses: { 200: json("The model", modelSchema), default: errorResponse },
 });
 const deleteRoute = createRoute({
   method: "delete",
   path: "/v1/models/{id}",
-  summary: "Delete a model and its files",
-  request: { params: idParam },
+  summary: "Delete a model with all its versions, or one version that is not the current one",
+  description:
+    "409 while a compression makes the model or requests use it. With `drain` new requests are refused and " +
+    "those under way may end: the answer comes when they have, or when `timeout` is over and the rest fail.",
+  request: {
+    params: idParam,
+    query: z.object({
+      drain: z.enum(["true", "false"]).optional(),
+      timeout: z.coerce.number().min(0).max(600).default(DRAIN_SECONDS).openapi({ description: "Seconds" }),
+    }),
+  },
   responses: { 200: json("It is gone", deletedSchema), default: errorResponse },
+});
+const pointRoute = createRoute({
+  method: "post",
+  path: "/v1/models/{id}",
+  summary: "Make another version of a model its current one",
+  description:
+    "Where the model is loaded, so is that version before the name stands for it. If it does not load, " +
+    "nothing changes.",
+  request: {
+    params: idParam,
+    body: {
+      required: true,
+      content: {
+        "application/json": {
+          schema: z.object({
+            version: z.string().openapi({ description: "The version, or its first 8 or more digits" }),
+          }),
+        },
+      },
+    },
+  },
+  responses: { 200: json("The model", modelSchema), default: errorResponse },
 });
 const fileRoute = createRoute({
   method: "get",
@@ -109,21 +129,39 @@ const uploadRoute = createRoute({
 });
 
 export function models(services: Services): OpenAPIHono {
-  const { registry, data } = services;
+  const { registry, data, jobs } = services;
+  const body = (id: string) => {
+    const model = registry.get(id), { name, version } = parseReference(id);
+    return modelBody(version === null ? name : versionId(model), model, registry.versions(name));
+  };
   const app = resource();
   app.openapi(
     listRoute,
-    (c) => c.json({ object: "list" as const, data: registry.list().map(modelBody) }, 200),
+    (c) => c.json({ object: "list" as const, data: registry.list().map(({ id }) => body(id)) }, 200),
   );
-  app.openapi(getRoute, (c) => c.json(modelBody(registry.get(c.req.valid("param").id)), 200));
+  app.openapi(getRoute, (c) => c.json(body(c.req.valid("param").id), 200));
   app.openapi(deleteRoute, async (c) => {
     const { id } = c.req.valid("param");
-    await registry.remove(id);
+    const { drain, timeout } = c.req.valid("query");
+    refusePromised(id, jobs);
+    await registry.remove(id, drain === "true" ? { drainMs: timeout * 1000 } : {});
     return c.json({ id, object: "model" as const, deleted: true as const }, 200);
+  });
+  app.openapi(pointRoute, async (c) => {
+    const { id } = c.req.valid("param");
+    if (parseReference(id).version !== null) {
+      throw new OatmillError(
+        "invalid_request",
+        `Name the model without a version, not ${shown(id)}`,
+        "model",
+      );
+    }
+    await registry.point(id, c.req.valid("json").version);
+    return c.json(body(id), 200);
   });
   app.openapi(fileRoute, async (c) => {
     const { id, name } = c.req.valid("param");
-    const { folder, info } = registry.get(id);
+    const { folder, info } = registry.get(id); // on disk, an open file outlives its version
     const known = Object.hasOwn(info.files, name) ? info.files[name] : null;
     if (!known && name !== "oatmill.json") {
       throw new OatmillError(
@@ -151,24 +189,15 @@ export function models(services: Services): OpenAPIHono {
   return app;
 }
 
-function modelBody({ id, createdMs, info }: StoredModel & { info: ModelInfo }): z.infer<typeof modelSchema> {
-  const files = Object.entries(info.files).map(([name, f]) => ({ name, bytes: f.bytes, sha256: f.sha256 }));
-  return {
-    id,
-    object: "model",
-    created: Math.floor(createdMs / 1000),
-    owned_by: "oatmill",
-    architecture: info.architecture,
-    context_length: info.contextLength,
-    method: info.method,
-    rate: info.rate,
-    values: info.values,
-    sparsity: info.sparsity,
-    bytes: info.bytes,
-    dense_bytes: info.denseBytes,
-    perplexity: info.perplexity,
-    files,
-  };
+/** What a job makes would come back after its model is deleted. */
+function refusePromised(id: string, jobs: JobRunner): void {
+  const { name, version } = parseReference(id);
+  const [job] = version === null ? jobs.makingModel(name) : [];
+  if (!job) return;
+  const message = `Cannot delete ${
+    shown(id)
+  }: compression "${job.id}" makes it; cancel it, or wait for its end`;
+  throw new OatmillError("conflict", message, "model");
 }
 
 /** Takes the upload in, checks what can be checked at once, and queues the job. */
@@ -185,7 +214,6 @@ async function upload(request: Request, { data, jobs, limits }: Services) {
     });
     const files = received.files.map((file) => ({ ...file, kind: uploadKind(file.name) }));
     const model = readName(received.fields.get("name"), files);
-    jobs.checkName(model);
     const recipe = readRecipe(parseRecipe(received.fields.get("recipe")));
     const task: Submission["task"] = {
       ...readSource(files, folder),
@@ -206,7 +234,6 @@ async function pullAndCompress(request: Request, { data, jobs, limits, hub: acce
   const { source, name, recipe: given = {} } = await readHubBody(request, limits.jsonBytes);
   const { hub: repo, revision, file } = source;
   const model = modelName(name, file ?? repo.split("/")[1]);
-  jobs.checkName(model);
   const recipe = withPaths(readRecipe(given), []);
   const folder = await data.temporary();
   try {

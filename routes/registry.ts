@@ -1,84 +1,25 @@
 /**
- * Loaded models: an engine is made at a model's first use, shared, and closed when others need its place or nobody has
- * used it for a while.
+ * The models that requests can name: which version each name points at, and how that changes while requests run. A request
+ * keeps the version it began with; a name has exactly one current version at any moment.
  */
-import { collectGarbage } from "../engine/collect_garbage.ts";
 import { OatmillError } from "../errors.ts";
-import type { LoadTimes } from "../engine/load_times.ts";
 import type { OpenedModel } from "../engine/open_model.ts";
 import type { EngineStats } from "../engine/types.ts";
-import type { DataFolder } from "../store/data_folder.ts";
-import type { ModelStore, StoredModel } from "../store/model_store.ts";
-import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
+import { artifactVersion } from "../models/formats/artifact_version.ts";
 import type { AnyHeader } from "../models/formats/graph_artifact.ts";
-import { log, type LogFields } from "../telemetry/log.ts";
+import { type DataFolder, removeTree } from "../store/data_folder.ts";
+import type { ModelStore, StoredModel } from "../store/model_store.ts";
+import { log } from "../telemetry/log.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
+import { EnginePool, type Lease } from "./engine_pool.ts";
+import { type ModelInfo, modelInfo } from "./model_info.ts";
+import { findVersion, parseReference, shortVersion, shown } from "./model_reference.ts";
+import { Turns } from "./turns.ts";
 
-/** What is kept of an artifact's header beside its name: enough to list models without opening them. */
-export interface ModelInfo {
-  readonly architecture: string;
-  readonly contextLength: number;
-  readonly bytes: number;
-  readonly denseBytes: number;
-  readonly method: string;
-  readonly rate: number;
-  readonly values: string;
-  readonly sparsity: number;
-  readonly perplexity: ArtifactHeader["perplexity"];
-  /** Name -> size and SHA-256 of what may be downloaded. */
-  readonly files: ArtifactHeader["files"];
-}
+export type Model = StoredModel & { readonly info: ModelInfo };
 
-/** What graphs are listed as. */
-const GRAPH_INFO = { architecture: "ONNX", contextLength: 0 } as const;
-
-export function modelInfo(header: AnyHeader): ModelInfo {
-  const weights = header.layers.map((l) => l.shape[0] * l.shape[1]);
-  const kept = header.layers.reduce((sum, l, i) => sum + l.kept * weights[i], 0);
-  const all = weights.reduce((a, b) => a + b, 0);
-  const { architecture, contextLength } = "spec" in header ? header.spec : GRAPH_INFO;
-  return {
-    architecture,
-    contextLength,
-    bytes: header.bytes,
-    denseBytes: header.denseBytes,
-    method: header.recipe.method,
-    rate: header.recipe.rate,
-    values: header.recipe.values,
-    sparsity: all === 0 ? 0 : 1 - kept / all,
-    perplexity: header.perplexity,
-    files: header.files,
-  };
-}
-
-/** As log fields: `weights_ms`, ..., the weights' bytes and whether all threads read them. */
-function loadFields({ ms, total }: LoadTimes): LogFields {
-  // Tenths: a small model's weights take a few milliseconds, of which `bench start` makes a rate.
-  const phases = Object.entries(ms).map(([phase, value]) => [`${phase}_ms`, Math.round(value * 10) / 10]);
-  return { ...Object.fromEntries(phases), bytes: total?.bytes, parallel: total?.parallel };
-}
-
-interface Entry {
-  readonly opened: Promise<OpenedModel>;
-  model: OpenedModel | null;
-  /** Why its engine was closed, for those who still use it. */
-  closed: OatmillError | null;
-  leases: number;
-  lastUsed: number;
-  lastUsedMs: number;
-  /** Runs while there is no lease. */
-  idle: ReturnType<typeof setTimeout> | undefined;
-}
-/** Why an engine is closed: as metrics and logs say it. */
-type CloseReason = "idle" | "room" | "deleted" | "shutdown";
-
-/** A model in use; dispose it when the request is over. */
-export interface Lease extends Disposable {
-  readonly id: string;
-  readonly model: OpenedModel;
-  /** Set when the engine was closed: why requests under way fail. */
-  readonly closed: OatmillError | null;
-}
+/** The current version, the one to go back to, and one more. */
+export const KEEP_VERSIONS = 3;
 
 export interface RegistryOptions {
   readonly data: DataFolder;
@@ -88,36 +29,63 @@ export interface RegistryOptions {
   readonly maxLoaded: number;
   /** An engine that nobody uses is closed after so long; 0 = never. */
   readonly idleMs: number;
+  /** Versions kept of a name, with the current one; those in use are kept beside them until they are free. */
+  readonly keepVersions: number;
   readonly telemetry: Telemetry;
 }
 
 export class ModelRegistry {
   readonly #o: RegistryOptions;
-  readonly #entries = new Map<string, Entry>();
-  /** Engines that are being closed. */
-  readonly #closing = new Set<Promise<void>>();
+  readonly #pool: EnginePool;
   readonly #preparing = new Set<string>();
-  #uses = 0;
+  /** Folders of versions that are being deleted: nobody may use them any more. */
+  readonly #leaving = new Set<string>();
+  /** Folders of versions beyond those to keep. */
+  readonly #old = new Set<string>();
+  /** Changes of one name come one after the other. */
+  readonly #turns = new Turns();
+  /** Those who wait until a version is free. */
+  readonly #waiting = new Set<() => void>();
+  #closed = false;
 
   constructor(options: RegistryOptions) {
     this.#o = options;
+    const { maxLoaded, idleMs, telemetry, models } = options;
+    this.#pool = new EnginePool({
+      open: (stored) => this.#open(stored),
+      maxLoaded,
+      idleMs,
+      telemetry,
+      onUse: (id, atMs) => models.use(id, atMs),
+      onFree: (stored) => this.#onFree(stored),
+    });
   }
 
-  list(): (StoredModel & { info: ModelInfo })[] {
-    return this.#o.models.list() as (StoredModel & { info: ModelInfo })[]; // written by add() only
+  /** The current version of every name. */
+  list(): Model[] {
+    return this.#o.models.list() as Model[]; // written by add() only
   }
-  /** @throws {OatmillError} unavailable while it is being prepared, model_not_found */
-  get(id: string): StoredModel & { info: ModelInfo } {
-    const model = this.#o.models.get(id);
-    if (model) return model as StoredModel & { info: ModelInfo };
-    if (this.#preparing.has(id)) {
-      throw new OatmillError("unavailable", `Model "${id}" is being compressed: try again shortly`, "model");
+  /** The current one first. */
+  versions(name: string): Model[] {
+    return this.#o.models.versions(name) as Model[];
+  }
+  /**
+   * What `name` or `name@version` addresses.
+   * @throws {OatmillError} unavailable while it is being prepared, model_not_found, invalid_request when the version is
+   * ambiguous
+   */
+  get(id: string): Model {
+    const { name, version } = parseReference(id);
+    const current = this.#o.models.get(name) as Model | null;
+    if (current) return version === null ? current : findVersion({ name, version }, this.versions(name));
+    if (this.#preparing.has(name)) {
+      throw new OatmillError(
+        "unavailable",
+        `Model "${name}" is being compressed: try again shortly`,
+        "model",
+      );
     }
-    throw new OatmillError(
-      "model_not_found",
-      `Model ${JSON.stringify(id.slice(0, 200))} does not exist: GET /v1/models lists those that do`,
-      "model",
-    );
+    throw notFound(id);
   }
   /** Does the work that adds a model; until it ends, who asks for the model hears that it is on its way. */
   async prepare(id: string, work: () => Promise<void>): Promise<void> {
@@ -132,139 +100,193 @@ export class ModelRegistry {
   lastUsed(): string | null {
     return this.#o.models.lastUsed();
   }
-  has(id: string): boolean {
-    return this.#o.models.get(id) !== null;
-  }
-
-  /** Takes a finished artifact folder over under a name. @throws {OatmillError} conflict */
-  async add(id: string, artifactPath: string, header: AnyHeader): Promise<void> {
-    const folder = await this.#o.data.publish(artifactPath);
-    if (this.#o.models.add({ id, folder, createdMs: Date.now(), info: modelInfo(header) })) return;
-    await this.#o.data.remove(folder);
-    throw new OatmillError("conflict", `Cannot name the model "${id}": the name is taken`, "name");
-  }
-  /** Requests under way fail with `unavailable`. @throws {OatmillError} model_not_found */
-  async remove(id: string): Promise<void> {
-    this.get(id);
-    const folder = this.#o.models.remove(id)!;
-    await this.#close(id, "deleted", `The model "${id}" was deleted`);
-    await this.#o.data.remove(folder);
+  has(name: string): boolean {
+    return this.#o.models.get(name) !== null;
   }
 
   /** @throws {OatmillError} model_not_found, or why the artifact does not load */
   async acquire(id: string): Promise<Lease> {
-    const entry = this.#entries.get(id) ?? this.#load(this.get(id));
-    entry.leases++;
-    this.#touch(entry);
-    clearTimeout(entry.idle);
-    let held = true;
-    const release = () => {
-      if (!held) return;
-      held = false;
-      this.#touch(entry);
-      if (--entry.leases === 0) this.#waitIdle(id, entry);
-    };
+    const stored = this.get(id);
+    if (this.#leaving.has(stored.folder)) throw notFound(id, "is being deleted");
+    return await this.#pool.acquire(stored);
+  }
+
+  /**
+   * Takes a finished artifact folder over as a version of a name and points the name at it. Where the name's engine is
+   * loaded, the new one is loaded first, so that no request waits for it. The same content is the same version.
+   * @returns the version
+   * @throws {OatmillError} why the new version does not load: the name stays where it was
+   */
+  async add(name: string, artifactPath: string, header: AnyHeader): Promise<string> {
+    const version = artifactVersion(header), { models, data } = this.#o;
+    return await this.#turns.take(name, async () => {
+      const known = this.versions(name).find((v) => v.version === version);
+      if (known) {
+        await removeTree(artifactPath);
+        await this.#switch(known);
+        return version;
+      }
+      const folder = await data.publish(artifactPath);
+      const added: Model = { id: name, version, folder, createdMs: Date.now(), info: modelInfo(header) };
+      try {
+        models.add(added);
+        await this.#switch(added);
+      } catch (error) {
+        // What lacks memory today may have it tomorrow; what is damaged will not heal.
+        if (codeOf(error) !== "insufficient_memory") await this.#take([added]);
+        throw error;
+      }
+      return version;
+    });
+  }
+  /**
+   * Points a name at another of its versions.
+   * @throws {OatmillError} model_not_found, invalid_request when the version is ambiguous, why it does not load
+   */
+  async point(name: string, version: string): Promise<Model> {
+    return await this.#turns.take(name, async () => {
+      const target = this.get(`${name}@${version}`);
+      await this.#switch(target);
+      return target;
+    });
+  }
+  async #switch(target: Model): Promise<void> {
+    const { models } = this.#o, { id } = target;
+    const former = models.get(id)!;
+    if (former.folder === target.folder) return;
+    using _ready = this.#pool.isLoaded(former) ? await this.#loadBeside(former, target) : null;
+    models.point(id, target.version);
+    this.#pool.replace(former);
+    this.#o.telemetry.add("modelSwitches", 1, { "gen_ai.request.model": id });
+    const [version, from] = [target, former].map((m) => shortVersion(m.version));
+    log("info", "model switched", { model: id, version, from });
+    await this.#removeOld(id);
+  }
+  /** An idle engine gives way to its successor when the memory holds only one of them. */
+  async #loadBeside(former: StoredModel, target: Model): Promise<Lease> {
     try {
-      const model = await entry.opened;
-      return {
-        id,
-        model,
-        get closed() {
-          return entry.closed;
-        },
-        [Symbol.dispose]: release,
-      };
-    } catch (error) {
-      release();
-      throw error;
+      return await this.#pool.acquire(target).catch(async (error) => {
+        if (codeOf(error) !== "insufficient_memory" || this.#pool.leases(former) > 0) throw error;
+        await this.#pool.close(former, "room");
+        return await this.#pool.acquire(target);
+      });
+    } catch (cause) {
+      const code = codeOf(cause);
+      if (code === null) throw cause;
+      const stays = `Model "${target.id}" stays at version ${shortVersion(former.version)}`;
+      const why = `${shortVersion(target.version)} does not load: ${(cause as Error).message}`;
+      throw new OatmillError(code, `${stays}: ${why}`, "version", { cause });
     }
   }
-  #touch(entry: Entry): void {
-    entry.lastUsed = ++this.#uses;
-    entry.lastUsedMs = Date.now();
-  }
-  #waitIdle(id: string, entry: Entry): void {
-    const { idleMs } = this.#o;
-    if (idleMs === 0 || this.#entries.get(id) !== entry) return;
-    entry.idle = setTimeout(() => this.#close(id, "idle", `The model "${id}" was unloaded`), idleMs);
-  }
-  #load(stored: StoredModel): Entry {
-    const start = performance.now();
-    const opened = this.#makeRoom().then(() => this.#open(stored));
-    const entry: Entry = {
-      opened,
-      model: null,
-      closed: null,
-      leases: 0,
-      lastUsed: 0,
-      lastUsedMs: 0,
-      idle: undefined,
-    };
-    this.#entries.set(stored.id, entry);
-    this.#o.models.use(stored.id, Date.now());
-    opened.then((model) => {
-      entry.model = model;
-      const ms = performance.now() - start;
-      log("info", "model loaded", { model: stored.id, ms: Math.round(ms), ...loadFields(model.times) });
-      this.#o.telemetry.record("modelLoadDuration", ms / 1000, { "gen_ai.request.model": stored.id });
-    }, (error) => {
-      if (this.#entries.get(stored.id) === entry) this.#entries.delete(stored.id);
-      log("error", "model does not load", {
-        model: stored.id,
-        error: String((error as Error).cause ?? error),
-      });
+
+  /**
+   * Deletes a name with all its versions, or one version (`name@version`).
+   * @param options.drainMs requests under way may take so long, new ones are refused; then they fail with `unavailable`.
+   * Without it nothing may be under way.
+   * @throws {OatmillError} model_not_found, conflict when requests run or others would be left without a current version
+   */
+  async remove(id: string, { drainMs }: { readonly drainMs?: number } = {}): Promise<void> {
+    const { name, version } = parseReference(id);
+    this.get(id);
+    await this.#turns.take(name, async () => {
+      const model = this.get(id), all = this.versions(name);
+      if (version !== null && all.length > 1 && model.folder === all[0].folder) {
+        throw new OatmillError(
+          "conflict",
+          `Cannot delete ${shown(id)}: "${name}" points at it; point it at another version first`,
+          "model",
+        );
+      }
+      const leaving = version === null ? all : [model];
+      if (drainMs !== undefined) await this.#drain(leaving, drainMs);
+      else this.#refuseUsed(id, leaving);
+      await this.#take(leaving);
     });
-    return entry;
   }
+  #refuseUsed(id: string, versions: readonly StoredModel[]): void {
+    const used = versions.reduce((sum, v) => sum + this.#pool.leases(v), 0);
+    if (used === 0) return;
+    throw new OatmillError(
+      "conflict",
+      `Cannot delete ${shown(id)}: requests use it (${used}); wait for them, or delete it with ?drain=true`,
+      "model",
+    );
+  }
+  /** Admits nobody and waits until everybody has left or the time is over. */
+  async #drain(versions: readonly StoredModel[], ms: number): Promise<void> {
+    for (const { folder } of versions) this.#leaving.add(folder);
+    const free = () => this.#closed || versions.every((v) => this.#pool.leases(v) === 0);
+    if (free() || ms <= 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const look = () => free() && resolve();
+    const timer = setTimeout(resolve, ms);
+    this.#waiting.add(look);
+    await promise;
+    this.#waiting.delete(look);
+    clearTimeout(timer);
+  }
+  /**
+   * Rows first, at once with the engines' end: nobody can begin to use what is on its way out, and what a crash leaves are
+   * folders of no model, as are those that cannot be removed now.
+   */
+  async #take(versions: readonly StoredModel[]): Promise<void> {
+    this.#o.models.remove(versions[0].id, versions.map((v) => v.version));
+    await Promise.all(versions.map(async (v) => {
+      const fields = { model: v.id, version: shortVersion(v.version) };
+      await this.#pool.close(v, "deleted");
+      this.#leaving.delete(v.folder);
+      this.#old.delete(v.folder);
+      await this.#o.data.remove(v.folder).then(
+        () => log("info", "model deleted", fields),
+        (error) => log("error", "cannot remove files of a model", { ...fields, error: String(error) }),
+      );
+    }));
+  }
+
+  #onFree({ id, folder }: StoredModel): void {
+    for (const look of this.#waiting) look();
+    if (this.#old.has(folder)) this.#turns.take(id, () => this.#removeOld(id));
+  }
+  /** Of the versions beyond those to keep, what nobody uses; the others go when they are free. */
+  async #removeOld(name: string): Promise<void> {
+    const all = this.versions(name), old = all.slice(this.#o.keepVersions);
+    for (const { folder } of all) this.#old.delete(folder);
+    for (const { folder } of old) this.#old.add(folder);
+    const free = old.filter((v) => this.#pool.leases(v) === 0);
+    if (free.length > 0) await this.#take(free);
+  }
+
   /** Why an artifact is refused names places on the server: that is for the log. */
-  async #open({ id, folder }: StoredModel): Promise<OpenedModel> {
+  async #open(stored: StoredModel): Promise<OpenedModel> {
     try {
-      return await this.#o.open(this.#o.data.modelPath(folder));
+      return await this.#o.open(this.#o.data.modelPath(stored.folder));
     } catch (cause) {
-      if (!(cause instanceof OatmillError) || cause.code !== "invalid_artifact") throw cause;
-      const message = `Cannot load the model "${id}": its files are damaged; delete it and compress it again`;
+      if (codeOf(cause) !== "invalid_artifact") throw cause;
+      const message = `Cannot load the model "${stored.id}" (version ${shortVersion(stored.version)}): ` +
+        "its files are damaged; delete it and compress it again";
       throw new OatmillError("invalid_artifact", message, "model", { cause });
     }
   }
-  /**
-   * Closes the longest unused idle engines until one more fits; all at once, as one that waits for its turn could come into
-   * use. Waits for every engine that is being closed: the next one may need its memory.
-   */
-  async #makeRoom(): Promise<void> {
-    const idle = [...this.#entries].filter(([, e]) => e.leases === 0 && e.model !== null)
-      .sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
-    const excess = this.#entries.size + 1 - this.#o.maxLoaded;
-    for (const [id] of idle.slice(0, Math.max(0, excess))) {
-      this.#close(id, "room", `The model "${id}" was unloaded to make room for another`);
-    }
-    await Promise.all(this.#closing);
-  }
-  #close(id: string, reason: CloseReason, why: string): Promise<void> {
-    const entry = this.#entries.get(id);
-    if (!entry) return Promise.resolve();
-    this.#entries.delete(id);
-    clearTimeout(entry.idle);
-    entry.closed = new OatmillError("unavailable", why);
-    const closing = this.#closeEngine(id, reason, entry).finally(() => this.#closing.delete(closing));
-    this.#closing.add(closing);
-    return closing;
-  }
-  async #closeEngine(id: string, reason: CloseReason, entry: Entry): Promise<void> {
-    const model = await entry.opened.catch(() => null);
-    if (!model) return;
-    await model.engine.close();
-    this.#o.models.use(id, entry.lastUsedMs);
-    this.#o.telemetry.add("modelUnloads", 1, { "gen_ai.request.model": id, reason });
-    if (reason !== "shutdown") collectGarbage();
-    log("info", "model unloaded", { model: id, reason });
-  }
 
-  /** Of every loaded model. */
-  stats(): { id: string; stats: EngineStats }[] {
-    return [...this.#entries].flatMap(([id, e]) => e.model ? [{ id, stats: e.model.engine.stats() }] : []);
+  /** Of every loaded engine. */
+  stats(): { id: string; version: string; stats: EngineStats }[] {
+    return this.#pool.stats();
   }
+  /** Ends requests under way; deletions and switches under way come to their end. */
   async close(): Promise<void> {
-    for (const id of this.#entries.keys()) this.#close(id, "shutdown", "The server is shutting down");
-    await Promise.all(this.#closing);
+    this.#closed = true;
+    for (const look of this.#waiting) look();
+    await this.#pool.closeAll();
+    await this.#turns.idle();
+    await this.#pool.closeAll(); // what a switch has loaded meanwhile
   }
 }
+
+const codeOf = (error: unknown) => error instanceof OatmillError ? error.code : null;
+
+const notFound = (id: string, why = "does not exist") =>
+  new OatmillError(
+    "model_not_found",
+    `Model ${shown(id)} ${why}: GET /v1/models lists those that do`,
+    "model",
+  );

@@ -19,10 +19,12 @@ import { ApiKeys } from "./api_keys.ts";
 import { createApp } from "./app.ts";
 import { JobRunner } from "./jobs.ts";
 import { refuseOpenServer } from "./loopback.ts";
+import { observeModels } from "./model_gauges.ts";
 import { RateLimiter, type RateLimits } from "./rate_limits.ts";
-import { ModelRegistry } from "./registry.ts";
+import { KEEP_VERSIONS, ModelRegistry } from "./registry.ts";
 import { runTask } from "./run_task.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "./services.ts";
+import { tidyModels } from "./stored_models.ts";
 
 export interface ServerOptions {
   /** Data folder. */
@@ -34,6 +36,8 @@ export interface ServerOptions {
   readonly maxLoaded: number;
   /** Engines that nobody uses are closed after so long; 0 = never. */
   readonly idleMs: number;
+  /** Versions kept of a model's name; those in use stay beside them. Default: {@linkcode KEEP_VERSIONS}. */
+  readonly keepVersions?: number;
   readonly limits?: Partial<Limits>;
   /** Default: Hugging Face, without a token. */
   readonly hub?: HubAccess;
@@ -62,7 +66,7 @@ export class Server implements AsyncDisposable {
     const data = await DataFolder.open(options.data);
     const database = openDatabase(data.database);
     const models = new ModelStore(database);
-    await removeLost(data, models);
+    await tidyModels(data, models);
     const jobs = new JobStore(database);
     for (const job of jobs.failInterrupted()) log("warn", "compression was interrupted", { job });
     const telemetry = await Telemetry.open({
@@ -76,8 +80,8 @@ export class Server implements AsyncDisposable {
       onChoice: ({ from, variants }) => log("info", "kernels chosen", { from, ...variants }),
     };
     const open = (path: string) => openModel(path, { ...options.engine, tuning });
-    const { maxLoaded, idleMs } = options;
-    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
+    const { maxLoaded, idleMs, keepVersions = KEEP_VERSIONS } = options;
+    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
     const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
@@ -163,49 +167,4 @@ export class Server implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close(0);
   }
-}
-
-/** Rows without a folder and folders without a row: what a crash or a hand in the data folder leaves. */
-async function removeLost(data: DataFolder, models: ModelStore): Promise<void> {
-  for (const { id, folder } of models.list()) {
-    const found = await Deno.stat(data.modelPath(folder)).then(() => true, () => false);
-    if (found) continue;
-    models.remove(id);
-    log("warn", "model files are gone", { model: id });
-  }
-  const orphans = await data.removeOrphans(new Set(models.list().map((m) => m.folder)));
-  for (const folder of orphans) log("warn", "removed files of no model", { folder });
-}
-
-function observeModels({ telemetry, registry }: Services): void {
-  const seen = new Set<string>();
-  telemetry.observe((report) => {
-    report("processMemory", Deno.memoryUsage().rss);
-    for (const { id, info } of registry.list()) {
-      const attributes = { "gen_ai.request.model": id };
-      report("artifactBytes", info.bytes, attributes);
-      report("denseBytes", info.denseBytes, attributes);
-      report("sparsity", info.sparsity, attributes);
-    }
-    report("modelsLoaded", registry.stats().length);
-    const loaded = new Map(registry.stats().map(({ id, stats }) => [id, stats]));
-    for (const id of loaded.keys()) seen.add(id);
-    for (const id of seen) {
-      const stats = loaded.get(id);
-      const attributes = { "gen_ai.request.model": id };
-      report("requestsRunning", stats?.running ?? 0, attributes);
-      report("requestsWaiting", stats?.waiting ?? 0, attributes);
-      report("batchTokens", stats?.batchTokens ?? 0, attributes);
-      report("steps", stats?.stepsTotal ?? 0, attributes);
-      report("kvBlocksUsed", stats?.kvBlocksUsed ?? 0, attributes);
-      report("kvBlocksTotal", stats?.kvBlocksTotal ?? 0, attributes);
-      report("kvBlocksCached", stats?.kvBlocksCached ?? 0, attributes);
-      report("prefixQueries", stats?.prefixQueries ?? 0, attributes);
-      report("prefixHits", stats?.prefixHits ?? 0, attributes);
-      report("prefixTokens", stats?.prefixTokens ?? 0, attributes);
-      report("draftedTokens", stats?.draftedTokens ?? 0, attributes);
-      report("acceptedTokens", stats?.acceptedTokens ?? 0, attributes);
-      report("modelMemory", stats?.memoryBytes ?? 0, attributes);
-    }
-  });
 }

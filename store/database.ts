@@ -40,6 +40,26 @@ const MIGRATIONS = [
      created_ms INTEGER NOT NULL,
      last_used_day TEXT
    ) STRICT;`,
+  // Versions of models: a name points at the one with the highest turn. "" is a version nobody has looked at yet.
+  `ALTER TABLE models RENAME TO models_without_versions;
+   CREATE TABLE models (
+     id TEXT PRIMARY KEY,
+     created_ms INTEGER NOT NULL,
+     used_ms INTEGER
+   ) STRICT;
+   CREATE TABLE model_versions (
+     model TEXT NOT NULL REFERENCES models (id) ON DELETE CASCADE,
+     version TEXT NOT NULL,
+     folder TEXT NOT NULL UNIQUE,
+     created_ms INTEGER NOT NULL,
+     info TEXT NOT NULL,
+     turn INTEGER NOT NULL,
+     PRIMARY KEY (model, version)
+   ) STRICT;
+   INSERT INTO models (id, created_ms, used_ms) SELECT id, created_ms, used_ms FROM models_without_versions;
+   INSERT INTO model_versions (model, version, folder, created_ms, info, turn)
+     SELECT id, '', folder, created_ms, info, 1 FROM models_without_versions;
+   DROP TABLE models_without_versions;`,
 ];
 
 /** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */

@@ -4,7 +4,6 @@ import { OatmillError } from "../errors.ts";
 import { DataFolder } from "./data_folder.ts";
 import { openDatabase } from "./database.ts";
 import { JobStore } from "./job_store.ts";
-import { ModelStore } from "./model_store.ts";
 import { storeStream, uploadKind, UploadQuota } from "./upload.ts";
 
 async function withFolder(run: (path: string) => Promise<void>): Promise<void> {
@@ -49,39 +48,6 @@ Deno.test("DataFolder refuses a folder that another process uses", () =>
   withFolder(async (path) => {
     using _first = await DataFolder.open(path);
     await assert.rejects(DataFolder.open(path), code("conflict"));
-  }));
-
-Deno.test("ModelStore knows the last used model; a note that comes late changes nothing", () =>
-  withFolder((path) => {
-    using database = openDatabase(join(path, "oatmill.db"));
-    const store = new ModelStore(database);
-    assert.equal(store.lastUsed(), null);
-    for (const [i, id] of ["a", "b", "c"].entries()) store.add({ id, folder: id, createdMs: i, info: {} });
-    assert.equal(store.lastUsed(), "c");
-    store.use("a", 20);
-    store.use("b", 10);
-    assert.equal(store.lastUsed(), "a");
-    store.use("b", 30);
-    store.use("b", 15);
-    assert.equal(store.lastUsed(), "b");
-    return Promise.resolve();
-  }));
-
-Deno.test("ModelStore keeps models over a restart and takes a name once", () =>
-  withFolder((path) => {
-    const file = join(path, "oatmill.db");
-    const first = openDatabase(file);
-    const model = { id: "m", folder: "f", createdMs: 5, info: { bytes: 3 } };
-    assert.equal(new ModelStore(first).add(model), true);
-    assert.equal(new ModelStore(first).add({ ...model, folder: "g" }), false);
-    first.close();
-    const second = openDatabase(file);
-    const store = new ModelStore(second);
-    assert.deepEqual(store.list(), [model]);
-    assert.equal(store.remove("m"), "f");
-    assert.equal(store.remove("m"), null);
-    second.close();
-    return Promise.resolve();
   }));
 
 Deno.test("JobStore keeps states, progress and events; a page starts after a job", () => {

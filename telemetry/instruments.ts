@@ -190,6 +190,12 @@ export const INSTRUMENTS = {
     unit: "{model}",
     description: "Engines closed, by reason",
   },
+  modelSwitches: {
+    kind: "counter",
+    name: "oatmill.model.switches",
+    unit: "{switch}",
+    description: "How often a model's name came to point at another version",
+  },
   modelsLoaded: {
     kind: "observable_gauge",
     name: "oatmill.model.loaded",

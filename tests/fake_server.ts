@@ -1,4 +1,5 @@
 /** The HTTP surface over fake engines and a fake compression, on a real port with a real data folder. Tests only. */
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { LoadTimes } from "../engine/load_times.ts";
 import type { OpenedModel } from "../engine/open_model.ts";
@@ -28,6 +29,7 @@ export interface FakeServerOptions {
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
   readonly idleMs?: number;
+  readonly keepVersions?: number;
   /** Of the environment. */
   readonly apiKeys?: readonly string[];
   readonly corsOrigins?: readonly string[];
@@ -37,18 +39,20 @@ export interface FakeServerOptions {
   readonly encoder?: OpenedModel["encoder"];
   /** Opens this in place of a model with a fake engine. */
   readonly open?: () => Promise<OpenedModel>;
-  /** Thrown where a model would be opened. */
-  readonly loadError?: Error;
 }
 
 export class FakeServer implements AsyncDisposable {
   readonly engines: FakeEngine[] = [];
   readonly logs: string[] = [];
+  /** Thrown where a model would be opened, while it is set and the condition holds. */
+  failLoads: Error | null = null;
+  failLoadsWhile = () => true;
 
   private constructor(
     readonly url: string,
     readonly services: Services,
     readonly keys: KeyStore,
+    readonly models: ModelStore,
     readonly stop: () => Promise<void>,
   ) {}
 
@@ -58,12 +62,12 @@ export class FakeServer implements AsyncDisposable {
     const database = openDatabase(data.database);
     const telemetry = await Telemetry.open({ version: "test", otlpEndpoint: null });
     const open = () =>
-      options.loadError
-        ? Promise.reject(options.loadError)
+      self.failLoads && self.failLoadsWhile()
+        ? Promise.reject(self.failLoads)
         : options.open?.() ?? Promise.resolve(self.#open(options));
     const models = new ModelStore(database);
-    const { maxLoaded = 4, idleMs = 0 } = options;
-    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, telemetry });
+    const { maxLoaded = 4, idleMs = 0, keepVersions = 3 } = options;
+    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
     const jobs = new JobRunner({
       jobs: new JobStore(database),
       registry,
@@ -90,7 +94,7 @@ export class FakeServer implements AsyncDisposable {
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
       createApp(services, options).fetch,
     );
-    const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, async () => {
+    const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, models, async () => {
       await jobs.close();
       await http.shutdown();
       services.images.close();
@@ -121,11 +125,12 @@ export class FakeServer implements AsyncDisposable {
     };
   }
 
-  async addModel(id: string): Promise<void> {
+  /** @returns the version, another for other weights */
+  async addModel(id: string, weights = "weights"): Promise<string> {
     const folder = await this.services.data.temporary();
     await Deno.writeTextFile(join(folder, "oatmill.json"), "{}");
-    await Deno.writeTextFile(join(folder, "model.safetensors"), "weights");
-    await this.services.registry.add(id, folder, fakeHeader(id));
+    await Deno.writeTextFile(join(folder, "model.safetensors"), weights);
+    return await this.services.registry.add(id, folder, fakeHeader(id, weights));
   }
   get(path: string, init?: RequestInit): Promise<Response> {
     return fetch(this.url + path, init);
@@ -158,14 +163,14 @@ export const fakeRun: RunTask = async (task, { onProgress }) => {
   await Deno.writeTextFile(join(task.out, "oatmill.json"), "{}");
   return fakeResult(task.name, task.out);
 };
-export const fakeResult = (name: string, artifact: string): CompressResult => ({
+export const fakeResult = (name: string, artifact: string, weights?: string): CompressResult => ({
   artifact,
-  header: fakeHeader(name),
+  header: fakeHeader(name, weights),
   seconds: 1,
   peakRssBytes: 1,
   phases: {},
 });
-export function fakeHeader(name: string): ArtifactHeader {
+export function fakeHeader(name: string, weights = "weights"): ArtifactHeader {
   return {
     format: 1,
     oatmill: "test",
@@ -194,6 +199,11 @@ export function fakeHeader(name: string): ArtifactHeader {
     perplexity: null,
     bytes: 100,
     denseBytes: 200,
-    files: { "model.safetensors": { bytes: 7, sha256: "ab" } },
+    files: {
+      "model.safetensors": {
+        bytes: weights.length,
+        sha256: createHash("sha256").update(weights).digest("hex"),
+      },
+    },
   };
 }

@@ -52,9 +52,16 @@ export function addServe(program: Command): void {
         .argParser(number(0, 35_000)), // what a timer holds
     )
     .addOption(
-      new Option("--preload <model>", "load this model at the start (default: the one used last)").default(
-        true,
-      ),
+      new Option(
+        "--keep-versions <n>",
+        "versions kept of each model: older ones are removed when a new one has taken the name",
+      ).default(3).argParser(integer(1)),
+    )
+    .addOption(
+      new Option(
+        "--preload <model>",
+        "load this model, or version (name@sha), at the start (default: the model used last)",
+      ).default(true),
     )
     .option("--no-preload", "load no model before its first request")
     .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))
