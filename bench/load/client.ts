@@ -24,7 +24,7 @@ export interface ChatTurn {
   readonly content: string;
 }
 export interface LoadRequest {
-  /** Messages go to chat alone; a string may go to both, token ids to completions. */
+  /** For completions messages become lines; token ids are for completions alone. */
   readonly prompt: string | readonly number[] | readonly ChatTurn[];
   /** The most that is generated; null leaves it to the server. */
   readonly outputTokens: number | null;
@@ -164,9 +164,7 @@ class Reading {
 export function requestBody(target: Target, { prompt, outputTokens }: LoadRequest): string {
   const fields = {
     model: target.model,
-    ...target.endpoint === "completions"
-      ? { prompt }
-      : { messages: typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt },
+    ...PROMPT_FIELD[target.endpoint](prompt),
     ...outputTokens === null ? {} : { max_tokens: outputTokens },
     stream: true,
     stream_options: { include_usage: true },
@@ -174,6 +172,15 @@ export function requestBody(target: Target, { prompt, outputTokens }: LoadReques
   };
   return JSON.stringify(fields, (_, value) => value === null ? undefined : value);
 }
+
+const PROMPT_FIELD: Record<Endpoint, (prompt: LoadRequest["prompt"]) => object> = {
+  completions: (prompt) => ({
+    prompt: isChat(prompt) ? prompt.map((turn) => turn.content).join("\n") : prompt,
+  }),
+  chat: (prompt) => ({ messages: isChat(prompt) ? prompt : [{ role: "user", content: prompt }] }),
+};
+export const isChat = (prompt: LoadRequest["prompt"]): prompt is readonly ChatTurn[] =>
+  typeof prompt === "object" && typeof prompt[0] === "object";
 
 function errorMessage(text: string): string {
   try {

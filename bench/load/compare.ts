@@ -1,0 +1,67 @@
+/** Two models or servers under the same load in turn, A B A B, and the ratios of what stood side by side. */
+import { ratios, type Summary } from "../figures.ts";
+import { type LoadOptions, type LoadPlan, type LoadSummary, runLoad } from "./load.ts";
+
+/** What is compared, each a positive number; those that a round lacks are left out of all. */
+const FIGURES = {
+  output_tokens_per_second: (s) => s.output_tokens_per_second,
+  requests_per_second: (s) => s.requests_per_second,
+  goodput: (s) => s.goodput,
+  ttft_p50_ms: (s) => s.ttft_ms?.p50,
+  ttft_p99_ms: (s) => s.ttft_ms?.p99,
+  tpot_p50_ms: (s) => s.tpot_ms?.p50,
+  itl_p99_ms: (s) => s.itl_ms?.p99,
+  e2e_p50_ms: (s) => s.e2e_ms?.p50,
+  e2e_p99_ms: (s) => s.e2e_ms?.p99,
+} as const satisfies Record<string, (summary: LoadSummary) => number | undefined>;
+export type ComparedFigure = keyof typeof FIGURES;
+
+export interface Compared {
+  readonly name: string;
+  readonly blocks: readonly LoadSummary[];
+}
+export interface ComparisonResult {
+  readonly a: Compared;
+  readonly b: Compared;
+  /** A's figure over B's of the same round: median and spread over the rounds; null before the first round is whole. */
+  readonly ratios: Summary<ComparedFigure> | null;
+}
+/** @returns the plan of a round; both sides have the same prompts and arrivals in it */
+export type SidePlan = (round: number) => LoadPlan;
+
+export async function runComparison(
+  sides: readonly [a: { name: string; plan: SidePlan }, b: { name: string; plan: SidePlan }],
+  rounds: number,
+  options: LoadOptions & { readonly onBlock?: (name: string, round: number) => void } = {},
+): Promise<ComparisonResult> {
+  const blocks: [LoadSummary[], LoadSummary[]] = [[], []];
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, { name, plan }] of sides.entries()) {
+      if (options.signal?.aborted) break;
+      options.onBlock?.(name, round);
+      blocks[i].push(await runLoad(plan(round), options));
+    }
+  }
+  const [a, b] = sides.map(({ name }, i) => ({ name, blocks: blocks[i] }));
+  return { a, b, ratios: pairedRatios(blocks[0], blocks[1]) };
+}
+
+/** Of rounds that both sides ran to their end. */
+export function pairedRatios(
+  a: readonly LoadSummary[],
+  b: readonly LoadSummary[],
+): Summary<ComparedFigure> | null {
+  const pairs = b.map((_, i) => [a[i], b[i]] as const).filter((pair) => pair.every((s) => !s.interrupted));
+  if (pairs.length === 0) return null;
+  const names = (Object.keys(FIGURES) as ComparedFigure[]).filter((name) =>
+    pairs.flat().every((s) => (FIGURES[name](s) ?? 0) > 0)
+  );
+  const figures = (side: 0 | 1) =>
+    pairs.map((pair) =>
+      Object.fromEntries(names.map((name) => [name, FIGURES[name](pair[side])!])) as Record<
+        ComparedFigure,
+        number
+      >
+    );
+  return names.length === 0 ? null : ratios(figures(0), figures(1));
+}
