@@ -108,7 +108,7 @@ Deno.test("what goes wrong has a kind and never throws", async () => {
   ];
   for (const [kind, answer] of cases) {
     const { error } = await ask(answer);
-    assert.equal(error?.kind, kind, error?.message);
+    assert.equal(error?.kind, kind, String(error?.message));
   }
   assert.equal((await ask(cases[0][1])).error?.message, "The queue is full");
   const nobody = { baseUrl: "http://127.0.0.1:1/v1", endpoint: "chat", model: "x", timeoutMs: 5000 } as const;
