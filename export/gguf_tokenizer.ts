@@ -25,7 +25,7 @@ type Parsed = z.infer<typeof schema>;
  * @throws {OatmillError} unsupported_format for a tokenizer that llama.cpp has no word for
  */
 export function tokenizerMetadata(
-  { tokenizer, config, chatTemplate }: TokenizerFiles,
+  { tokenizer, config, chatTemplate, toolTemplate }: TokenizerFiles,
   { rows, bosId, eosId }: {
     readonly rows: number;
     readonly bosId: number | null;
@@ -63,6 +63,12 @@ export function tokenizerMetadata(
     "tokenizer.ggml.add_bos_token": { bool: first },
     "tokenizer.ggml.add_eos_token": { bool: last },
     ...chatTemplate === null ? {} : { "tokenizer.chat_template": { string: chatTemplate } },
+    ...toolTemplate
+      ? {
+        "tokenizer.chat_templates": { strings: ["tool_use"] },
+        "tokenizer.chat_template.tool_use": { string: toolTemplate },
+      }
+      : {},
   };
 }
 

@@ -24,6 +24,11 @@ export class ChatTemplate {
     this.#program = guarded(() => new Template(source).parsed, "is not valid: ");
   }
 
+  /** Whether it looks at a variable of this name, whatever it does with it. */
+  reads(variable: string): boolean {
+    return namesVariable(this.#program, variable);
+  }
+
   /** @throws {OatmillError} invalid_chat_template when it fails, refuses the messages or costs too much */
   render(variables: Readonly<Record<string, unknown>>): string {
     return guarded(() => {
@@ -49,6 +54,20 @@ const GLOBALS: Readonly<Record<string, unknown>> = {
   range: boundedRange,
   strftime_now: (format: string) => strftime(new Date(), format),
 };
+
+/** Level by level: a program may be nested deeper than functions can be. */
+function namesVariable(program: unknown, name: string): boolean {
+  for (let level: unknown[] = [program]; level.length > 0;) {
+    const nodes = level.filter((v): v is Record<string, unknown> => typeof v === "object" && v !== null);
+    if (nodes.some((node) => node.type === "Identifier" && node.value === name)) return true;
+    level = nodes.flatMap((node) => {
+      // `message.tools` is no variable of this name.
+      const { property, ...others } = node;
+      return Object.values(node.type === "MemberExpression" && !node.computed ? others : node);
+    });
+  }
+  return false;
+}
 
 class LimitError extends Error {}
 

@@ -31,6 +31,8 @@ export interface TokenizerFiles {
   readonly config: Record<string, unknown>;
   /** Jinja source, null when the model has none. */
   readonly chatTemplate: string | null;
+  /** A template of its own for conversations with tools, where the model has one besides. */
+  readonly toolTemplate?: string | null;
 }
 
 /** What a model's folder says of it beside the tensors; a GGUF file's metadata in the same terms. */

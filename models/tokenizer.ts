@@ -1,17 +1,13 @@
 /** Text to token ids and back, and chat templates. The only file that knows @huggingface/tokenizers. */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { OatmillError } from "../errors.ts";
-import { ChatTemplate } from "./chat_template.ts";
+import { type ChatMessage, ChatTemplates, type RenderOptions, type ToolSupport } from "./chat_templates.ts";
 import type { TokenizerFiles } from "./checkpoint.ts";
 import { isJsonObject } from "./formats/json_file.ts";
 import { type Assembler, type Piece, tokenDecoder } from "./token_decoder.ts";
 import { checkTokenizerJson } from "./tokenizer_check.ts";
 
-export interface ChatMessage {
-  readonly role: string;
-  readonly content: string | null;
-  readonly [field: string]: unknown;
-}
+export type { ChatMessage } from "./chat_templates.ts";
 
 /** Incremental decode: the pushes and the end joined equal `decode()` of all ids. */
 export interface TokenStream {
@@ -34,6 +30,7 @@ export interface Tokenizer {
   /** Highest id + 1, added tokens included. */
   readonly vocabSize: number;
   readonly hasChatTemplate: boolean;
+  readonly toolSupport: ToolSupport;
   readonly eosIds: number[];
   /** Special tokens (BOS) are added unless `addSpecialTokens` is false; special-token text in `text` is matched. */
   encode(text: string, o?: { readonly addSpecialTokens?: boolean }): number[];
@@ -47,14 +44,7 @@ export interface Tokenizer {
   /** Whether it stands for something other than text, as an end or a role does. */
   isSpecial(id: number): boolean;
   /** @throws {OatmillError} invalid_chat_template (none, fails, or costs too much) */
-  renderChat(
-    messages: ChatMessage[],
-    o?: {
-      readonly addGenerationPrompt?: boolean;
-      readonly tools?: unknown[];
-      readonly extra?: Record<string, unknown>;
-    },
-  ): string;
+  renderChat(messages: ChatMessage[], o?: RenderOptions): string;
 }
 
 /**
@@ -75,10 +65,10 @@ class HubBackedTokenizer implements Tokenizer {
   readonly #specialIds: ReadonlySet<number>;
   readonly #decoder: ReturnType<typeof tokenDecoder>;
   readonly #pieces = new Map<number, Piece>();
-  readonly #template: ChatTemplate | null;
-  readonly #templateTokens: Readonly<Record<string, string>>;
+  readonly #templates: ChatTemplates;
 
-  constructor({ tokenizer, config, chatTemplate }: TokenizerFiles) {
+  constructor(files: TokenizerFiles) {
+    const { tokenizer, config } = files;
     this.#decoder = tokenDecoder(tokenizer.decoder);
     this.#hub = createHubTokenizer(tokenizer);
     const vocab = this.#hub.get_vocab();
@@ -86,14 +76,17 @@ class HubBackedTokenizer implements Tokenizer {
     this.vocabSize = this.#tokens.length;
     const added = [...this.#hub.get_added_tokens_decoder()];
     this.#specialIds = new Set(added.filter(([, token]) => token.special).map(([id]) => id));
-    this.#templateTokens = namedTokens(config);
-    const eos = this.tokenId(this.#templateTokens.eos_token ?? "");
+    const named = namedTokens(config);
+    const eos = this.tokenId(named.eos_token ?? "");
     this.eosIds = eos === null ? [] : [eos];
-    this.#template = chatTemplate === null ? null : new ChatTemplate(chatTemplate);
+    this.#templates = new ChatTemplates(files, named);
   }
 
   get hasChatTemplate(): boolean {
-    return this.#template !== null;
+    return this.#templates.some;
+  }
+  get toolSupport(): ToolSupport {
+    return this.#templates.toolSupport;
   }
 
   encode(text: string, { addSpecialTokens = true }: { readonly addSpecialTokens?: boolean } = {}): number[] {
@@ -131,21 +124,8 @@ class HubBackedTokenizer implements Tokenizer {
     return this.#specialIds.has(id);
   }
 
-  renderChat(messages: ChatMessage[], o: Parameters<Tokenizer["renderChat"]>[1] = {}): string {
-    if (!this.#template) {
-      throw new OatmillError(
-        "invalid_chat_template",
-        "The model has no chat template; use a completion instead",
-      );
-    }
-    return this.#template.render({
-      ...this.#templateTokens,
-      ...o.extra,
-      messages,
-      tools: o.tools ?? null,
-      documents: null,
-      add_generation_prompt: o.addGenerationPrompt ?? false,
-    });
+  renderChat(messages: ChatMessage[], o?: RenderOptions): string {
+    return this.#templates.render(messages, o);
   }
 
   #piece(id: number): Piece {

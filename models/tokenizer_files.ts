@@ -13,7 +13,11 @@ const NAMES = {
   tokenizer: "tokenizer.json",
   config: "tokenizer_config.json",
   chatTemplate: "chat_template.jinja",
+  toolTemplate: "additional_chat_templates/tool_use.jinja",
 } as const;
+
+/** What transformers calls the template of conversations with tools. */
+const TOOL_USE = "tool_use";
 
 /** The largest chat templates met have 20 kB. */
 export const MAX_TEMPLATE_CHARS = 512 * 1024;
@@ -30,7 +34,11 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
   const config = await readJsonFile(join(folder, NAMES.config), "invalid_tokenizer") ?? {};
   const chatTemplate = await readTemplateFile(join(folder, NAMES.chatTemplate)) ??
     templateOf(config.chat_template);
-  return tokenizer ? { tokenizer, config, chatTemplate } : await readOlderFiles(folder, config, chatTemplate);
+  const toolTemplate = await readTemplateFile(join(folder, NAMES.toolTemplate)) ??
+    toolTemplateOf(config.chat_template);
+  if (tokenizer) return { tokenizer, config, chatTemplate, toolTemplate };
+  const older = await readOlderFiles(folder, config, chatTemplate);
+  return older && { ...older, toolTemplate };
 }
 
 async function readOlderFiles(
@@ -69,6 +77,7 @@ async function readBytes(path: string): Promise<Uint8Array | null> {
 /** Writes what {@linkcode readTokenizerFiles} reads back. The folder must exist. */
 export async function writeTokenizerFiles(folder: string, files: TokenizerFiles): Promise<void> {
   const { chat_template: _, ...config } = files.config; // the template has its own file
+  if (files.toolTemplate) config.chat_template = [{ name: TOOL_USE, template: files.toolTemplate }];
   await Deno.writeTextFile(join(folder, NAMES.tokenizer), JSON.stringify(files.tokenizer));
   await Deno.writeTextFile(join(folder, NAMES.config), JSON.stringify(config, null, 2) + "\n");
   if (files.chatTemplate !== null) {
@@ -80,10 +89,17 @@ export async function writeTokenizerFiles(folder: string, files: TokenizerFiles)
  * The template in a tokenizer_config.json: a string, or a list of named ones, of which "default" is taken.
  * @throws {OatmillError} invalid_chat_template when it is of another type or too long
  */
-export function templateOf(value: unknown): string | null {
-  const named = Array.isArray(value)
-    ? value.find((t) => isJsonObject(t) && t.name === "default")?.template
-    : value;
+export const templateOf = (value: unknown): string | null =>
+  checkedTemplate(Array.isArray(value) ? namedIn(value, "default") : value);
+
+/** The one of a list that conversations with tools take, as in transformers. */
+export const toolTemplateOf = (value: unknown): string | null =>
+  Array.isArray(value) ? checkedTemplate(namedIn(value, TOOL_USE)) : null;
+
+const namedIn = (list: readonly unknown[], name: string): unknown =>
+  list.filter(isJsonObject).find((t) => t.name === name)?.template;
+
+function checkedTemplate(named: unknown): string | null {
   if (named === undefined || named === null) return null;
   if (typeof named !== "string") {
     throw new OatmillError(
@@ -106,7 +122,7 @@ async function readTemplateFile(path: string): Promise<string | null> {
     if (!isFile || size > 4 * MAX_TEMPLATE_CHARS) {
       throw new OatmillError(
         "invalid_chat_template",
-        `Cannot read ${NAMES.chatTemplate}: it must be a file within the size limit`,
+        `Cannot read ${basename(path)}: it must be a file within the size limit`,
       );
     }
     return templateOf(await Deno.readTextFile(path));

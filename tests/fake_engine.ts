@@ -142,6 +142,7 @@ export class FakeEngine implements Engine {
 export const byteTokenizer: Tokenizer = {
   vocabSize: VOCAB,
   hasChatTemplate: true,
+  toolSupport: "none",
   eosIds: [EOS],
   encode: (text, o) => [...o?.addSpecialTokens === false ? [] : [BOS], ...encoder.encode(text)],
   decode: (ids) => new TextDecoder().decode(Uint8Array.from(ids.filter((id) => id < 256))),

@@ -15,6 +15,11 @@ type Metadata = ReadonlyMap<string, GgufValue>;
  * @throws {OatmillError} invalid_tokenizer, invalid_chat_template
  */
 export function tokenizerFromGguf(metadata: Metadata): TokenizerFiles | null {
+  const files = vocabularyFiles(metadata);
+  return files && { ...files, toolTemplate: templateOf(metadata.get("tokenizer.chat_template.tool_use")) };
+}
+
+function vocabularyFiles(metadata: Metadata): TokenizerFiles | null {
   const model = metadata.get("tokenizer.ggml.model");
   if (model === undefined || model === "none" || model === "no_vocab") return null;
   const tokens = stringList(metadata, "tokens");
