@@ -33,6 +33,9 @@ export interface ServeOptions {
   readonly preload: string | boolean;
   readonly maxUploadBytes?: number;
   readonly bundled: boolean;
+  /** Seconds. */
+  readonly drainDelay: number;
+  readonly drainTimeout: number;
 }
 
 export async function serve(options: ServeOptions): Promise<void> {
@@ -42,12 +45,10 @@ export async function serve(options: ServeOptions): Promise<void> {
   const { maxSequences, maxWaiting, prefixCache, speculation, autotune } = options;
   const stop = Promise.withResolvers<void>();
   const abort = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => {
-      abort.abort();
-      stop.resolve();
-    });
-  }
+  onSignals(() => {
+    abort.abort();
+    stop.resolve();
+  });
   const server = await Server.open({
     data,
     otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") || null,
@@ -103,8 +104,24 @@ export async function serve(options: ServeOptions): Promise<void> {
   } catch (error) {
     if (!abort.signal.aborted) throw error;
   } finally {
-    await server.close();
+    await server.close({ delayMs: options.drainDelay * 1000, timeoutMs: options.drainTimeout * 1000 });
   }
+}
+
+/** As shells report a process that a signal ended. */
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+
+/** The first SIGINT or SIGTERM stops in order, the second at once; a terminal that closes (SIGHUP) stops nothing. */
+function onSignals(stop: () => void): void {
+  let stopping = false;
+  for (const [signal, code] of Object.entries(EXIT_CODES) as [keyof typeof EXIT_CODES, number][]) {
+    Deno.addSignalListener(signal, () => {
+      if (stopping) Deno.exit(code);
+      stopping = true;
+      stop();
+    });
+  }
+  Deno.addSignalListener("SIGHUP", () => log("info", "SIGHUP ignored"));
 }
 
 /** @throws {OatmillError} model_not_found for a name or a version that no model has */

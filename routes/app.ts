@@ -21,6 +21,7 @@ import { limitRate } from "./rate_limits.ts";
 import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
 import { tokenize } from "./tokenize.ts";
+import { countTraffic } from "./traffic.ts";
 
 /** Routes that read their whole body into memory. */
 const LIMITED = [
@@ -52,7 +53,7 @@ export function createApp(
     // Hono answers HEAD by the GET handler and drops the body: its file or stream must end.
     if (c.req.method === "HEAD") await c.res.body?.cancel();
   });
-  app.use("*", contextStorage(), ...commonHeaders(services.corsOrigins));
+  app.use("*", contextStorage(), ...commonHeaders(services.corsOrigins), countTraffic(services.traffic));
   const pages = refuseForeignPages({ origins: services.corsOrigins, allowAnonymous });
   app.use("*", requireKey(services.keys), pages, limitRate(services.rates));
   const limit = bodyLimit({

@@ -4,6 +4,8 @@ import type { Account } from "./rate_limits.ts";
 import type { Scope } from "./scopes.ts";
 
 export interface AppEnv {
+  /** What Deno.serve says of the request. */
+  Bindings: Deno.ServeHandlerInfo<Deno.NetAddr>;
   Variables: {
     requestId: string;
     /** What its route needs of an API key; null: nothing. */

@@ -2,10 +2,11 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { recipeSchema } from "../models/recipe.ts";
 import { FINAL_STATES, type Job, type JobEvent } from "../store/job_store.ts";
-import { errorResponse } from "./errors.ts";
+import { errorResponse, toHttpError } from "./errors.ts";
 import { dataEvent, eventStream } from "./event_stream.ts";
 import type { JobRunner } from "./jobs.ts";
 import { resource, type Services } from "./services.ts";
+import { leavingError } from "./traffic.ts";
 
 const time = z.int().nullable();
 export const jobSchema = z.object({
@@ -91,7 +92,7 @@ const cancelRoute = createRoute({
   responses: { 200: json("The cancelled job", jobSchema), default: errorResponse },
 });
 
-export function compressions({ jobs }: Services): OpenAPIHono {
+export function compressions({ jobs, traffic }: Services): OpenAPIHono {
   const app = resource();
   app.openapi(listRoute, (c) => {
     const { limit, after } = c.req.valid("query");
@@ -106,7 +107,7 @@ export function compressions({ jobs }: Services): OpenAPIHono {
     const afterSeq = after ?? (Number(c.req.header("last-event-id")) || 0);
     const wantsStream = stream ? stream === "true" : c.req.header("accept")?.includes("text/event-stream");
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
-    if (wantsStream) return streamEvents(jobs, id, afterSeq) as any;
+    if (wantsStream) return streamEvents(jobs, id, { afterSeq, leaving: traffic.leaving }) as any;
     const found = jobs.events(id, { afterSeq, limit: limit + 1 });
     return c.json({
       object: "list" as const,
@@ -145,8 +146,12 @@ const eventBody = (event: JobEvent): z.infer<typeof eventSchema> => ({
   data: event.data,
 });
 
-/** Past events, then new ones, until the job is over. */
-function streamEvents(jobs: JobRunner, id: string, afterSeq: number): Response {
+/** Past events, then new ones, until the job is over or the server leaves: a client comes again with the last event's id. */
+function streamEvents(
+  jobs: JobRunner,
+  id: string,
+  { afterSeq, leaving }: { readonly afterSeq: number; readonly leaving: AbortSignal },
+): Response {
   const waiting = jobs.events(id, { afterSeq });
   let over = FINAL_STATES.includes(jobs.get(id).state);
   let wake = () => {};
@@ -156,14 +161,18 @@ function streamEvents(jobs: JobRunner, id: string, afterSeq: number): Response {
     wake();
   });
   let left = false;
+  const leave = () => wake();
+  leaving.addEventListener("abort", leave, { once: true });
   async function* source(): AsyncGenerator<string, void, void> {
     try {
       while (!left) {
         for (const event of waiting.splice(0)) yield `id: ${event.seq}\n${dataEvent(eventBody(event))}`;
         if (over && waiting.length === 0) return yield dataEvent("[DONE]");
+        if (leaving.aborted) return yield dataEvent(toHttpError(leavingError()).body);
         if (waiting.length === 0) await new Promise<void>((done) => wake = done);
       }
     } finally {
+      leaving.removeEventListener("abort", leave);
       unsubscribe();
     }
   }

@@ -25,6 +25,7 @@ import { KEEP_VERSIONS, ModelRegistry } from "./registry.ts";
 import { runTask } from "./run_task.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "./services.ts";
 import { tidyModels } from "./stored_models.ts";
+import { Traffic } from "./traffic.ts";
 
 export interface ServerOptions {
   /** Data folder. */
@@ -53,6 +54,17 @@ export interface ListenOptions {
   /** 0 = any free one. */
   readonly port: number;
 }
+
+export interface DrainOptions {
+  /** Requests are refused so long before the server stops listening, for load balancers to notice; default 0. */
+  readonly delayMs?: number;
+  /** Requests under way may take so long to end; default 0. */
+  readonly timeoutMs?: number;
+}
+
+const LEAVING = "The server is shutting down";
+/** What ends by the timeout's error gets so long to be sent. */
+const FLUSH_MS = 1_000;
 
 export class Server implements AsyncDisposable {
   #http: Deno.HttpServer<Deno.NetAddr> | null = null;
@@ -100,6 +112,7 @@ export class Server implements AsyncDisposable {
       images,
       keys,
       rates: new RateLimiter(options.rates ?? {}),
+      traffic: new Traffic(),
       corsOrigins,
       notReady,
     }, database);
@@ -149,22 +162,37 @@ export class Server implements AsyncDisposable {
     }
   }
 
-  /** Takes no more requests, lets those under way end (up to `graceMs`), then closes everything. */
-  async close(graceMs = 10_000): Promise<void> {
-    this.#notReady = "The server is shutting down";
-    const { services: { registry, jobs, telemetry, data, images } } = this;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const grace = new Promise<void>((done) => timer = setTimeout(done, graceMs));
-    const stopped = this.#http?.shutdown();
-    await Promise.race([Promise.all([stopped, jobs.close()]), grace]);
-    clearTimeout(timer);
+  /**
+   * Refuses new requests (503), lets those under way end and then closes everything. What the timeout meets ends with an
+   * error in its answer; jobs stop at once and go on at the next start.
+   */
+  async close({ delayMs = 0, timeoutMs = 0 }: DrainOptions = {}): Promise<void> {
+    const { services: { registry, jobs, telemetry, data, images, traffic } } = this;
+    this.#notReady = LEAVING;
+    traffic.leave();
+    log("info", "shutting down", { requests: traffic.open });
+    const stoppedJobs = jobs.close();
+    await Promise.all([
+      withinMs(timeoutMs, traffic.idle()),
+      new Promise((done) => setTimeout(done, delayMs)),
+    ]);
+    const stoppedListening = this.#http?.shutdown();
+    await Promise.all([stoppedJobs, registry.close()]);
+    await withinMs(FLUSH_MS, stoppedListening);
     images.close();
-    await registry.close();
     await telemetry.close();
     this.database.close();
     data[Symbol.dispose]();
   }
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.close(0);
+    await this.close();
   }
+}
+
+/** Waits, but no longer than so. */
+async function withinMs(ms: number, work: Promise<unknown> | undefined): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const over = new Promise<void>((done) => timer = setTimeout(done, ms));
+  await Promise.race([work, over]);
+  clearTimeout(timer);
 }

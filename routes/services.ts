@@ -9,6 +9,7 @@ import type { JobRunner } from "./jobs.ts";
 import type { DataFolder } from "../store/data_folder.ts";
 import type { RateLimiter } from "./rate_limits.ts";
 import type { ModelRegistry } from "./registry.ts";
+import type { Traffic } from "./traffic.ts";
 
 export interface Limits {
   /** Bytes of a JSON body, or of a form with one image. */
@@ -34,6 +35,7 @@ export interface Services {
   readonly images: ImageReader;
   readonly keys: ApiKeys;
   readonly rates: RateLimiter;
+  readonly traffic: Traffic;
   /** Whose pages may call from a browser. */
   readonly corsOrigins: readonly string[];
   /** Where models are pulled from. */

@@ -6,7 +6,11 @@ export type LogFields = Record<string, string | number | boolean | null | undefi
 
 const encoder = new TextEncoder();
 let sink = (line: string): void => {
-  Deno.stderr.writeSync(encoder.encode(line + "\n"));
+  try {
+    Deno.stderr.writeSync(encoder.encode(line + "\n"));
+  } catch {
+    // Nobody reads it any more (a closed pipe or terminal): the server serves on.
+  }
 };
 
 /** Sends lines elsewhere (tests); returns the former sink. */

@@ -11,6 +11,7 @@ import { createApp } from "../routes/app.ts";
 import { JobRunner, type RunTask } from "../routes/jobs.ts";
 import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
+import { Traffic } from "../routes/traffic.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "../routes/services.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
@@ -86,6 +87,7 @@ export class FakeServer implements AsyncDisposable {
       images: new ImageReader(),
       keys: new ApiKeys(keys, options.apiKeys),
       rates: options.rates ?? new RateLimiter({}),
+      traffic: new Traffic(),
       corsOrigins: options.corsOrigins ?? [],
       hub: { url: "http://hub.test", token: "hf_test" },
       notReady: () => null,

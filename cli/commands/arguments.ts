@@ -19,6 +19,8 @@ export function number(min: number, max: number) {
   };
 }
 export const share = number(0, 1);
+/** Up to what a timer holds. */
+export const seconds = number(0, 2_000_000);
 export function idList(text: string): number[] {
   const ids = text.split(",").map((t) => t.trim() === "" ? NaN : Number(t));
   if (ids.every((id) => Number.isSafeInteger(id) && id >= 0)) return ids;

@@ -1,6 +1,6 @@
 /** Options of `serve`. */
 import { type Command, Option } from "commander";
-import { integer, number, originList } from "./arguments.ts";
+import { integer, number, originList, seconds } from "./arguments.ts";
 import { data, kv, noAutotune, threads } from "./options.ts";
 
 export function addServe(program: Command): void {
@@ -65,6 +65,14 @@ export function addServe(program: Command): void {
     )
     .option("--no-preload", "load no model before its first request")
     .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))
+    .addOption(
+      new Option("--drain-timeout <s>", "at SIGTERM: seconds that requests under way have to end").default(30)
+        .argParser(seconds),
+    )
+    .addOption(
+      new Option("--drain-delay <s>", "at SIGTERM: refuse requests (503) so long before the port closes")
+        .default(0).argParser(seconds),
+    )
     .option("--no-bundled", "do not prepare the bundled model")
     .action(async (options) => await (await import("../serve.ts")).serve(options));
 }

@@ -30,9 +30,9 @@ export async function complete(url: string, body: Record<string, unknown>): Prom
     }
     return { kind: "lost", why: `status ${response.status}: ${JSON.stringify(answer)}` };
   } catch (error) {
-    // Nobody listens: the request never reached a server.
-    if (/Connection refused/.test(String(error))) return { kind: "refused" };
-    return { kind: "lost", why: String(error) };
+    const why = `${error}: ${(error as Error).cause}`;
+    // Nobody listens, or does no more (a connection that nobody had accepted yet is reset): no server saw the request.
+    return /client error \(Connect\)/.test(why) ? { kind: "refused" } : { kind: "lost", why };
   }
 }
 

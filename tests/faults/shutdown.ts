@@ -1,4 +1,7 @@
-/** Ends a server under load at random moments: `kill -9`, after which a restart must find everything whole. */
+/**
+ * Ends a server under load at random moments. SIGTERM: every request is answered whole, or hears that the server leaves.
+ * `kill -9`: a restart finds everything whole.
+ */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -20,7 +23,10 @@ export const campaign: Campaign = async ({ seed, full }) => {
   try {
     const expected = await firstAnswer(data);
     const parts: Partial<FaultReport>[] = [];
-    for (let i = 0; i < (full ? 20 : 2); i++) parts.push(await crash(data, { random, expected }));
+    for (let i = 0; i < (full ? 20 : 1); i++) {
+      parts.push(await crash(data, { random, expected }));
+      for (const patient of [true, false]) parts.push(await terminate(data, { random, patient }));
+    }
     return mergeReports(parts);
   } finally {
     await Deno.remove(data, { recursive: true });
@@ -58,6 +64,27 @@ async function crash(
     const failure = `After kill -9 at ${moment.toFixed()} ms: ${error}`;
     return { crashes: { tried: 1, survived: 0 }, failures: [failure] };
   }
+}
+
+/** @param options.patient: requests under way have the time they need; else they are ended at once */
+async function terminate(
+  data: string,
+  { random, patient }: { readonly random: Random; readonly patient: boolean },
+): Promise<Partial<FaultReport>> {
+  const moment = random.next() * LATEST_MS;
+  const args = patient ? ["--drain-delay", "0.2"] : ["--drain-timeout", "0"];
+  const server = await ServerProcess.start(data, { args });
+  const load = new Load(server.url, random);
+  await new Promise((done) => setTimeout(done, moment));
+  const code = await server.stop();
+  const outcomes = await load.stop();
+  const { requests, failures } = count(outcomes);
+  const wrong = [
+    ...code === 0 ? [] : [`exit code ${code}`],
+    ...failures,
+    ...server.log.includes("unexpected error") ? [server.log] : [],
+  ];
+  return { requests, failures: wrong.map((w) => `After SIGTERM at ${moment.toFixed()} ms: ${w}`) };
 }
 
 /** SQLite's own look at every page and index. */
