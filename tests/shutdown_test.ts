@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readEvents } from "./fake_server.ts";
 import { ServerProcess } from "./server_process.ts";
+import { dataFolderWithModel } from "./testing/data_folder.ts";
 import { until } from "./until.ts";
 
 const BODY = { model: "stories-5m", prompt: "Once", max_tokens: 480, ignore_eos: true, stream: true };
@@ -9,7 +10,7 @@ const BODY = { model: "stories-5m", prompt: "Once", max_tokens: 480, ignore_eos:
 const MANY = { ...BODY, n: 16 };
 
 Deno.test("signals: SIGHUP and SIGPIPE change nothing, SIGTERM drains, the data folder is free again", async () => {
-  const data = await Deno.makeTempDir();
+  const data = await dataFolderWithModel();
   try {
     const server = await ServerProcess.start(data);
     server.child.kill("SIGHUP");

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { Random } from "../../engine/random.ts";
 import { ServerProcess } from "../server_process.ts";
+import { dataFolderWithModel } from "../testing/data_folder.ts";
 import { complete, count, type Outcome } from "./_outcome.ts";
 import { type Campaign, type FaultReport, mergeReports } from "./report.ts";
 
@@ -19,7 +20,7 @@ const PROBE = { model: MODEL, prompt: "Once upon a time", max_tokens: 24, temper
 
 export const campaign: Campaign = async ({ seed, full }) => {
   const random = new Random(seed);
-  const data = await Deno.makeTempDir();
+  const data = await dataFolderWithModel();
   try {
     const expected = await firstAnswer(data);
     const parts: Partial<FaultReport>[] = [];
