@@ -43,5 +43,5 @@ CMD ["run", "--no-prompt", "--cached-only", \
   "--allow-write=/data", \
   "--allow-env=OTEL_*,OATMILL_API_KEYS,OATMILL_DATA,OATMILL_HOST,OATMILL_HUB_URL,HF_TOKEN,PORT,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE", \
   "--allow-ffi=/app/node_modules,/lib/x86_64-linux-gnu/libc.so.6,/lib/aarch64-linux-gnu/libc.so.6,/lib64/libc.so.6", \
-  "--allow-sys=systemMemoryInfo", \
+  "--allow-sys=systemMemoryInfo,statfs", \
   "main.ts", "serve"]

@@ -4,7 +4,7 @@
  */
 
 export interface ErrorInfo {
-  readonly status: 400 | 401 | 403 | 404 | 409 | 413 | 415 | 429 | 500 | 503 | 507;
+  readonly status: 400 | 401 | 403 | 404 | 409 | 413 | 415 | 416 | 429 | 500 | 503 | 507;
   readonly type: string;
 }
 
@@ -55,6 +55,10 @@ export const ERRORS = {
   conflict: { status: 409, type: "invalid_request_error" },
   /** The body or a file is larger than allowed. */
   too_large: { status: 413, type: "invalid_request_error" },
+  /** Files and uploads under way have what `--storage-quota` allows. */
+  storage_quota_exceeded: { status: 413, type: "invalid_request_error" },
+  /** The range begins past the file's end. */
+  range_not_satisfiable: { status: 416, type: "invalid_request_error" },
   /** The request's media type is not accepted. */
   unsupported_media_type: { status: 415, type: "invalid_request_error" },
   /** The queue is full, or the caller has used up what a minute allows. */
@@ -63,6 +67,8 @@ export const ERRORS = {
   unavailable: { status: 503, type: "server_error" },
   /** The disk is full or not writable. */
   storage_failed: { status: 507, type: "server_error" },
+  /** A stored file is not what was uploaded: the disk lost or changed it. */
+  damaged_file: { status: 500, type: "server_error" },
   /** The machine's memory cannot hold the model. */
   insufficient_memory: { status: 507, type: "server_error" },
   /** The caller cancelled the work. */

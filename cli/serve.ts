@@ -32,6 +32,8 @@ export interface ServeOptions {
   /** The model to load at once; true: the one that was used last; false: none. */
   readonly preload: string | boolean;
   readonly maxUploadBytes?: number;
+  /** Bytes. */
+  readonly storageQuota?: number;
   readonly bundled: boolean;
   /** Seconds. */
   readonly drainDelay: number;
@@ -41,7 +43,7 @@ export interface ServeOptions {
 export async function serve(options: ServeOptions): Promise<void> {
   /** performance.now() counts from Deno's own start. */
   const importsMs = performance.now();
-  const { host, port, data, threads, context, kv, maxLoaded, maxUploadBytes } = options;
+  const { host, port, data, threads, context, kv, maxLoaded, maxUploadBytes, storageQuota } = options;
   const { maxSequences, maxWaiting, prefixCache, speculation, autotune } = options;
   const stop = Promise.withResolvers<void>();
   const abort = new AbortController();
@@ -70,7 +72,10 @@ export async function serve(options: ServeOptions): Promise<void> {
     corsOrigins: options.corsOrigin,
     rates: { requestsPerMinute: options.requestsPerMinute, tokensPerMinute: options.tokensPerMinute },
     apiKeys: parseKeys(Deno.env.get("OATMILL_API_KEYS")),
-    limits: maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
+    limits: {
+      ...maxUploadBytes === undefined ? {} : { uploadBytes: maxUploadBytes },
+      ...storageQuota === undefined ? {} : { storageBytes: storageQuota },
+    },
   });
   try {
     const openMs = performance.now() - importsMs;

@@ -12,6 +12,7 @@ import { compressions } from "./compressions.ts";
 import { docs } from "./docs.ts";
 import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
+import { files } from "./files.ts";
 import { refuseForeignPages } from "./foreign_pages.ts";
 import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
@@ -22,6 +23,7 @@ import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
 import { tokenize } from "./tokenize.ts";
 import { countTraffic } from "./traffic.ts";
+import { uploads } from "./uploads.ts";
 
 /** Routes that read their whole body into memory. */
 const LIMITED = [
@@ -31,6 +33,8 @@ const LIMITED = [
   "/v1/embeddings",
   "/v1/models/:id",
   "/v1/responses",
+  "/v1/uploads",
+  "/v1/uploads/:id/complete",
   "/tokenize",
   "/detokenize",
 ];
@@ -67,6 +71,8 @@ export function createApp(
   app.route("/", operations(services));
   app.route("/", models(services));
   app.route("/", compressions(services));
+  app.route("/", files(services));
+  app.route("/", uploads(services));
   app.route("/", completions(services));
   app.route("/", chatCompletions(services));
   app.route("/", responses(services));

@@ -5,6 +5,8 @@ import { FINAL_STATES, type Job, type JobEvent } from "../store/job_store.ts";
 import { errorResponse, toHttpError } from "./errors.ts";
 import { dataEvent, eventStream } from "./event_stream.ts";
 import type { JobRunner } from "./jobs.ts";
+import { compressionBodySchema, submitFiles } from "./file_source.ts";
+import { readJson } from "./json_body.ts";
 import { resource, type Services } from "./services.ts";
 import { leavingError } from "./traffic.ts";
 
@@ -18,7 +20,14 @@ export const jobSchema = z.object({
   started_at: time,
   finished_at: time,
   recipe: recipeSchema.openapi("Recipe"),
-  files: z.array(z.object({ name: z.string(), bytes: z.int(), sha256: z.string() })),
+  files: z.array(
+    z.object({
+      name: z.string(),
+      bytes: z.int(),
+      sha256: z.string(),
+      id: z.string().optional().openapi({ description: "Of /v1/files" }),
+    }),
+  ),
   progress: z.object({
     phase: z.string(),
     done: z.number(),
@@ -92,8 +101,31 @@ const cancelRoute = createRoute({
   responses: { 200: json("The cancelled job", jobSchema), default: errorResponse },
 });
 
-export function compressions({ jobs, traffic }: Services): OpenAPIHono {
+const submitRoute = createRoute({
+  method: "post",
+  path: "/v1/compressions",
+  summary: "Compress a model whose files were uploaded before",
+  description: "The files are those that POST /v1/models takes, by their ids of /v1/files. " +
+    "`calibration.text` and `evaluate.text` of the recipe may be ids too, of texts that are no part of the model.",
+  request: {
+    body: {
+      required: true,
+      content: { "application/json": { schema: compressionBodySchema } },
+    },
+  },
+  responses: { 202: json("The compression job", jobSchema), default: errorResponse },
+});
+
+export function compressions(services: Services): OpenAPIHono {
+  const { jobs, traffic } = services;
   const app = resource();
+  // Not app.openapi(): the recipe's mistakes have a code of their own.
+  app.openAPIRegistry.registerPath(submitRoute);
+  app.post(
+    "/v1/compressions",
+    async (c) =>
+      c.json(jobBody(await submitFiles(await readJson(c.req.raw, services.limits.jsonBytes), services)), 202),
+  );
   app.openapi(listRoute, (c) => {
     const { limit, after } = c.req.valid("query");
     const found = jobs.list({ limit: limit + 1, after });

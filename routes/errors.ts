@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import type { ErrorHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { type ErrorInfo, ERRORS, OatmillError } from "../errors.ts";
+import { asStorageError } from "../store/data_folder.ts";
 import { log } from "../telemetry/log.ts";
 import { currentRequestId } from "./request_context.ts";
 
@@ -35,7 +36,8 @@ export interface HttpError {
 }
 
 /** What nobody foresaw is a 500 without details: they are in the log. */
-export function toHttpError(error: unknown): HttpError {
+export function toHttpError(thrown: unknown): HttpError {
+  const error = asStorageError(thrown, "write to the data folder");
   if (error instanceof OatmillError) {
     const { status, type } = ERRORS[error.code];
     return { status, body: errorBody(error.message, type, error.param, error.code) };
@@ -55,7 +57,10 @@ export function toHttpError(error: unknown): HttpError {
 export const errorTypeOf = (error: unknown): string => toHttpError(error).body.error.code!;
 
 export function logUnexpected(error: unknown, where: string): void {
-  if (toHttpError(error).status !== 500) return;
+  const { status } = toHttpError(error);
+  // A disk that fails, unless someone who knows what for has said so.
+  const failedDisk = status === 507 && !(error instanceof OatmillError);
+  if (status !== 500 && !failedDisk) return;
   const stack = error instanceof Error ? error.stack : String(error);
   log("error", "unexpected error", { request_id: currentRequestId(), where, error: stack });
 }

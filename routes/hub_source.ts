@@ -1,9 +1,9 @@
 /** The JSON body of POST /v1/models: a model that a hub has, in place of files. */
 import { z } from "@hono/zod-openapi";
 import { checkReference } from "../hub/reference.ts";
-import { OatmillError } from "../errors.ts";
 import { recipeSchema } from "../models/recipe.ts";
 import { invalidInput } from "./errors.ts";
+import { readJson } from "./json_body.ts";
 
 export const hubBodySchema = z.strictObject({
   source: z.strictObject({
@@ -31,19 +31,4 @@ export async function readHubBody(request: Request, maxBytes: number): Promise<H
   const { hub: repo, revision } = parsed.data.source;
   checkReference({ repo, revision });
   return parsed.data;
-}
-
-async function readJson(request: Request, maxBytes: number): Promise<unknown> {
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let bytes = 0;
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > maxBytes) throw new OatmillError("too_large", `Body exceeds the allowed ${maxBytes} bytes`);
-    chunks.push(chunk);
-  }
-  try {
-    return JSON.parse(await new Blob(chunks).text());
-  } catch {
-    throw new OatmillError("invalid_request", "The body is not JSON");
-  }
 }

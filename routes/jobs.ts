@@ -219,6 +219,12 @@ export class JobRunner {
   }
 }
 
+/** Which job that is not over has the file among its own, in words; null when none has. */
+export function jobNeeding(jobs: JobStore, file: string): string | null {
+  const job = jobs.needing(file);
+  return job === null ? null : `compression "${job}"`;
+}
+
 /** The fields of `compress --json` that do not name places on the server. */
 function resultOf({ header, seconds, peakRssBytes, phases }: CompressResult): object {
   return {

@@ -13,6 +13,8 @@ import { invalidInput } from "./errors.ts";
 const IMAGES_FOLDER = "images";
 
 export interface SourceFile {
+  /** Of a stored file: recipes may name it by this too. */
+  readonly id?: string;
   readonly name: string;
   readonly kind: UploadKind;
   readonly path: string;
@@ -83,7 +85,7 @@ export function withPaths(recipe: Recipe, files: readonly SourceFile[]): Recipe 
   const path = (name: string, param: string) => {
     if (image && name === IMAGES_FOLDER) return dirname(image.path);
     const isText = ({ kind, name }: SourceFile) => kind === "text" || name.endsWith(".safetensors"); // a graph's inputs
-    const file = files.find((f) => isText(f) && f.name === name);
+    const file = files.find((f) => isText(f) && (f.name === name || f.id === name));
     if (file) return file.path;
     const shown = JSON.stringify(name.slice(0, 100));
     throw new OatmillError(

@@ -4,7 +4,7 @@ import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { dirname, join } from "node:path";
 import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { OatmillError } from "../errors.ts";
-import { storeStream, UploadQuota } from "../store/upload.ts";
+import { type ByteQuota, storeStream, UploadQuota } from "../store/upload.ts";
 import type { JobFile } from "../store/job_store.ts";
 
 export interface UploadedFile extends JobFile {
@@ -22,6 +22,8 @@ export interface MultipartOptions {
   readonly fileField: string;
   readonly maxBytes: number;
   readonly maxFiles: number;
+  /** What counts the files' bytes too. */
+  readonly quota?: ByteQuota;
   /** Where a file of this name goes, below the folder. @throws {OatmillError} for a name that is not taken */
   readonly place: (name: string) => string;
 }
@@ -39,7 +41,9 @@ export function receiveMultipart(request: Request, options: MultipartOptions): P
   }
   if (!request.body) throw invalid("The body is empty");
   // What is too long by its own account is refused before it is read; the parts' headers may take 1 MiB.
-  new UploadQuota(options.maxBytes).take(Number(request.headers.get("content-length") ?? 0) - 2 ** 20);
+  new UploadQuota(options.maxBytes, options.fileField).take(
+    Number(request.headers.get("content-length") ?? 0) - 2 ** 20,
+  );
   return new Receiver(request.body, type, options).result;
 }
 
@@ -50,11 +54,17 @@ class Receiver {
   readonly #files: Promise<UploadedFile>[] = [];
   readonly #names = new Set<string>();
   readonly #open = new Set<BusboyFileStream>();
-  readonly #quota: UploadQuota;
+  readonly #quota: ByteQuota;
 
   constructor(body: ReadableStream<Uint8Array>, type: string, options: MultipartOptions) {
     this.#options = options;
-    this.#quota = new UploadQuota(options.maxBytes);
+    const upload = new UploadQuota(options.maxBytes, options.fileField);
+    this.#quota = {
+      take(bytes) {
+        upload.take(bytes);
+        options.quota?.take(bytes);
+      },
+    };
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const source = Readable.fromWeb(body as unknown as NodeReadableStream);
     const parser = makeParser(type, options.maxFiles);

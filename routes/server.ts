@@ -12,12 +12,13 @@ import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
 import { ModelStore } from "../store/model_store.ts";
+import { openStorage } from "../store/storage.ts";
 import { log } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
 import { ImageReader } from "../vision/image_reader.ts";
 import { ApiKeys } from "./api_keys.ts";
 import { createApp } from "./app.ts";
-import { JobRunner } from "./jobs.ts";
+import { jobNeeding, JobRunner } from "./jobs.ts";
 import { refuseOpenServer } from "./loopback.ts";
 import { observeModels } from "./model_gauges.ts";
 import { RateLimiter, type RateLimits } from "./rate_limits.ts";
@@ -96,6 +97,14 @@ export class Server implements AsyncDisposable {
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
     const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const storage = await openStorage({
+      database,
+      data,
+      quotaBytes: limits.storageBytes,
+      neededBy: (file) => jobNeeding(jobs, file),
+      onDamage: ({ id, filename }, damage) => log("error", "file is damaged", { file: id, filename, damage }),
+      onLostPart: (part) => log("warn", "part of an upload is lost", { part }),
+    });
     const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
     const notReady = () => server.#notReady;
     const keys = new ApiKeys(new KeyStore(database), options.apiKeys);
@@ -107,6 +116,7 @@ export class Server implements AsyncDisposable {
       data,
       registry,
       jobs: runner,
+      storage,
       limits,
       hub,
       images,
@@ -167,7 +177,7 @@ export class Server implements AsyncDisposable {
    * error in its answer; jobs stop at once and go on at the next start.
    */
   async close({ delayMs = 0, timeoutMs = 0 }: DrainOptions = {}): Promise<void> {
-    const { services: { registry, jobs, telemetry, data, images, traffic } } = this;
+    const { services: { registry, jobs, telemetry, data, images, storage, traffic } } = this;
     this.#notReady = LEAVING;
     traffic.leave();
     log("info", "shutting down", { requests: traffic.open });
@@ -180,6 +190,7 @@ export class Server implements AsyncDisposable {
     await Promise.all([stoppedJobs, registry.close()]);
     await withinMs(FLUSH_MS, stoppedListening);
     images.close();
+    storage.uploads[Symbol.dispose]();
     await telemetry.close();
     this.database.close();
     data[Symbol.dispose]();

@@ -7,6 +7,7 @@ import type { ApiKeys } from "./api_keys.ts";
 import { invalidInput } from "./errors.ts";
 import type { JobRunner } from "./jobs.ts";
 import type { DataFolder } from "../store/data_folder.ts";
+import type { Storage } from "../store/storage.ts";
 import type { RateLimiter } from "./rate_limits.ts";
 import type { ModelRegistry } from "./registry.ts";
 import type { Traffic } from "./traffic.ts";
@@ -18,11 +19,14 @@ export interface Limits {
   readonly uploadBytes: number;
   /** Files of one upload, and of an archive. */
   readonly uploadFiles: number;
+  /** Bytes of all files and uploads under way; Infinity: only the disk limits. */
+  readonly storageBytes: number;
 }
 export const DEFAULT_LIMITS: Limits = {
   jsonBytes: 16 * 2 ** 20,
   uploadBytes: 64 * 2 ** 30,
   uploadFiles: 512,
+  storageBytes: Infinity,
 };
 
 export interface Services {
@@ -31,6 +35,7 @@ export interface Services {
   readonly data: DataFolder;
   readonly registry: ModelRegistry;
   readonly jobs: JobRunner;
+  readonly storage: Storage;
   readonly limits: Limits;
   readonly images: ImageReader;
   readonly keys: ApiKeys;

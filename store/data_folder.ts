@@ -3,6 +3,8 @@
  *
  * - `oatmill.db`  models and jobs (SQLite, WAL)
  * - `models/F/`   one artifact folder per model; `models.folder` in the database says which is whose
+ * - `blobs/`    content of files by its SHA-256 (blob_store.ts)
+ * - `uploads/U/` parts of unfinished uploads (upload_storage.ts)
  * - `tmp/F/`      everything unfinished: uploads, artifacts being written or deleted. What is there at start is rubbish.
  * - `tuning.json` what the autotuner measured; may be deleted at any time
  * - `lock`        held by the one process that uses the folder
@@ -20,7 +22,9 @@ export class DataFolder implements Disposable {
   static async open(path: string): Promise<DataFolder> {
     const root = resolve(path);
     const lock = await storing(`create the data folder "${root}"`, async () => {
-      await Deno.mkdir(join(root, "models"), { recursive: true });
+      for (const room of ["models", "blobs", "uploads"]) {
+        await Deno.mkdir(join(root, room), { recursive: true });
+      }
       return await Deno.open(join(root, "lock"), { create: true, write: true });
     });
     if (!await lock.tryLock(true)) {
@@ -38,6 +42,12 @@ export class DataFolder implements Disposable {
   /** Which variants of the kernels are fastest on this machine (engine/tuning.ts). */
   get tuning(): string {
     return join(this.root, "tuning.json");
+  }
+  get blobs(): string {
+    return join(this.root, "blobs");
+  }
+  get uploads(): string {
+    return join(this.root, "uploads");
   }
   modelPath(folder: string): string {
     return join(this.root, "models", folder);
@@ -109,7 +119,7 @@ export async function syncFolder(path: string): Promise<void> {
 }
 
 /** Turns a failing disk into storage_failed. */
-async function storing<T>(action: string, work: () => Promise<T>): Promise<T> {
+export async function storing<T>(action: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -117,10 +127,17 @@ async function storing<T>(action: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** ENOSPC, EDQUOT, EROFS, EACCES by number or by Deno's class; anything else stays itself. */
+/** SQLite's words for READONLY, IOERR, CORRUPT, FULL, CANTOPEN and NOTADB: node:sqlite gives no numbers here. */
+const SQLITE_STORAGE =
+  /readonly database|disk I\/O error|image is malformed|disk is full|unable to open database|not a database/;
+
+/** EIO, EFBIG, ENOSPC, EROFS, EDQUOT, EACCES by number or by Deno's class, or SQLite's words for them; anything else stays itself. */
 export function asStorageError(error: unknown, action: string): unknown {
+  const database = error instanceof Error && (error as { code?: unknown }).code === "ERR_SQLITE_ERROR" &&
+    SQLITE_STORAGE.test(error.message);
   const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
-  const full = error instanceof Error && /os error (28|30|122)\b|ENOSPC|EDQUOT|EROFS/.test(error.message);
-  if (!denied && !full) return error;
+  const full = error instanceof Error &&
+    /os error (5|27|28|30|122)\b|EIO|EFBIG|ENOSPC|EDQUOT|EROFS/.test(error.message);
+  if (!denied && !full && !database) return error;
   return new OatmillError("storage_failed", `Cannot ${action}: ${error.message}`, null, { cause: error });
 }

@@ -1,5 +1,6 @@
 /** Opens the SQLite database and brings its schema up to date. Main thread only: node:sqlite is synchronous. */
 import { DatabaseSync } from "node:sqlite";
+import { asStorageError } from "./data_folder.ts";
 
 /** One step per schema version, never edited once released. */
 const MIGRATIONS = [
@@ -60,17 +61,73 @@ const MIGRATIONS = [
    INSERT INTO model_versions (model, version, folder, created_ms, info, turn)
      SELECT id, '', folder, created_ms, info, 1 FROM models_without_versions;
    DROP TABLE models_without_versions;`,
+  `CREATE TABLE files (
+     seq INTEGER PRIMARY KEY AUTOINCREMENT,
+     id TEXT NOT NULL UNIQUE,
+     created_ms INTEGER NOT NULL,
+     filename TEXT NOT NULL,
+     purpose TEXT NOT NULL,
+     bytes INTEGER NOT NULL,
+     sha256 TEXT NOT NULL,
+     damage TEXT
+   ) STRICT;
+   CREATE INDEX files_sha256 ON files (sha256, bytes);
+   CREATE TABLE uploads (
+     id TEXT PRIMARY KEY,
+     state TEXT NOT NULL CHECK (state IN ('pending', 'completed', 'cancelled', 'expired')),
+     created_ms INTEGER NOT NULL,
+     expires_ms INTEGER NOT NULL,
+     filename TEXT NOT NULL,
+     purpose TEXT NOT NULL,
+     bytes INTEGER NOT NULL,
+     file TEXT,
+     part_ids TEXT
+   ) STRICT;
+   CREATE INDEX uploads_pending ON uploads (state) WHERE state = 'pending';
+   CREATE TABLE upload_parts (
+     seq INTEGER PRIMARY KEY AUTOINCREMENT,
+     id TEXT NOT NULL UNIQUE,
+     upload TEXT NOT NULL REFERENCES uploads (id) ON DELETE CASCADE,
+     created_ms INTEGER NOT NULL,
+     bytes INTEGER NOT NULL,
+     sha256 TEXT NOT NULL
+   ) STRICT;
+   CREATE INDEX upload_parts_upload ON upload_parts (upload, seq);`,
 ];
 
 /** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */
 const BUSY_MS = 1000;
 
+/**
+ * Checks the whole file first (0.1 ms; 10 MB take 15): what is deleted at the start because no row names it must not
+ * depend on rows that are broken.
+ * @throws {OatmillError} storage_failed for a damaged file, of which nothing is changed
+ */
 export function openDatabase(path: string): DatabaseSync {
   const database = new DatabaseSync(path, { timeout: BUSY_MS });
-  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
+  try {
+    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
+    checkDatabase(database);
+    migrate(database);
+    return database;
+  } catch (error) {
+    database.close();
+    throw asStorageError(
+      error,
+      `open the database "${path}" (put a copy of it back, or take it away to begin anew)`,
+    );
+  }
+}
+function checkDatabase(database: DatabaseSync): void {
+  const { quick_check } = database.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
+  if (quick_check === "ok") return;
+  throw Object.assign(new Error(`database disk image is malformed: ${quick_check}`), {
+    code: "ERR_SQLITE_ERROR",
+  });
+}
+function migrate(database: DatabaseSync): void {
   const { user_version } = database.prepare("PRAGMA user_version").get() as { user_version: number };
   if (user_version > MIGRATIONS.length) {
-    database.close();
     throw new RangeError(
       `Database version ${user_version} is newer than this program's ${MIGRATIONS.length}`,
     );
@@ -78,5 +135,24 @@ export function openDatabase(path: string): DatabaseSync {
   for (let version = user_version; version < MIGRATIONS.length; version++) {
     database.exec(`BEGIN; ${MIGRATIONS[version]}; PRAGMA user_version = ${version + 1}; COMMIT`);
   }
-  return database;
+}
+
+/**
+ * Runs `work` as one transaction that is on the disk when this returns, as files are: an answer that says "stored" must
+ * outlive a power cut too, and NORMAL keeps the last commits in the system's cache (0.18 against 0.01 ms a transaction on an SSD).
+ * @throws {OatmillError} storage_failed
+ */
+export function durably<T>(database: DatabaseSync, work: () => T): T {
+  database.exec("PRAGMA synchronous = FULL");
+  try {
+    database.exec("BEGIN IMMEDIATE");
+    const result = work();
+    database.exec("COMMIT");
+    return result;
+  } catch (error) {
+    if (database.isTransaction) database.exec("ROLLBACK");
+    throw asStorageError(error, "write to the database");
+  } finally {
+    database.exec("PRAGMA synchronous = NORMAL");
+  }
 }

@@ -20,6 +20,8 @@ export interface JobFile {
   readonly name: string;
   readonly bytes: number;
   readonly sha256: string;
+  /** Of a file that was stored before the job (file_storage.ts). */
+  readonly id?: string;
 }
 export interface Job {
   readonly id: string;
@@ -111,6 +113,14 @@ export class JobStore {
        ORDER BY rowid DESC LIMIT ?3`,
     ).all(after, states === null ? null : JSON.stringify(states), limit);
     return (rows as Row[]).map(jobFromRow);
+  }
+  /** @returns the id of a job that is not over and has this file among its own */
+  needing(file: string): string | null {
+    const row = this.#db.prepare(
+      `SELECT id FROM jobs WHERE state IN ('queued', 'running')
+         AND EXISTS (SELECT 1 FROM json_each(jobs.files) WHERE value ->> 'id' = ?) LIMIT 1`,
+    ).get(file);
+    return (row as { id: string } | undefined)?.id ?? null;
   }
   change(id: string, change: JobChange): void {
     const keys = Object.keys(change) as (keyof JobChange)[];

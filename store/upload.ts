@@ -62,16 +62,21 @@ export function uploadKind(name: string): UploadKind {
   );
 }
 
+export interface ByteQuota {
+  /** @throws {OatmillError} for bytes that are too many */
+  take(bytes: number): void;
+}
+
 /** What all files of an upload may take together, however many are being written at once. */
-export class UploadQuota {
+export class UploadQuota implements ByteQuota {
   #bytes = 0;
-  constructor(readonly maxBytes: number) {}
+  constructor(readonly maxBytes: number, readonly param: string = "files") {}
 
   /** @throws {OatmillError} too_large */
   take(bytes: number): void {
     this.#bytes += bytes;
     if (this.#bytes <= this.maxBytes) return;
-    throw new OatmillError("too_large", `Upload exceeds the allowed ${this.maxBytes} bytes`, "files");
+    throw new OatmillError("too_large", `Upload exceeds the allowed ${this.maxBytes} bytes`, this.param);
   }
 }
 
@@ -79,7 +84,7 @@ export class UploadQuota {
 export async function storeStream(
   chunks: AsyncIterable<Uint8Array>,
   path: string,
-  quota: UploadQuota,
+  quota: ByteQuota,
 ): Promise<{ bytes: number; sha256: string }> {
   const hash = createHash("sha256");
   let bytes = 0;

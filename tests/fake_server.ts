@@ -8,7 +8,7 @@ import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { recipeSchema } from "../models/recipe.ts";
 import { ApiKeys } from "../routes/api_keys.ts";
 import { createApp } from "../routes/app.ts";
-import { JobRunner, type RunTask } from "../routes/jobs.ts";
+import { jobNeeding, JobRunner, type RunTask } from "../routes/jobs.ts";
 import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
 import { Traffic } from "../routes/traffic.ts";
@@ -18,6 +18,7 @@ import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
 import { ModelStore } from "../store/model_store.ts";
+import { openStorage } from "../store/storage.ts";
 import { setLogSink } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
 import { ImageReader } from "../vision/image_reader.ts";
@@ -36,6 +37,8 @@ export interface FakeServerOptions {
   readonly corsOrigins?: readonly string[];
   readonly allowAnonymous?: boolean;
   readonly rates?: RateLimiter;
+  /** The clock by which uploads expire. */
+  readonly monotonicMs?: () => number;
   /** What the fake model is besides. */
   readonly encoder?: OpenedModel["encoder"];
   /** Opens this in place of a model with a fake engine. */
@@ -69,20 +72,31 @@ export class FakeServer implements AsyncDisposable {
     const models = new ModelStore(database);
     const { maxLoaded = 4, idleMs = 0, keepVersions = 3 } = options;
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
+    const jobStore = new JobStore(database);
     const jobs = new JobRunner({
-      jobs: new JobStore(database),
+      jobs: jobStore,
       registry,
       telemetry,
       run: options.run ?? fakeRun,
     });
     const keys = new KeyStore(database);
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const storage = await openStorage({
+      database,
+      data,
+      quotaBytes: limits.storageBytes,
+      neededBy: (file) => jobNeeding(jobStore, file),
+      onDamage: ({ id }, damage) => self.logs.push(`${id}: ${damage}`),
+      onLostPart: (part) => self.logs.push(part),
+      monotonicMs: options.monotonicMs,
+    });
     const services: Services = {
       version: "test",
       telemetry,
       data,
       registry,
       jobs,
+      storage,
       limits,
       images: new ImageReader(),
       keys: new ApiKeys(keys, options.apiKeys),
@@ -100,6 +114,7 @@ export class FakeServer implements AsyncDisposable {
       await jobs.close();
       await http.shutdown();
       services.images.close();
+      storage.uploads[Symbol.dispose]();
       await registry.close();
       await telemetry.close();
       database.close();

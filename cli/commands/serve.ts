@@ -73,6 +73,13 @@ export function addServe(program: Command): void {
       new Option("--drain-delay <s>", "at SIGTERM: refuse requests (503) so long before the port closes")
         .default(0).argParser(seconds),
     )
+    .addOption(
+      new Option(
+        "--storage-quota <bytes>",
+        "most that files and uploads may take; default: what the disk has",
+      )
+        .argParser(integer(0)),
+    )
     .option("--no-bundled", "do not prepare the bundled model")
     .action(async (options) => await (await import("../serve.ts")).serve(options));
 }
