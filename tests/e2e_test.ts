@@ -6,7 +6,7 @@ import OpenAI from "openai";
 import { readEvents } from "./fake_server.ts";
 import { runReadme } from "./readme.ts";
 import { until } from "./until.ts";
-import { ROOT, ServerProcess, sharedFolder } from "./server_process.ts";
+import { permissionsOf, ROOT, ServerProcess, sharedFolder } from "./server_process.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
@@ -91,6 +91,42 @@ describe("server", () => {
     const { choices: [short] } = await complete({ max_tokens: 60, stop });
     assert.equal(short.text, text.slice(0, text.indexOf(stop)));
     assert.equal(short.finish_reason, "stop");
+  });
+
+  it("is measured by bench load, which counts the tokens that the server counts", async () => {
+    const tokens = async () => {
+      const text = await (await server.get("/metrics")).text();
+      const lines = text.split("\n").filter((l) => /^gen_ai_client_token_usage_sum\{.*"output"/.test(l));
+      return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+    };
+    const before = await tokens();
+    const args = [
+      "--url",
+      server.url,
+      "--model",
+      MODEL,
+      "--rate",
+      "20",
+      "--requests",
+      "12",
+      "--warmup",
+      "2",
+      "--json",
+    ];
+    args.push("--input-tokens", "40", "--output-tokens", "uniform:4-12", "--ignore-eos", "--slo", "ttft=60s");
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      cwd: ROOT,
+      args: ["run", "--no-prompt", ...permissionsOf("oatmill"), "main.ts", "bench", "load", ...args],
+    }).output();
+    assert.equal(code, 0, new TextDecoder().decode(stderr));
+    const result: Json = JSON.parse(new TextDecoder().decode(stdout));
+    assert.deepEqual([result.requests, result.errors, result.tokens_counted_by], [12, 0, "usage"]);
+    assert.ok(result.output_tokens >= 48 && result.output_tokens <= 144 && result.slo_attainment === 1);
+    // Random words of a small vocabulary: near what was asked for, as the server counts.
+    assert.ok(Math.abs(result.input_tokens / 12 - 40) < 8, `${result.input_tokens / 12}`);
+    const outside = 2 * 12 + 2; // at most, of the warm-up and of what asks what words cost
+    const counted = await tokens() - before - result.output_tokens;
+    assert.ok(counted >= 2 * 4 + 2 && counted <= outside, `${counted}`);
   });
 
   it("is read by the official client", async () => {

@@ -2,19 +2,22 @@
 import { ratios, type Summary } from "../figures.ts";
 import { type LoadOptions, type LoadPlan, type LoadSummary, runLoad } from "./load.ts";
 
-/** What is compared, each a positive number; those that a round lacks are left out of all. */
-const FIGURES = {
-  output_tokens_per_second: (s) => s.output_tokens_per_second,
-  requests_per_second: (s) => s.requests_per_second,
-  goodput: (s) => s.goodput,
-  ttft_p50_ms: (s) => s.ttft_ms?.p50,
-  ttft_p99_ms: (s) => s.ttft_ms?.p99,
-  tpot_p50_ms: (s) => s.tpot_ms?.p50,
-  itl_p99_ms: (s) => s.itl_ms?.p99,
-  e2e_p50_ms: (s) => s.e2e_ms?.p50,
-  e2e_p99_ms: (s) => s.e2e_ms?.p99,
-} as const satisfies Record<string, (summary: LoadSummary) => number | undefined>;
+type Figure = readonly [label: string, of: (summary: LoadSummary) => number | undefined];
+
+/** What is compared, each a positive number; one that a round lacks has no ratio. */
+export const FIGURES = {
+  output_tokens_per_second: ["output tokens/s", (s) => s.output_tokens_per_second],
+  requests_per_second: ["requests/s", (s) => s.requests_per_second],
+  goodput: ["goodput, requests/s", (s) => s.goodput],
+  ttft_p50_ms: ["ttft p50, ms", (s) => s.ttft_ms?.p50],
+  ttft_p99_ms: ["ttft p99, ms", (s) => s.ttft_ms?.p99],
+  tpot_p50_ms: ["tpot p50, ms", (s) => s.tpot_ms?.p50],
+  itl_p99_ms: ["itl p99, ms", (s) => s.itl_ms?.p99],
+  e2e_p50_ms: ["e2e p50, ms", (s) => s.e2e_ms?.p50],
+  e2e_p99_ms: ["e2e p99, ms", (s) => s.e2e_ms?.p99],
+} as const satisfies Record<string, Figure>;
 export type ComparedFigure = keyof typeof FIGURES;
+const figureOf = (name: ComparedFigure, summary: LoadSummary) => FIGURES[name][1](summary);
 
 export interface Compared {
   readonly name: string;
@@ -54,11 +57,11 @@ export function pairedRatios(
   const pairs = b.map((_, i) => [a[i], b[i]] as const).filter((pair) => pair.every((s) => !s.interrupted));
   if (pairs.length === 0) return null;
   const names = (Object.keys(FIGURES) as ComparedFigure[]).filter((name) =>
-    pairs.flat().every((s) => (FIGURES[name](s) ?? 0) > 0)
+    pairs.flat().every((s) => (figureOf(name, s) ?? 0) > 0)
   );
   const figures = (side: 0 | 1) =>
     pairs.map((pair) =>
-      Object.fromEntries(names.map((name) => [name, FIGURES[name](pair[side])!])) as Record<
+      Object.fromEntries(names.map((name) => [name, figureOf(name, pair[side])!])) as Record<
         ComparedFigure,
         number
       >

@@ -23,7 +23,6 @@ export async function serverModels(
   try {
     response = await fetch(url, { headers, signal: signal ? AbortSignal.any([signal, timeout]) : timeout });
   } catch (cause) {
-    if (cause instanceof Deno.errors.NotCapable) throw notAllowed(baseUrl, cause);
     throw new OatmillError("unavailable", `Cannot reach ${url}: ${(cause as Error).message}`, null, {
       cause,
     });
@@ -48,22 +47,22 @@ function modelIds(text: string, url: string): string[] {
   throw new OatmillError("unavailable", `${url} is no list of models: is this the address of an OpenAI API?`);
 }
 
-/** The way out: this program with the one host more. */
-function notAllowed(baseUrl: string, cause: Error): OatmillError {
-  const { host } = new URL(baseUrl);
-  return new OatmillError(
+/** @throws {OatmillError} unavailable: this process may not connect to the server, with the command that may */
+export async function checkAllowed(baseUrl: string): Promise<void> {
+  const { host, port, protocol } = new URL(baseUrl);
+  const hostAndPort = port ? host : `${host}:${protocol === "https:" ? 443 : 80}`;
+  const { state } = await Deno.permissions.query({ name: "net", host: hostAndPort });
+  if (state === "granted") return;
+  throw new OatmillError(
     "unavailable",
-    `Deno may not connect to ${host}. The tasks allow this machine alone; for another host: ${
-      remoteCommand(host)
-    }`,
-    null,
-    { cause },
+    `This process may not connect to ${host}: Oatmill's tasks reach this machine alone. For another host:\n` +
+      `  ${remoteCommand(host)}`,
   );
 }
 /** The least that a load on another host needs. */
 export const remoteCommand = (host: string): string =>
   `deno run --allow-net=${host} --allow-read=. --allow-write=. ` +
-  "--allow-env=OPENAI_API_KEY,OATMILL_DATA,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE main.ts bench load --url …";
+  "--allow-env=OPENAI_API_KEY,NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE main.ts bench load --url …";
 
 /** Words of the probes: far apart, so that what a chat's template adds is told from what words cost. */
 const PROBES = [16, 144] as const;

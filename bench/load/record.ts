@@ -164,16 +164,17 @@ export function requestTimes(exchange: Exchange, intendedMs: number): RequestTim
   };
 }
 
-/** Over windows of a second, in steps of a bin. */
+/** Over windows of a second, in steps of a bin; of a shorter load, over all of it. */
 function peak(series: readonly SeriesPoint[]): number {
+  const least = Math.min(1, series.reduce((sum, p) => sum + p.seconds, 0));
   let best = 0;
   series.forEach((_, i) => {
     let seconds = 0, tokens = 0;
-    for (let j = i; j < series.length && seconds < 1; j++) {
+    for (let j = i; j < series.length && seconds < least; j++) {
       seconds += series[j].seconds;
       tokens += series[j].output_tokens_per_second * series[j].seconds;
     }
-    best = Math.max(best, tokens / Math.max(1, seconds));
+    best = Math.max(best, tokens / Math.max(least, seconds));
   });
   return best;
 }

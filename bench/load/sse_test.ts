@@ -32,7 +32,7 @@ Deno.test("a stream is the same events wherever its pieces are cut and however i
         assert.deepEqual(parse(bytesOf(text), borders), events.map((data) => data.join("\n")));
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 100 },
   );
 });
 

@@ -1,16 +1,8 @@
 /** The same load at rising rates or concurrencies, given or doubled, and its knee. */
 import { holds, knee } from "./knee.ts";
 import { type LoadOptions, type LoadPlan, type LoadSummary, runLoad } from "./load.ts";
+import type { Sweep, SweepKind } from "./sweep_kinds.ts";
 
-export const SWEEP_KINDS = ["rate", "concurrency"] as const;
-export type SweepKind = typeof SWEEP_KINDS[number];
-
-export interface Sweep {
-  readonly kind: SweepKind;
-  /** Rising; null doubles from `from` until a load no longer holds, then looks between the last two. */
-  readonly loads: readonly number[] | null;
-  readonly from: number;
-}
 export interface SweepResult {
   readonly kind: SweepKind;
   /** By load, rising. */

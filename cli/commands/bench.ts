@@ -5,6 +5,7 @@ import { RIVALS } from "../../bench/rivals.ts";
 import { DENSE_VALUES } from "../../models/recipe.ts";
 import { SYNTHETIC_SHAPES } from "../../models/synthetic_shapes.ts";
 import { batchList, integer, listOf, rateList, shapeList, share } from "./arguments.ts";
+import { addBenchLoad } from "./bench_load.ts";
 import { json, kv, MODEL, noAutotune, threads, workMemory } from "./options.ts";
 
 /** Options of `bench engine` that say nothing about a model which is there. */
@@ -145,6 +146,7 @@ export function addBench(program: Command): void {
     .action(async (artifact, options) =>
       await (await import("../bench_start.ts")).benchStartCommand(artifact, options)
     );
+  addBenchLoad(bench);
   bench.command("kernels")
     .description("The machine's memory and multiply speed, and how near to it every linear kernel comes")
     .option(

@@ -3,7 +3,21 @@ import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 
 export type { PlotOptions } from "@observablehq/plot";
-export { barX, barY, cell, dot, gridX, gridY, lineY, rect, ruleX, ruleY, text } from "@observablehq/plot";
+export {
+  barX,
+  barY,
+  cell,
+  dot,
+  gridX,
+  gridY,
+  line,
+  lineY,
+  link,
+  rect,
+  ruleX,
+  ruleY,
+  text,
+} from "@observablehq/plot";
 
 const { document } = parseHTML("<!doctype html><html><body></body></html>");
 

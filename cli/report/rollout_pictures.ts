@@ -4,7 +4,7 @@ import { pngOf } from "../../vision/encode.ts";
 import { resample } from "../../vision/resample.ts";
 import type { RgbImage } from "../../vision/rgb_image.ts";
 import { type ArtifactRollout, PART_TITLES } from "../inspect_rollout.ts";
-import type { Section } from "./sections.ts";
+import type { Section } from "./page.ts";
 
 /** Small images are enlarged to about so many pixels. */
 const SIDE = 224;

@@ -9,19 +9,8 @@ import {
 } from "../../models/formats/insight_file.ts";
 import { LINEAR_NAMES } from "../../models/spec.ts";
 import { bytesByKind, type LayerFigures, layerFigures } from "./figures.ts";
+import type { Section } from "./page.ts";
 import { barX, barY, cell, chart, dot, lineY, type PlotOptions, rect, ruleX, text } from "./plot.ts";
-
-export type Cell = string | number | null;
-
-export interface Section {
-  readonly title: string;
-  /** How to read it. */
-  readonly about: string;
-  /** Markup of charts. */
-  readonly charts: readonly string[];
-  readonly head: readonly string[];
-  readonly rows: readonly (readonly Cell[])[];
-}
 
 export interface Inspected {
   readonly header: ArtifactHeader | null;
