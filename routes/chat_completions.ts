@@ -1,6 +1,7 @@
 /** POST /v1/chat/completions: the model's chat template, then the same generation as completions. */
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
+import { encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 import type { TextEvent } from "../engine/text.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
@@ -74,7 +75,7 @@ export function chatCompletions(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     checkBody(body);
-    const generation = await Generation.start((model) => readChoices(body, model), {
+    const generation = await Generation.start((model, signal) => readChoices(body, model, signal), {
       operation: "chat",
       model: body.model,
       request: c.req.raw,
@@ -107,10 +108,15 @@ export const toMessages = (messages: Body["messages"]): ChatMessage[] =>
     content: Array.isArray(m.content) ? m.content.map((p) => p.text).join("") : m.content ?? "",
   }));
 
-function readChoices(body: Body, model: OpenedModel): Choice[] {
+async function readChoices(body: Body, model: OpenedModel, signal: AbortSignal): Promise<Choice[]> {
   const tokenizer = needTokenizer(model);
   const text = tokenizer.renderChat(toMessages(body.messages), { addGenerationPrompt: true });
-  const promptIds = tokenizer.encode(text, { addSpecialTokens: false }); // templates write them
+  const [promptIds] = await encodeTexts(model, tokenizer, {
+    texts: [text],
+    addSpecialTokens: false, // templates write them
+    signal,
+    param: "messages",
+  });
   const { contextLength, vocabSize } = model.engine;
   const asked = body.max_completion_tokens ?? body.max_tokens ?? null;
   const maxTokens = fitContext(promptIds.length, asked, { contextLength, param: "messages" });

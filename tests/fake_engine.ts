@@ -141,6 +141,7 @@ export class FakeEngine implements Engine {
 /** Bytes are tokens; BOS first. */
 export const byteTokenizer: Tokenizer = {
   vocabSize: VOCAB,
+  longestToken: 4,
   hasChatTemplate: true,
   toolSupport: "none",
   eosIds: [EOS],
