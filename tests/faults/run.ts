@@ -8,6 +8,7 @@ import { type Campaign, type FaultReport, mergeReports, passed } from "./report.
 /** By name. */
 const CAMPAIGNS: Readonly<Record<string, () => Promise<{ readonly campaign: Campaign }>>> = {
   shutdown: () => import("./shutdown.ts"),
+  storage: () => import("./storage_faults.ts"),
 };
 
 async function main(): Promise<number> {
