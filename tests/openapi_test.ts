@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { parseHTML } from "linkedom";
+import { ERRORS } from "../errors.ts";
 import { createApp } from "../routes/app.ts";
+import { STATUSES } from "../routes/openapi.ts";
 import { FakeServer } from "./fake_server.ts";
 
 // deno-lint-ignore no-explicit-any -- the document, looked into by path
@@ -58,6 +60,8 @@ describe("/openapi.json", () => {
         assert.deepEqual(schema, { $ref: "#/components/schemas/Error" }, `${name} ${status}`);
       }
     }
+    const known = STATUSES.map(({ status }) => status);
+    assert.deepEqual(Object.values(ERRORS).filter(({ status }) => !known.includes(status)), []);
     const { responses } = document.paths["/v1/completions"].post;
     assert.deepEqual(Object.keys(responses), [
       "200",
