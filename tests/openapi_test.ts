@@ -11,8 +11,7 @@ import { FakeServer } from "./fake_server.ts";
 // deno-lint-ignore no-explicit-any -- the document, looked into by path
 type Json = any;
 
-/** Outside the document: it and its page. */
-/** Pages and their files. */
+/** Outside the document: it, pages and their files. */
 const UNLISTED = ["/openapi.json", "/docs", "/", "console.css", "console.js", "icon.svg"];
 
 describe("/openapi.json", () => {
