@@ -4,10 +4,11 @@ import { OatmillError } from "../errors.ts";
 import { decodeTokens, encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer } from "../engine/open_model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
-import { messageSchema, toMessages } from "./chat_completions.ts";
+import { messageSchema, toMessages } from "./chat_messages.ts";
 import { errorResponse } from "./errors.ts";
 import { samplingFields } from "./sampling.ts";
 import { resource, type Services } from "./services.ts";
+import { readToolUse, templateTools, toolFields } from "./tools.ts";
 
 const flag = (description: string) => z.boolean().nullish().openapi({ description });
 const tokenizeSchema = z.object({
@@ -17,6 +18,7 @@ const tokenizeSchema = z.object({
   messages: z.array(messageSchema).min(1).nullish().openapi({
     description: "A conversation, as the model's chat template writes it",
   }),
+  tools: toolFields.tools,
   add_special_tokens: flag("Add what a text begins (and ends) with; default: to `prompt` alone"),
   add_special: flag("As llama.cpp's server names `add_special_tokens`"),
   add_generation_prompt: flag("With `messages`: end where the answer begins; default true"),
@@ -125,9 +127,13 @@ function textReader(body: TokenizeBody): (tokenizer: Tokenizer) => TextToRead {
   const asked = body.add_special_tokens ?? body.add_special;
   const { prompt, content, messages } = body;
   if (messages) {
-    const addGenerationPrompt = body.add_generation_prompt ?? true;
+    const use = readToolUse({ tools: body.tools });
+    const options = {
+      addGenerationPrompt: body.add_generation_prompt ?? true,
+      ...use ? { tools: templateTools(use) } : {},
+    };
     return (tokenizer) => ({
-      texts: [tokenizer.renderChat(toMessages(messages), { addGenerationPrompt })],
+      texts: [tokenizer.renderChat(toMessages(messages), options)],
       addSpecialTokens: asked ?? false,
     });
   }
