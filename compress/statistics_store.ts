@@ -4,10 +4,9 @@
  */
 import type { InputName } from "../models/spec.ts";
 import { type BlockStatistics, type InputStatistics, mirror, shared, toShared } from "./statistics.ts";
-import { openValues, type Place, type StoredValues } from "./work_space.ts";
+import { openValues, type Place, type StoredValues, type WorkSpace } from "./work_space.ts";
 
-/** What is known of an input besides its values. */
-export interface StatisticsEntry {
+interface Entry {
   readonly dIn: number;
   readonly hasMoments: boolean;
   /** d and then H's triangle, row by row: `[dIn + dIn (dIn + 1) / 2]`; `[dIn]` without H. */
@@ -16,27 +15,10 @@ export interface StatisticsEntry {
   readonly rms: InputStatistics["rms"];
 }
 
-/** By block and input. */
-export type StatisticsEntries = readonly (readonly [key: string, entry: StatisticsEntry])[];
-
 export class StatisticsStore {
-  readonly #entries = new Map<string, StatisticsEntry>();
+  readonly #entries = new Map<string, Entry>();
 
-  /**
-   * @param places where values go
-   * @param entries of an earlier store, whose places still have their values
-   */
-  constructor(
-    readonly places: { place(name: string, length: number): Place },
-    entries: StatisticsEntries = [],
-  ) {
-    for (const [key, entry] of entries) this.#entries.set(key, entry);
-  }
-
-  /** What a later store needs; its places are files when those were. */
-  entries(): StatisticsEntries {
-    return [...this.#entries];
-  }
+  constructor(readonly space: WorkSpace) {}
 
   /** Keeps a copy. @throws {RangeError} the block has statistics already. @throws {OatmillError} storage_failed */
   put(block: number, statistics: BlockStatistics): void {
@@ -67,7 +49,7 @@ export class StatisticsStore {
   #putInput(key: string, { d, rms, H }: InputStatistics): void {
     if (this.#entries.has(key)) throw new RangeError(`Statistics of "${key}" are there already`);
     const dIn = d.length;
-    const place = this.places.place(`statistics.${key}`, dIn + (H ? dIn * (dIn + 1) / 2 : 0));
+    const place = this.space.place(`statistics.${key}`, dIn + (H ? dIn * (dIn + 1) / 2 : 0));
     using target = openValues(place);
     target.write(0, d);
     if (H) writeTriangle(target, H, dIn);

@@ -9,7 +9,6 @@ import { chatCompletions } from "./chat_completions.ts";
 import { classify } from "./classify.ts";
 import { completions } from "./completions.ts";
 import { compressions } from "./compressions.ts";
-import { consolePage } from "./console/console.ts";
 import { docs } from "./docs.ts";
 import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
@@ -22,7 +21,6 @@ import { operations } from "./operations.ts";
 import { limitRate } from "./rate_limits.ts";
 import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
-import { status } from "./status.ts";
 import { tokenize } from "./tokenize.ts";
 import { countTraffic } from "./traffic.ts";
 import { uploads } from "./uploads.ts";
@@ -81,9 +79,7 @@ export function createApp(
   app.route("/", classify(services));
   app.route("/", embeddings(services));
   app.route("/", tokenize(services));
-  app.route("/", status(services));
   app.route("/", docs());
-  app.route("/", consolePage());
   serveDocument(app, services.version);
   return app;
 }

@@ -51,7 +51,6 @@ export class Generation {
       request,
     });
     request.signal.addEventListener("abort", () => this.leave(), { once: true });
-    if (request.signal.aborted) this.leave(); // while the model was loaded or the prompt read
     this.#run = this.#events();
   }
 
@@ -60,13 +59,13 @@ export class Generation {
    * @throws {OatmillError} what the registry, `read` or the engine refuses: the answer has not begun
    */
   static async start(
-    read: (model: OpenedModel, signal: AbortSignal) => Promise<readonly Choice[]>,
+    read: (model: OpenedModel) => readonly Choice[],
     options: GenerationOptions,
   ): Promise<Generation> {
     const lease = await options.services.registry.acquire(options.model);
     let generation: Generation;
     try {
-      generation = new Generation(await read(lease.model, options.request.signal), lease, options);
+      generation = new Generation(read(lease.model), lease, options);
     } catch (error) {
       lease[Symbol.dispose]();
       throw error;

@@ -145,10 +145,9 @@ export class FakeServer implements AsyncDisposable {
   /** @returns the version, another for other weights */
   async addModel(id: string, weights = "weights"): Promise<string> {
     const folder = await this.services.data.temporary();
-    const header = fakeHeader(id, weights);
-    await Deno.writeTextFile(join(folder, "oatmill.json"), JSON.stringify(header));
+    await Deno.writeTextFile(join(folder, "oatmill.json"), "{}");
     await Deno.writeTextFile(join(folder, "model.safetensors"), weights);
-    return await this.services.registry.add(id, folder, header);
+    return await this.services.registry.add(id, folder, fakeHeader(id, weights));
   }
   get(path: string, init?: RequestInit): Promise<Response> {
     return fetch(this.url + path, init);

@@ -6,12 +6,12 @@ import { ServerProcess } from "./server_process.ts";
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
 
-/** Call it within `describe()`. @returns the server, once the suite's tests run */
-export function useServer(): () => ServerProcess {
+/** Call it within `describe()`. @param args more of the command line @returns the server, once the suite's tests run */
+export function useServer(args: string[] = []): () => ServerProcess {
   let data: string, server: ServerProcess;
   beforeAll(async () => {
     data = await Deno.makeTempDir();
-    server = await ServerProcess.start(data, { args: ["--no-bundled"] });
+    server = await ServerProcess.start(data, { args: ["--no-bundled", ...args] });
   });
   afterAll(async () => {
     await server[Symbol.asyncDispose]();

@@ -1,7 +1,7 @@
 /** The request of POST /v1/responses: its fields, what this server does not do, and the choice that they make. */
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../../errors.ts";
-import { type OpenedModel, stopIdsOf } from "../../engine/open_model.ts";
+import { needTokenizer, type OpenedModel, stopIdsOf } from "../../engine/open_model.ts";
 import type { Choice } from "../generation.ts";
 import { type FormatPlace, grammarOf, type ResponseFormat } from "../response_format.ts";
 import {
@@ -98,12 +98,12 @@ export const wantsLogprobs = (body: Body): boolean =>
  * @throws {OatmillError} context_length_exceeded, invalid_chat_template, invalid_tokenizer, invalid_request for a schema
  * that does not do
  */
-export async function readChoice(body: Body, model: OpenedModel, signal: AbortSignal): Promise<Choice> {
+export function readChoice(body: Body, model: OpenedModel): Choice {
   const { contextLength, vocabSize } = model.engine;
   const asked = body.max_output_tokens ?? null;
   const mostTokens = body.truncation === "auto" ? contextLength - (asked ?? 1) : null;
   const conversation = readConversation(body.input, body.instructions);
-  const prompt = await renderConversation(conversation, model, { mostTokens, signal });
+  const prompt = renderConversation(conversation, needTokenizer(model), mostTokens);
   const grammar = grammarOf(toResponseFormat(body.text?.format), model, FORMAT_PLACE);
   return {
     promptIndex: 0,

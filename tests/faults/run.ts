@@ -8,7 +8,7 @@ import { type Campaign, type FaultReport, mergeReports, passed } from "./report.
 /** By name. */
 const CAMPAIGNS: Readonly<Record<string, () => Promise<{ readonly campaign: Campaign }>>> = {
   shutdown: () => import("./shutdown.ts"),
-  storage: () => import("./storage_faults.ts"),
+  swaps: () => import("./swaps.ts"),
 };
 
 async function main(): Promise<number> {
