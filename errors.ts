@@ -4,7 +4,7 @@
  */
 
 export interface ErrorInfo {
-  readonly status: 400 | 401 | 403 | 404 | 409 | 413 | 415 | 416 | 429 | 500 | 503 | 507;
+  readonly status: 400 | 401 | 403 | 404 | 408 | 409 | 413 | 415 | 416 | 429 | 500 | 503 | 507;
   readonly type: string;
 }
 
@@ -51,6 +51,8 @@ export const ERRORS = {
   source_not_found: { status: 404, type: "invalid_request_error" },
   /** The hub cannot be reached, or what it sends is not what it should be. */
   hub_unavailable: { status: 503, type: "server_error" },
+  /** The client does not send its request to the end, or does not read its answer. */
+  request_timeout: { status: 408, type: "invalid_request_error" },
   /** The name is taken, or the state forbids the action. */
   conflict: { status: 409, type: "invalid_request_error" },
   /** The body or a file is larger than allowed. */

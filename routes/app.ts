@@ -18,6 +18,7 @@ import { commonHeaders } from "./headers.ts";
 import { models } from "./models.ts";
 import { serveDocument } from "./openapi.ts";
 import { operations } from "./operations.ts";
+import { readJsonBody } from "./bounded_json.ts";
 import { limitRate } from "./rate_limits.ts";
 import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
@@ -66,7 +67,7 @@ export function createApp(
       throw new OatmillError("too_large", `Body exceeds the allowed ${services.limits.jsonBytes} bytes`);
     },
   });
-  app.on("POST", LIMITED, limit);
+  app.on("POST", LIMITED, readJsonBody({ maxBytes: services.limits.jsonBytes }), limit);
 
   app.route("/", operations(services));
   app.route("/", models(services));

@@ -1,9 +1,9 @@
 /** Multipart uploads, streamed: files go to disk as they arrive (store/upload.ts), fields are short strings. */
 import { Readable } from "node:stream";
-import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { dirname, join } from "node:path";
 import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { OatmillError } from "../errors.ts";
+import { chunksOf } from "./request_body.ts";
 import { type ByteQuota, storeStream, UploadQuota } from "../store/upload.ts";
 import type { JobFile } from "../store/job_store.ts";
 
@@ -56,7 +56,7 @@ class Receiver {
   readonly #open = new Set<BusboyFileStream>();
   readonly #quota: ByteQuota;
 
-  constructor(body: ReadableStream<Uint8Array>, type: string, options: MultipartOptions) {
+  constructor(body: ReadableStream<Uint8Array<ArrayBuffer>>, type: string, options: MultipartOptions) {
     this.#options = options;
     const upload = new UploadQuota(options.maxBytes, options.fileField);
     this.#quota = {
@@ -66,7 +66,7 @@ class Receiver {
       },
     };
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const source = Readable.fromWeb(body as unknown as NodeReadableStream);
+    const source = Readable.from(chunksOf(body, { maxBytes: Infinity })); // the quota counts
     const parser = makeParser(type, options.maxFiles);
     const fail = (error: Error) => {
       reject(

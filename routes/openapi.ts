@@ -33,6 +33,7 @@ const STATUSES: readonly Status[] = [
   { status: 401, description: "No API key, or one that the server does not know", applies: (t) => !t.open },
   { status: 403, description: "The API key or the web page may not do this", applies: (t) => !t.open },
   { status: 404, description: "No such model, job or file", applies: (t) => t.infers || t.hasId },
+  { status: 408, description: "The body did not arrive", applies: (t) => t.hasBody },
   { status: 409, description: "The present state forbids it", applies: (t) => t.writes },
   { status: 413, description: "The body or a file is larger than allowed", applies: (t) => t.hasBody },
   { status: 415, description: "The media type is not accepted", applies: (t) => t.hasBody },

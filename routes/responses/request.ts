@@ -1,7 +1,7 @@
 /** The request of POST /v1/responses: its fields, what this server does not do, and the choice that they make. */
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../../errors.ts";
-import { needTokenizer, type OpenedModel, stopIdsOf } from "../../engine/open_model.ts";
+import { type OpenedModel, stopIdsOf } from "../../engine/open_model.ts";
 import type { Choice } from "../generation.ts";
 import { type FormatPlace, grammarOf, type ResponseFormat } from "../response_format.ts";
 import {

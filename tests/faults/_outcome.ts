@@ -3,10 +3,11 @@ import { readEvents } from "../fake_server.ts";
 import type { FaultReport } from "./report.ts";
 
 /** `refused`: an error in OpenAI's shape that tells the client to come again, or no connection at all. */
-export type Outcome = { readonly kind: "answered" | "refused" } | {
-  readonly kind: "lost";
-  readonly why: string;
-};
+export type Outcome =
+  | { readonly kind: "answered" }
+  /** `status` is undefined where there was no connection. */
+  | { readonly kind: "refused"; readonly status?: number }
+  | { readonly kind: "lost"; readonly why: string };
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
@@ -45,7 +46,7 @@ function streamed(events: readonly Json[]): Outcome {
 function sentAway(response: Response, answer: Json): Outcome {
   const says = Number(response.headers.get("retry-after")) > 0 && answer.error?.code;
   return says
-    ? { kind: "refused" }
+    ? { kind: "refused", status: response.status }
     : { kind: "lost", why: `${response.status} without retry-after and code` };
 }
 

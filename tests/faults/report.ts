@@ -12,6 +12,8 @@ export interface FaultReport {
   readonly bad_inputs: { readonly tried: number; readonly refused: number };
   /** What went wrong, a sentence each; empty when nothing did. */
   readonly failures: readonly string[];
+  /** What was measured on the way, a line each. */
+  readonly notes: readonly string[];
 }
 export interface CampaignOptions {
   /** Repeats a campaign's random choices. */
@@ -35,6 +37,7 @@ export function mergeReports(parts: readonly Partial<FaultReport>[]): FaultRepor
     },
     bad_inputs: { tried: sum((p) => p.bad_inputs?.tried), refused: sum((p) => p.bad_inputs?.refused) },
     failures: parts.flatMap((p) => p.failures ?? []),
+    notes: parts.flatMap((p) => p.notes ?? []),
   };
 }
 

@@ -10,6 +10,7 @@ Deno.test("mergeReports() adds up what campaigns have and passed() finds what is
     requests: { sent: 5, answered: 5, lost: 0 },
     bad_inputs: { tried: 2, refused: 2 },
     failures: [],
+    notes: [],
   });
   assert.ok(passed(merged));
   assert.ok(!passed({ ...merged, requests: { sent: 5, answered: 4, lost: 1 } }));

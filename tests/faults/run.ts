@@ -7,6 +7,7 @@ import { type Campaign, type FaultReport, mergeReports, passed } from "./report.
 
 /** By name. */
 const CAMPAIGNS: Readonly<Record<string, () => Promise<{ readonly campaign: Campaign }>>> = {
+  overload: () => import("./overload.ts"),
   shutdown: () => import("./shutdown.ts"),
   swaps: () => import("./swaps.ts"),
 };
@@ -44,11 +45,12 @@ async function run(name: string, seed: number): Promise<FaultReport> {
   }
 }
 
-const line = ({ crashes, requests, bad_inputs, failures }: FaultReport): string =>
+const line = ({ crashes, requests, bad_inputs, failures, notes }: FaultReport): string =>
   [
     `crashes survived ${crashes.survived} of ${crashes.tried}`,
     `requests lost ${requests.lost} of ${requests.sent}`,
     `bad inputs refused ${bad_inputs.refused} of ${bad_inputs.tried}`,
+    ...notes,
     ...failures,
   ].join("\n  ");
 
