@@ -2,12 +2,11 @@
 import { dirname } from "node:path";
 import process from "node:process";
 import project from "../deno.json" with { type: "json" };
-import { OatmillError } from "../errors.ts";
 import type { ArrivalKind } from "../bench/load/arrivals.ts";
-import { apiUrl, type Endpoint, isChat, type Target } from "../bench/load/client.ts";
+import { apiUrl, type Endpoint, type Target } from "../bench/load/client.ts";
 import { runComparison } from "../bench/load/compare.ts";
 import { type DatasetRow, readDataset } from "../bench/load/dataset.ts";
-import { type Lengths, parseLengths } from "../bench/load/lengths.ts";
+import type { Lengths } from "../bench/load/lengths.ts";
 import {
   type ClosedLoad,
   type LoadLimit,
@@ -17,13 +16,9 @@ import {
   type OpenLoad,
   runLoad,
 } from "../bench/load/load.ts";
-import { checkAllowed, DEFAULT_SCALE, serverModels, wordScale } from "../bench/load/probe.ts";
-import {
-  datasetPrompts,
-  type SharedPrefix,
-  syntheticPrompts,
-  type WordScale,
-} from "../bench/load/prompts.ts";
+import { loadPlan, type LoadSpec, openTarget } from "../bench/load/plan.ts";
+import { checkAllowed } from "../bench/load/probe.ts";
+import type { SharedPrefix } from "../bench/load/prompts.ts";
 import { kneeOf, type LoadResult, type LoadSetting, medianRound } from "../bench/load/result.ts";
 import { selfCheck } from "../bench/load/self_check.ts";
 import type { Slo } from "../bench/load/slo.ts";
@@ -67,8 +62,8 @@ export interface BenchLoadOptions {
 }
 
 const DEFAULT_REQUESTS = 100;
-const DEFAULT_INPUT = parseLengths("128")!;
-const DEFAULT_OUTPUT = parseLengths("64")!;
+const DEFAULT_INPUT = "128";
+const DEFAULT_OUTPUT = "64";
 
 /** @throws {OatmillError} unavailable, invalid_request: before the load; what fails in it is counted */
 export async function benchLoadCommand(options: BenchLoadOptions): Promise<void> {
@@ -103,54 +98,40 @@ interface Side {
   /** @param round changes prompts and arrivals, the same way on every side */
   plan(load: OpenLoad | ClosedLoad, round?: number): LoadPlan;
 }
-
 interface Opening {
   readonly rows: readonly DatasetRow[] | null;
   readonly options: BenchLoadOptions;
   readonly signal: AbortSignal;
 }
+/** Between the rounds' seeds, so that neighbouring seeds have no round in common. */
+const SEEDS_APART = 1_000_003;
 
 /** @param name a model, a URL, or both as URL#model; null is what the options say */
 async function openSide(name: string | null, { rows, options, signal }: Opening): Promise<Side> {
   const { url, model } = address(name, options), baseUrl = apiUrl(url)!;
   await checkAllowed(baseUrl);
-  const target: Target = {
-    baseUrl,
-    endpoint: options.endpoint ?? (rows?.every((row) => isChat(row.prompt)) ? "chat" : "completions"),
-    model: model ?? await firstModel(baseUrl, options.apiKey, signal),
-    apiKey: options.apiKey,
-    body: { temperature: 0, ...options.ignoreEos ? { ignore_eos: true } : {}, ...options.body },
-    timeoutMs: options.timeout,
-  };
-  const counted = await wordScale(target, signal), scale = counted ?? DEFAULT_SCALE;
-  if (!counted) note(`${baseUrl} gives no usage: a word is taken for ${scale.perWord} tokens`);
-  const plan: Side["plan"] = (load, round = 0) => planOf({ target, scale, load, round }, rows, options);
-  return { name: name ?? target.model, target, plan };
-}
-
-interface Planned extends Pick<LoadPlan, "target" | "load"> {
-  readonly scale: WordScale;
-  readonly round: number;
-}
-/** Between the rounds' seeds, so that neighbouring seeds have no round in common. */
-const SEEDS_APART = 1_000_003;
-
-function planOf(
-  { target, load, scale, round }: Planned,
-  rows: readonly DatasetRow[] | null,
-  options: BenchLoadOptions,
-): LoadPlan {
-  const { inputTokens = DEFAULT_INPUT, outputTokens, sharedPrefix = null, slo } = options;
-  const seed = options.seed + SEEDS_APART * round, output = outputTokens ?? (rows ? null : DEFAULT_OUTPUT);
-  const prompts = { output, sharedPrefix, scale, seed };
+  const { endpoint, apiKey, timeout: timeoutMs, ignoreEos } = options;
+  const body = { temperature: 0, ...ignoreEos ? { ignore_eos: true } : {}, ...options.body };
+  const opened = await openTarget({ baseUrl, endpoint, model, apiKey, body, timeoutMs }, rows, signal);
+  if (!opened.counted) note(`${baseUrl} gives no usage: a word is taken for ${opened.scale.perWord} tokens`);
   return {
-    target,
+    name: name ?? opened.target.model,
+    target: opened.target,
+    plan: (load, round = 0) => loadPlan(opened, specOf(options, load, round), rows),
+  };
+}
+
+function specOf(options: BenchLoadOptions, load: OpenLoad | ClosedLoad, round: number): LoadSpec {
+  const { inputTokens, outputTokens, dataset, sharedPrefix = null, slo } = options;
+  return {
     load,
     limit: limitOf(options),
     warmup: warmupOf(options.warmup),
     slo,
-    seed,
-    prompts: rows ? datasetPrompts(rows, prompts) : syntheticPrompts(inputTokens, prompts),
+    seed: options.seed + SEEDS_APART * round,
+    inputTokens: inputTokens?.text ?? DEFAULT_INPUT,
+    outputTokens: outputTokens?.text ?? (dataset ? null : DEFAULT_OUTPUT),
+    sharedPrefix,
   };
 }
 
@@ -159,12 +140,6 @@ function address(name: string | null, { url, model }: BenchLoadOptions): { url: 
   const at = name.indexOf("#"),
     [before, after] = at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
   return apiUrl(before) ? { url: before, model: after || undefined } : { url, model: name };
-}
-
-async function firstModel(baseUrl: string, apiKey: string | undefined, signal: AbortSignal): Promise<string> {
-  const [model] = await serverModels(baseUrl, apiKey, signal);
-  if (model === undefined) throw new OatmillError("model_not_found", `${baseUrl} lists no models; name one`);
-  return model;
 }
 
 function limitOf({ requests, duration }: BenchLoadOptions): LoadLimit {
@@ -236,10 +211,10 @@ async function compared(
 }
 
 function settingOf({ target }: Side, options: BenchLoadOptions): LoadSetting {
-  const { inputTokens = DEFAULT_INPUT, outputTokens, sharedPrefix, dataset, seed } = options;
-  const output = outputTokens?.text ?? (dataset ? "the dataset's" : DEFAULT_OUTPUT.text);
+  const { inputTokens, outputTokens, sharedPrefix, dataset, seed } = options;
+  const output = outputTokens?.text ?? (dataset ? "the dataset's" : DEFAULT_OUTPUT);
   const parts = [
-    dataset ?? `random words, input ${inputTokens.text} tokens`,
+    dataset ?? `random words, input ${inputTokens?.text ?? DEFAULT_INPUT} tokens`,
     `output ${output} tokens`,
     ...sharedPrefix
       ? [`after one of ${sharedPrefix.groups} shared prefixes of ${sharedPrefix.tokens} tokens`]

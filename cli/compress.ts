@@ -1,13 +1,15 @@
 /** `compress`: one model into one artifact folder. */
 import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
-import type { CompressResult } from "../compress/types.ts";
+import { workFolderOf } from "../compress/resume/work_folder.ts";
+import type { CompressResult, FoundWork } from "../compress/types.ts";
+import { OatmillError } from "../errors.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import type { ALLOCATIONS, Products, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearKind } from "../models/spec.ts";
 import { agreementLines } from "./agreement.ts";
-import { megabytes, printResult, ProgressBar, table } from "./output.ts";
+import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
 import { SOURCE_NOTE } from "./source_note.ts";
 
 export interface CompressCommandOptions {
@@ -40,6 +42,8 @@ export interface CompressCommandOptions {
   readonly products?: Products;
   readonly evaluate?: string;
   readonly seed?: number;
+  /** Go on where an earlier run stopped. */
+  readonly resume: boolean;
   /** MiB */
   readonly workMemory?: number;
   readonly threads?: number;
@@ -50,13 +54,15 @@ export interface CompressCommandOptions {
 const given = <T extends object>(fields: T): Partial<T> =>
   Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as Partial<T>;
 
-function budgetOf({ bytes, msPerToken, workload }: CompressCommandOptions): RecipeInput["budget"] {
+function budgetOf(
+  { bytes, msPerToken, workload }: Omit<CompressCommandOptions, "resume">,
+): RecipeInput["budget"] {
   if (bytes !== undefined) return { bytes };
   return msPerToken === undefined ? undefined : { ms_per_token: msPerToken, ...given({ workload }) };
 }
 
 // deno-lint-ignore no-explicit-any -- a user's JSON; compress() checks it against the recipe schema
-export function mergeRecipe(file: any, o: CompressCommandOptions): RecipeInput {
+export function mergeRecipe(file: any, o: Omit<CompressCommandOptions, "resume">): RecipeInput {
   const allocation = typeof file.allocation === "string" ? { kind: file.allocation } : file.allocation;
   return {
     ...file,
@@ -100,7 +106,35 @@ export async function readRecipe(path: string | undefined): Promise<unknown> {
   return parseJsonObject(await Deno.readFile(path), `the recipe "${path}"`, "invalid_recipe");
 }
 
+/**
+ * Works in a hidden folder beside the artifact, which goes with a success, and with an error that would come again. What
+ * stopped a run from outside (Ctrl-C, a crash, a full disk) leaves it: the same command then goes on from there.
+ */
 export async function compressCommand(source: string, options: CompressCommandOptions): Promise<void> {
+  const work = workFolderOf(options.out);
+  if (!options.resume) await Deno.remove(work, { recursive: true }).catch(() => {});
+  try {
+    await compressIn(work, source, options);
+    await Deno.remove(work, { recursive: true });
+  } catch (error) {
+    if (!await exists(work)) throw error;
+    if (endsWork(error)) await Deno.remove(work, { recursive: true });
+    else note(`What is finished is kept in "${work}": the same command goes on from there, --no-resume anew`);
+    throw error;
+  }
+}
+
+/** Codes of errors that say nothing of the source or the recipe. */
+const STOPS: readonly string[] = ["cancelled", "storage_failed", "conflict"];
+const endsWork = (error: unknown): boolean => error instanceof OatmillError && !STOPS.includes(error.code);
+
+const exists = (path: string): Promise<boolean> => Deno.stat(path).then(() => true, () => false);
+
+function noteResumed({ resumed, why }: FoundWork): void {
+  note(resumed ? "Going on where an earlier run stopped" : `Beginning anew: an earlier run was of ${why}`);
+}
+
+async function compressIn(work: string, source: string, options: CompressCommandOptions): Promise<void> {
   const recipe = mergeRecipe(await readRecipe(options.recipe), options);
   const bar = new ProgressBar();
   const abort = new AbortController();
@@ -112,6 +146,8 @@ export async function compressCommand(source: string, options: CompressCommandOp
       out: options.out,
       name: options.name,
       recipe,
+      work,
+      onResume: noteResumed,
       threads: options.threads,
       workMemoryBytes: options.workMemory === undefined ? undefined : options.workMemory * 2 ** 20,
       signal: abort.signal,

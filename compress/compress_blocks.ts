@@ -9,8 +9,12 @@ import { InsightCollector } from "./insight/collector.ts";
 import type { LayerResult } from "./layer.ts";
 import { blockBytes, type InputGroup, inputGroups, isLinear } from "./linear_layers.ts";
 import type { BlockPlan, Plans } from "./plans.ts";
+import { resumedAt } from "./progress.ts";
+import { earlierDenseQuality } from "./quality.ts";
 import { inputScale } from "./quantize.ts";
 import { needsMoments } from "./recipe_needs.ts";
+import { BLOCK_STREAM, keepBlock } from "./resume/block_units.ts";
+import { type PendingStream, SavedStreams, type StreamParts, streamParts } from "./resume/streams.ts";
 import type { BlockStatistics } from "./statistics.ts";
 import { writeRouter, writeVector } from "./write_tensors.ts";
 
@@ -31,9 +35,10 @@ export async function compressBlocks(
 ): Promise<CompressedBlocks> {
   const { checkpoint: { spec }, progress, recipe } = context;
   const blocks = new Blocks({ plans, residuals, context });
+  const first = await blocks.resume();
   const overlap = recipe.calibration.statistics === "dense" && blockBytes(spec) <= OVERLAP_BYTES;
   let next: BlockUnderWay | null = null;
-  for (let i = 0; i < spec.blocks; i++) {
+  for (let i = first; i < spec.blocks; i++) {
     const block: BlockUnderWay = next ?? await blocks.begin(i, null);
     next = overlap && i + 1 < spec.blocks ? await blocks.begin(i + 1, block) : null;
     await blocks.end(i, block);
@@ -66,14 +71,66 @@ interface BlocksOptions {
 class Blocks implements CompressedBlocks {
   readonly layers: LayerReport[] = [];
   readonly insight: InsightCollector;
+  readonly #streams: SavedStreams<null>;
+  /** A copy of hidden states that waits for the blocks before it. */
+  #pending: PendingStream | null = null;
+  #finished = 0;
 
   constructor(readonly options: BlocksOptions) {
-    this.insight = new InsightCollector(options.context.pool);
+    const { context: { pool, work, options: { copyShare } } } = options;
+    this.insight = new InsightCollector(pool);
+    this.#streams = new SavedStreams({ journal: work.journal, name: BLOCK_STREAM, costShare: copyShare });
+  }
+
+  /** Takes over the blocks that an earlier run wrote, and brings the hidden states behind them. @returns how many */
+  async resume(): Promise<number> {
+    const { plans, context } = this.options, { finished, progress, checkpoint: { spec } } = context;
+    for (const { layers, insight, pruning } of finished) {
+      this.layers.push(...layers);
+      this.insight.restore(insight);
+      if (pruning) plans.pruning?.restore(pruning);
+    }
+    this.#finished = finished.length;
+    if (finished.length > 0) {
+      progress.report("compress", finished.length, spec.blocks, resumedAt(finished.length, spec.blocks));
+    }
+    const isOver = finished.length === spec.blocks && earlierDenseQuality(context) !== null;
+    if (!plans.statistics && !isOver) await this.#passFinished();
+    return finished.length;
+  }
+
+  /** From the last copy of hidden states on, through blocks that are compressed already. */
+  async #passFinished(): Promise<void> {
+    const { context: { checkpoint } } = this.options;
+    const from = this.#streams.restore(this.#parts())?.position ?? 0;
+    for (let i = from; i < this.#finished; i++) {
+      await this.#statistics(i, await readBlock(checkpoint, i), null);
+    }
+  }
+
+  #parts(): StreamParts {
+    const { residuals, context: { checkpoint: { spec } } } = this.options;
+    return streamParts(residuals, spec.hiddenSize);
+  }
+
+  /** Copies the hidden states before a block; the copy counts once all blocks before it are written. */
+  async #saveStream(index: number): Promise<void> {
+    const { plans, context: { finished } } = this.options;
+    if (plans.statistics || index === finished.length) return;
+    this.#pending = this.#streams.save(index, this.#parts(), null) ?? this.#pending;
+    await this.#commitStream();
+  }
+
+  async #commitStream(): Promise<void> {
+    if (!this.#pending || this.#pending.position > this.#finished) return;
+    await this.#pending.commit();
+    this.#pending = null;
   }
 
   /** @param last the block that workers still have */
   async begin(index: number, last: BlockUnderWay | null): Promise<BlockUnderWay> {
     const { plans, context } = this.options, { checkpoint, progress } = context;
+    await progress.time("write", () => this.#saveStream(index));
     const weights = await progress.time("read", () => readBlock(checkpoint, index));
     const statistics = await this.#statistics(index, weights, last);
     await progress.time("compress", () => this.insight.addBlock(weights, statistics));
@@ -113,10 +170,27 @@ class Blocks implements CompressedBlocks {
     const { residuals, context } = this.options, { recipe, progress } = context;
     const found = await progress.time("compress", () => results);
     const block = await stored;
-    await progress.time("write", () => this.#write(index, block, found));
+    await progress.time("write", async () => {
+      await this.#write(index, block, found);
+      await this.#keep(index);
+    });
     if (recipe.calibration.statistics === "dense" || !block.statistics) return;
     // What is stored stands in `weights` now.
     await progress.time("calibrate", () => pass(residuals.calibration, weights, { block: index, context }));
+  }
+
+  /** For a run that resumes. */
+  async #keep(index: number): Promise<void> {
+    const { plans: { pruning }, context: { work: { journal }, writer } } = this.options;
+    this.#finished = index + 1;
+    if (!journal.keeps) return;
+    await keepBlock(journal, index, {
+      mark: await writer.mark(),
+      layers: this.layers.filter(({ name }) => name.startsWith(`block.${index}.`)),
+      insight: this.insight.block(index),
+      pruning: pruning && pruning.state(index),
+    });
+    await this.#commitStream();
   }
 
   async #write(

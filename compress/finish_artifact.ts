@@ -1,22 +1,20 @@
 /** The end of a compression: what stands behind the blocks, the header, and both perplexities. */
 import { basename } from "node:path";
 import type { Checkpoint, WeightRole } from "../models/checkpoint.ts";
-import { updateHeader } from "../models/formats/artifact.ts";
+import { updateHeader } from "../models/formats/artifact_writer.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
 import { encoderTensors } from "../models/pack_dense.ts";
 import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
 import { encodeSourceConfig, SOURCE_CONFIG_FILE } from "../models/formats/source_config.ts";
 import { hasFinalNorm, type ModelSpec } from "../models/spec.ts";
 import type { CompressedBlocks } from "./compress_blocks.ts";
-import type { CompressionContext } from "./compression_context.ts";
+import type { CompressionContext, SourceContext } from "./compression_context.ts";
 import { blockWeights } from "./forward/block_graph.ts";
 import type { Residual } from "./forward/dense_forward.ts";
 import type { Inputs } from "./inputs.ts";
 import { type DenseQuality, servedQuality } from "./quality.ts";
+import { VERSION } from "./version.ts";
 import { writeNorm, writeTable } from "./write_tensors.ts";
-
-/** Of the header. */
-export const VERSION = "0.1.0";
 
 /**
  * Writes what is left, and gives the folder its name.
@@ -79,21 +77,16 @@ function denseHalfBytes(checkpoint: Checkpoint): number {
     (rows * spec.hiddenSize + ends + spec.blocks * block + (hasFinalNorm(spec) ? spec.hiddenSize : 0));
 }
 
-/** Measures the artifact as it will be served and stores what came out in it; after an error the artifact is gone. */
+/** Measures the artifact as it will be served and stores what came out in it. */
 export async function evaluateArtifact(
   header: ArtifactHeader,
   inputs: Inputs,
-  { dense, context }: { readonly dense: DenseQuality; readonly context: CompressionContext },
+  { dense, context }: { readonly dense: DenseQuality; readonly context: SourceContext },
 ): Promise<ArtifactHeader> {
-  const { options, progress } = context;
-  try {
-    const quality = await progress.time("evaluate", () => servedQuality(inputs, dense, context));
-    progress.checkCancelled();
-    const measured = { ...header, ...quality };
-    await updateHeader(options.out, measured);
-    return measured;
-  } catch (error) {
-    await Deno.remove(options.out, { recursive: true }).catch(() => {});
-    throw error;
-  }
+  const { work, progress } = context;
+  const quality = await progress.time("evaluate", () => servedQuality(inputs, dense, context));
+  progress.checkCancelled();
+  const measured = { ...header, ...quality };
+  await updateHeader(work.artifact, measured);
+  return measured;
 }

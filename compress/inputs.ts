@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { positionRows } from "../models/encoder_spec.ts";
 import { readsTokens } from "../models/spec.ts";
 import { imageFiles, ImageSet } from "./calibration_images.ts";
-import type { CompressionContext } from "./compression_context.ts";
+import type { SourceContext } from "./compression_context.ts";
 import { needsCalibration } from "./recipe_needs.ts";
 import { readTexts, type Texts } from "./texts.ts";
 
@@ -19,15 +19,17 @@ export interface Images {
 export type Inputs = Texts & { readonly kind: "tokens" } | Images;
 
 /** @throws {OatmillError} as {@linkcode readTexts}; invalid_recipe, invalid_config: images that are needed cannot be read */
-export async function readInputs(context: CompressionContext): Promise<Inputs> {
+export async function readInputs(context: SourceContext): Promise<Inputs> {
   const { spec } = context.checkpoint;
-  if (readsTokens(spec)) return { kind: "tokens", ...await readTexts(context) };
+  if (readsTokens(spec)) {
+    return { kind: "tokens", ...await context.work.journal.keep("texts", () => readTexts(context)) };
+  }
   const images = await readImages(context);
   context.progress.report("sample", images.calibration.length, images.calibration.length);
   return images;
 }
 
-async function readImages({ recipe, checkpoint }: CompressionContext): Promise<Images> {
+async function readImages({ recipe, checkpoint }: SourceContext): Promise<Images> {
   const { calibration: { text, sequences, seed }, evaluate } = recipe, { patches } = checkpoint.spec.encoder!;
   const wanted = Math.max(1, Math.floor(evaluate.tokens / positionRows(patches!)));
   const needed = needsCalibration(recipe) ? sequences : 0, back = evaluate.text === null ? wanted : 0;

@@ -11,8 +11,9 @@ import type { CompressionContext, Residuals } from "./compression_context.ts";
 import type { Inputs } from "./inputs.ts";
 import { type LayerPlan, planAtRate } from "./layer_plan.ts";
 import { otherBytes } from "./other_bytes.ts";
+import { type DenseQuality, earlierDenseQuality, keptDenseQuality } from "./quality.ts";
 import { needsMeasuring, needsOutlierRatios } from "./recipe_needs.ts";
-import type { StatisticsStore } from "./statistics_store.ts";
+import { type StatisticsEntries, StatisticsStore } from "./statistics_store.ts";
 import { denseValues } from "./stored_parts.ts";
 import { BlockPruning } from "./structured/block_pruning.ts";
 
@@ -22,6 +23,8 @@ export interface Plans {
   of(block: number): BlockPlan;
   /** Of all blocks, when the plans took a pass over them. */
   readonly statistics: StatisticsStore | null;
+  /** Measured behind that pass. */
+  readonly quality: DenseQuality | null;
   /** With method `structured`. */
   readonly pruning: BlockPruning | null;
 }
@@ -34,7 +37,10 @@ export async function planBlocks(
 ): Promise<Plans> {
   const { recipe, checkpoint: { spec }, progress } = context;
   const ratios = needsOutlierRatios(recipe)
-    ? await progress.time("allocate", () => outlierRatios(residuals.calibration, context))
+    ? await context.work.journal.keep(
+      "outliers",
+      () => progress.time("allocate", () => outlierRatios(residuals.calibration, context)),
+    )
     : null;
   const values = blockValues(recipe, { blocks: spec.blocks, ratios });
   return needsMeasuring(recipe)
@@ -65,8 +71,16 @@ function plansAtRates(rates: readonly number[], { values, context }: PlanOptions
   return {
     of,
     statistics: null,
+    quality: null,
     pruning: prunes ? new BlockPruning(spec, { ...recipe, rates, pool }) : null,
   };
+}
+
+/** As a later run finds them. */
+interface KeptPlans {
+  readonly plans: readonly BlockPlan[];
+  /** Null when compression needs its own statistics. */
+  readonly statistics: StatisticsEntries | null;
 }
 
 async function plansByLoss(
@@ -74,8 +88,28 @@ async function plansByLoss(
   residuals: Residuals,
   { values, context }: PlanOptions,
 ): Promise<Plans> {
-  const { recipe, checkpoint: { spec }, progress, pool, blockChunks } = context;
+  const { recipe, checkpoint: { spec }, work: { journal } } = context;
+  const kept = journal.get<KeptPlans>("plans");
+  const quality = earlierDenseQuality(context);
+  const { plans, ...found } = kept && (quality || !kept.statistics)
+    ? { ...kept, quality, statistics: kept.statistics && new StatisticsStore(journal, kept.statistics) }
+    : await measuredPlansOf(inputs, residuals, { values, context });
+  const dense: BlockPlan = Object.fromEntries(
+    linearNames(spec).filter((name) => recipe.dense.includes(linearKind(name)))
+      .map((name) => [name, { budget: null, values: denseValues(recipe) }]),
+  );
+  return { ...found, of: (block) => ({ ...dense, ...plans[block] }), pruning: null };
+}
+
+async function measuredPlansOf(
+  inputs: Inputs,
+  residuals: Residuals,
+  { values, context }: PlanOptions,
+): Promise<Pick<Plans, "statistics" | "quality"> & { readonly plans: readonly BlockPlan[] }> {
+  const { recipe, checkpoint: { spec }, progress, pool, blockChunks, work: { journal } } = context;
   const { measurements, statistics } = await measureLayers(inputs, residuals, context);
+  // The held-out text is behind the last block.
+  const quality = statistics && await keptDenseQuality(inputs, residuals.heldOut, context);
   const plans = await progress.time("allocate", async () =>
     measuredPlans(measurements, {
       spec,
@@ -87,9 +121,6 @@ async function plansByLoss(
         ? { times: await measureFormatTimes(), threads: pool.threads }
         : null,
     }));
-  const dense: BlockPlan = Object.fromEntries(
-    linearNames(spec).filter((name) => recipe.dense.includes(linearKind(name)))
-      .map((name) => [name, { budget: null, values: denseValues(recipe) }]),
-  );
-  return { of: (block) => ({ ...dense, ...plans[block] }), statistics, pruning: null };
+  await journal.put("plans", { plans, statistics: statistics && statistics.entries() } satisfies KeptPlans);
+  return { plans, statistics, quality };
 }

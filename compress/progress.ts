@@ -9,9 +9,23 @@ interface Behind {
   readonly work: Promise<unknown>;
 }
 
+/** What a run knows of its own course. */
+export interface ProgressSnapshot {
+  readonly phases: Partial<Record<CompressPhase, number>>;
+  readonly peakRssBytes: number;
+  readonly seconds: number;
+  readonly errors: { readonly sum: number; readonly layers: number };
+}
+
+/** Says of a run that it goes on with `done` blocks behind it. */
+export const resumedAt = (done: number, blocks: number): string => `Resumed at block ${done} of ${blocks}`;
+
 export class ProgressReporter implements Disposable {
   readonly phases: Partial<Record<CompressPhase, number>> = {};
   peakRssBytes = 0;
+  readonly #startMs = performance.now();
+  /** Of earlier runs. */
+  #secondsBefore = 0;
   readonly #options: Pick<CompressOptions, "signal" | "onProgress">;
   readonly #timer: ReturnType<typeof setInterval>;
   #errors = { sum: 0, layers: 0 };
@@ -43,6 +57,25 @@ export class ProgressReporter implements Disposable {
 
   #add(phase: CompressPhase, ms: number): void {
     this.phases[phase] = (this.phases[phase] ?? 0) + ms / 1000;
+  }
+
+  /** Of this run and those before it. */
+  get seconds(): number {
+    return this.#secondsBefore + (performance.now() - this.#startMs) / 1000;
+  }
+
+  /** For a later run. */
+  snapshot(): ProgressSnapshot {
+    const { phases, peakRssBytes, seconds } = this;
+    return { phases: { ...phases }, peakRssBytes, seconds, errors: { ...this.#errors } };
+  }
+
+  /** Goes on where an earlier run was. */
+  restore({ phases, peakRssBytes, seconds, errors }: ProgressSnapshot): void {
+    Object.assign(this.phases, phases);
+    this.peakRssBytes = Math.max(this.peakRssBytes, peakRssBytes);
+    this.#secondsBefore = seconds;
+    this.#errors = { ...errors };
   }
 
   checkCancelled(): void {

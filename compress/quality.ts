@@ -1,7 +1,7 @@
 /** What compression costs, on inputs that it has not seen: perplexities of a decoder, how an encoder's answers differ. */
 import { openArtifact } from "../models/formats/artifact.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
-import type { CompressionContext } from "./compression_context.ts";
+import type { CompressionContext, SourceContext } from "./compression_context.ts";
 import { agreementOf, type Answer, denseAnswers, servedAnswers } from "./evaluation/encoder_agreement.ts";
 import { servedPerplexity } from "./evaluation/served_perplexity.ts";
 import { densePerplexity, type Residual } from "./forward/dense_forward.ts";
@@ -24,13 +24,28 @@ export async function denseQuality(
   return await densePerplexity(heldOut, inputs.heldOut, context);
 }
 
+/** The same, for a run that resumes. */
+export const keptDenseQuality = (
+  inputs: Inputs,
+  heldOut: Residual,
+  context: CompressionContext,
+): Promise<DenseQuality> =>
+  context.work.journal.keep(
+    "dense",
+    () => context.progress.time("evaluate", () => denseQuality(inputs, heldOut, context)),
+  );
+
+/** As an earlier run measured it behind the last block; null when none did. */
+export const earlierDenseQuality = ({ work: { journal } }: SourceContext): DenseQuality | null =>
+  journal.get<DenseQuality>("dense");
+
 /** Of the artifact, as it will be served. */
 export async function servedQuality(
   inputs: Inputs,
   dense: DenseQuality,
-  { options: { out, threads, signal }, progress }: CompressionContext,
+  { options: { threads, signal }, work, progress }: SourceContext,
 ): Promise<Pick<ArtifactHeader, "perplexity" | "agreement">> {
-  const artifact = await openArtifact(out), text = inputs.heldOutName;
+  const artifact = await openArtifact(work.artifact), text = inputs.heldOutName;
   const onProgress = (done: number, total: number) => progress.report("evaluate", done, total);
   const options = { threads, signal, onProgress };
   if ("answers" in dense) {

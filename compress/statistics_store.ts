@@ -4,9 +4,10 @@
  */
 import type { InputName } from "../models/spec.ts";
 import { type BlockStatistics, type InputStatistics, mirror, shared, toShared } from "./statistics.ts";
-import { openValues, type Place, type StoredValues, type WorkSpace } from "./work_space.ts";
+import { openValues, type Place, type StoredValues } from "./work_space.ts";
 
-interface Entry {
+/** What is known of an input besides its values. */
+export interface StatisticsEntry {
   readonly dIn: number;
   readonly hasMoments: boolean;
   /** d and then H's triangle, row by row: `[dIn + dIn (dIn + 1) / 2]`; `[dIn]` without H. */
@@ -15,10 +16,27 @@ interface Entry {
   readonly rms: InputStatistics["rms"];
 }
 
-export class StatisticsStore {
-  readonly #entries = new Map<string, Entry>();
+/** By block and input. */
+export type StatisticsEntries = readonly (readonly [key: string, entry: StatisticsEntry])[];
 
-  constructor(readonly space: WorkSpace) {}
+export class StatisticsStore {
+  readonly #entries = new Map<string, StatisticsEntry>();
+
+  /**
+   * @param places where values go
+   * @param entries of an earlier store, whose places still have their values
+   */
+  constructor(
+    readonly places: { place(name: string, length: number): Place },
+    entries: StatisticsEntries = [],
+  ) {
+    for (const [key, entry] of entries) this.#entries.set(key, entry);
+  }
+
+  /** What a later store needs; its places are files when those were. */
+  entries(): StatisticsEntries {
+    return [...this.#entries];
+  }
 
   /** Keeps a copy. @throws {RangeError} the block has statistics already. @throws {OatmillError} storage_failed */
   put(block: number, statistics: BlockStatistics): void {
@@ -49,7 +67,7 @@ export class StatisticsStore {
   #putInput(key: string, { d, rms, H }: InputStatistics): void {
     if (this.#entries.has(key)) throw new RangeError(`Statistics of "${key}" are there already`);
     const dIn = d.length;
-    const place = this.space.place(`statistics.${key}`, dIn + (H ? dIn * (dIn + 1) / 2 : 0));
+    const place = this.places.place(`statistics.${key}`, dIn + (H ? dIn * (dIn + 1) / 2 : 0));
     using target = openValues(place);
     target.write(0, d);
     if (H) writeTriangle(target, H, dIn);

@@ -23,7 +23,7 @@ function statistics(dIn: number, seed: number, moments: boolean): BlockStatistic
   ) as unknown as BlockStatistics;
 }
 
-/** Runs with the space that the compression of `out` would have; afterwards nothing may be left. */
+/** Runs with a space of its own; afterwards nothing may be left. */
 async function withSpace(
   memoryBytes: number,
   use: (space: WorkSpace, dir: string) => void | Promise<void>,
@@ -31,7 +31,7 @@ async function withSpace(
   const dir = await Deno.makeTempDir();
   try {
     {
-      using space = WorkSpace.beside(`${dir}/out`, memoryBytes);
+      using space = WorkSpace.open(`${dir}/work`, memoryBytes);
       await use(space, dir);
     }
     assert.deepEqual([...Deno.readDirSync(dir)], []);
@@ -82,7 +82,7 @@ Deno.test("StatisticsStore refuses a block twice, one that is not there, and a d
     Deno.truncateSync(space.file("statistics.3.mlp"), 8);
     const failed = (e: unknown) => e instanceof OatmillError && e.code === "storage_failed";
     assert.throws(() => store.get(3), failed);
-    const nowhere = new StatisticsStore(WorkSpace.beside("/proc/none/out", 0));
+    const nowhere = new StatisticsStore(WorkSpace.open("/proc/none/work", 0));
     assert.throws(() => nowhere.put(0, statistics(4, 1, true)), failed);
   }));
 

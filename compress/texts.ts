@@ -5,7 +5,7 @@ import type { Checkpoint } from "../models/checkpoint.ts";
 import { packDense } from "../models/pack_dense.ts";
 import { loadTokenizer, type Tokenizer } from "../models/tokenizer.ts";
 import { evaluationSequences, type SequenceRequest, textSequences } from "./calibration.ts";
-import type { CompressionContext } from "./compression_context.ts";
+import type { SourceContext } from "./compression_context.ts";
 import { needsCalibration } from "./recipe_needs.ts";
 import { type SampleOptions, sampleSequences } from "./sampling.ts";
 
@@ -21,7 +21,7 @@ export interface Texts {
  * @throws {OatmillError} invalid_recipe: a text cannot be read or is too short, invalid_tokenizer: the model has none
  */
 export async function readTexts(
-  { recipe, checkpoint, progress, options }: CompressionContext,
+  { recipe, checkpoint, progress, options }: SourceContext,
 ): Promise<Texts> {
   const { calibration: wanted, evaluate } = recipe;
   const length = Math.min(wanted.length, checkpoint.spec.contextLength);

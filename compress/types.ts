@@ -28,6 +28,12 @@ export interface CompressOptions {
   /** Artifact folder to create (must not exist). */
   readonly out: string;
   readonly name?: string;
+  /**
+   * Folder for all that is unfinished, on the disk of `out`: a run that is given it again, with the same source and
+   * recipe, goes on where this one stopped, however it stopped, and makes the same artifact bit by bit. It stays behind
+   * a success as well; the caller removes it. Default: one beside `out` that goes with the run.
+   */
+  readonly work?: string;
   readonly recipe: RecipeInput;
   readonly threads?: number;
   /**
@@ -37,11 +43,24 @@ export interface CompressOptions {
   readonly workMemoryBytes?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (p: CompressProgress) => void;
+  /** Hears of an earlier run in `work` before anything is done. */
+  readonly onResume?: (found: FoundWork) => void;
+  /** Hears of every unit that is kept; what it throws ends the run there. */
+  readonly onKept?: (unit: string) => void;
+  /** Of the time, for copies of hidden states (resume/streams.ts); Infinity: at every block. */
+  readonly copyShare?: number;
 }
+
+/** What became of an earlier run's work. */
+export type FoundWork =
+  | { readonly resumed: true; readonly why: null }
+  /** It was deleted; `why` it could not serve. */
+  | { readonly resumed: false; readonly why: string };
 
 export interface CompressResult {
   readonly artifact: string;
   readonly header: AnyHeader;
+  /** Of all runs. */
   readonly seconds: number;
   readonly peakRssBytes: number;
   /** Seconds spent in each phase. */

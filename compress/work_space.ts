@@ -3,7 +3,7 @@
  * beside the artifact. The folder is made when it is first needed and removed with everything in it when the
  * compression ends, however it ends.
  */
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
 import { OatmillError } from "../errors.ts";
 import { shared } from "./statistics.ts";
 
@@ -24,10 +24,10 @@ export class WorkSpace implements Disposable {
     this.#memoryBytes = memoryBytes;
   }
 
-  /** @param artifact the folder that the compression makes; the disk that takes it takes the rest as well */
-  static beside(artifact: string, memoryBytes = defaultBytes()): WorkSpace {
-    const name = `.${basename(artifact)}.${crypto.randomUUID()}.work`;
-    return new WorkSpace(join(dirname(artifact), name), memoryBytes);
+  /** @param folder to make when memory is used up; what a crash left there goes */
+  static open(folder: string, memoryBytes = defaultBytes()): WorkSpace {
+    removeFolder(folder);
+    return new WorkSpace(folder, memoryBytes);
   }
 
   /** Bytes that stand in memory. */
@@ -49,7 +49,7 @@ export class WorkSpace implements Disposable {
   /** Path of a file in the folder. @throws {OatmillError} storage_failed when the folder cannot be made */
   file(name: string): string {
     if (!this.#made) {
-      storage(this.#folder, () => Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 }));
+      asWorkError(this.#folder, () => Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 }));
     }
     this.#made = true;
     return join(this.#folder, name);
@@ -58,11 +58,15 @@ export class WorkSpace implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#made) return;
     this.#made = false;
-    try {
-      Deno.removeSync(this.#folder, { recursive: true });
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
+    removeFolder(this.#folder);
+  }
+}
+
+function removeFolder(path: string): void {
+  try {
+    Deno.removeSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 
@@ -107,11 +111,11 @@ class ScratchFile implements StoredValues {
 
   static open(path: string): ScratchFile {
     const options = { read: true, write: true, create: true, mode: 0o600 };
-    return new ScratchFile(path, storage(path, () => Deno.openSync(path, options)));
+    return new ScratchFile(path, asWorkError(path, () => Deno.openSync(path, options)));
   }
 
   write(at: number, values: Float32Array): void {
-    storage(this.path, () => {
+    asWorkError(this.path, () => {
       this.#file.seekSync(4 * at, Deno.SeekMode.Start);
       for (const part of pieces(values)) {
         const bytes = new Uint8Array(new Float32Array(part).buffer);
@@ -121,7 +125,7 @@ class ScratchFile implements StoredValues {
   }
 
   read(at: number, out: Float32Array): void {
-    storage(this.path, () => {
+    asWorkError(this.path, () => {
       this.#file.seekSync(4 * at, Deno.SeekMode.Start);
       for (const part of pieces(out)) {
         const values = new Float32Array(part.length), bytes = new Uint8Array(values.buffer);
@@ -141,16 +145,18 @@ class ScratchFile implements StoredValues {
 }
 
 /** Values copied at once, 4 MiB: files take no shared memory. */
-const PIECE = 1 << 20;
+export const PIECE = 1 << 20;
 
 function* pieces(values: Float32Array): Generator<Float32Array> {
   for (let at = 0; at < values.length; at += PIECE) yield values.subarray(at, at + PIECE);
 }
 
-function storage<T>(path: string, work: () => T): T {
+/** Says of a file or folder that it was the trouble. @throws {OatmillError} storage_failed */
+export function asWorkError<T>(path: string, work: () => T): T {
   try {
     return work();
   } catch (cause) {
+    if (cause instanceof OatmillError) throw cause;
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new OatmillError("storage_failed", `Cannot use temporary file "${path}": ${why}`, null, { cause });
   }

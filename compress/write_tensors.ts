@@ -31,6 +31,7 @@ export async function writeTable(
   values: Float32Array,
   { recipe, checkpoint: { spec }, pool, writer }: CompressionContext,
 ): Promise<void> {
+  if (writer.has(name)) return; // of an earlier run
   const kind = factorKind(recipe), shape = [spec.vocabSize, spec.hiddenSize] as const;
   const bytes = await pool.run<"table">({ kind: "table", values: toShared(values), shape, format: kind });
   await writer.add(name, { kind }, shape, bytes);

@@ -16,6 +16,7 @@ import { loadTokenizer, type Tokenizer } from "../models/tokenizer.ts";
 import { encoderOf } from "./encoder.ts";
 import { loadEngine } from "./engine.ts";
 import { LoadTimes } from "./load_times.ts";
+import { LongTexts } from "./long_texts.ts";
 import type { Engine, EngineOptions } from "./types.ts";
 
 export interface OpenedModel {
@@ -24,6 +25,8 @@ export interface OpenedModel {
   readonly engine: Engine;
   /** null: the model came without one; prompts are token ids then. */
   readonly tokenizer: Tokenizer | null;
+  /** Reads long texts beside the HTTP thread; absent: the caller's own thread does. */
+  readonly longTexts?: LongTexts;
   /** What it reads and answers when it is an encoder; null: it is a decoder. */
   readonly encoder: EncoderModel | null;
   /** null for a checkpoint. */
@@ -41,7 +44,8 @@ export interface OpenModelOptions extends EngineOptions {
 export async function openModel(path: string, options: OpenModelOptions = {}): Promise<OpenedModel> {
   if (isOnnxFile(path) || (await isArtifact(path) && await isGraphArtifact(path))) {
     const { openGraphModel } = await import("./graph/graph_model.ts"); // few models need it
-    return await openGraphModel(path, options);
+    const graph = await openGraphModel(path, options);
+    return graph.header ? { ...graph, longTexts: new LongTexts(path) } : graph;
   }
   const { values = "f32", times = new LoadTimes(), ...engineOptions } = options;
   /** The tokenizer is built while the compute threads come up and read. */
@@ -60,7 +64,8 @@ export async function openModel(path: string, options: OpenModelOptions = {}): P
   };
   if (await isArtifact(path)) {
     const artifact = await times.time("header", () => openArtifact(path));
-    return { ...await open(artifact, artifact.tokenizerFiles, { checked: true }), header: artifact.header };
+    const opened = await open(artifact, artifact.tokenizerFiles, { checked: true });
+    return { ...opened, header: artifact.header, longTexts: new LongTexts(path) };
   }
   const checkpoint = await times.time("header", () => openCheckpoint(path));
   try {

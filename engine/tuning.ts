@@ -94,8 +94,8 @@ async function kernelsHash(format: string): Promise<string> {
   return (await Promise.all(files.map(readSourceHash))).map((hash) => hash.slice(0, 16)).join(" ");
 }
 
-/** Results for this machine and these kernels; a file that is missing, broken or foreign has none. */
-async function readTuned(file: string): Promise<Tuned> {
+/** What was measured, for this machine and these kernels; a file that is missing, broken or foreign has none. */
+export async function readTuned(file: string): Promise<Tuned> {
   let text: string;
   try {
     text = await Deno.readTextFile(file);

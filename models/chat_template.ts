@@ -62,7 +62,7 @@ function namesVariable(program: unknown, name: string): boolean {
     if (nodes.some((node) => node.type === "Identifier" && node.value === name)) return true;
     level = nodes.flatMap((node) => {
       // `message.tools` is no variable of this name.
-      const { property, ...others } = node;
+      const { property: _, ...others } = node;
       return Object.values(node.type === "MemberExpression" && !node.computed ? others : node);
     });
   }

@@ -29,6 +29,8 @@ export interface StreamOptions {
 export interface Tokenizer {
   /** Highest id + 1, added tokens included. */
   readonly vocabSize: number;
+  /** Characters of the longest entry of the vocabulary. */
+  readonly longestToken: number;
   readonly hasChatTemplate: boolean;
   readonly toolSupport: ToolSupport;
   readonly eosIds: number[];
@@ -59,6 +61,7 @@ export function loadTokenizer(files: TokenizerFiles, { checked = false } = {}): 
 /** Encodes with @huggingface/tokenizers; decodes by {@linkcode tokenDecoder}, which can be asked token by token. */
 class HubBackedTokenizer implements Tokenizer {
   readonly vocabSize: number;
+  readonly longestToken: number;
   readonly eosIds: number[];
   readonly #hub: HubTokenizer;
   readonly #tokens: readonly (string | undefined)[];
@@ -74,6 +77,7 @@ class HubBackedTokenizer implements Tokenizer {
     const vocab = this.#hub.get_vocab();
     this.#tokens = idsToTokens(vocab);
     this.vocabSize = this.#tokens.length;
+    this.longestToken = this.#tokens.reduce((most, token) => Math.max(most, token?.length ?? 0), 0);
     const added = [...this.#hub.get_added_tokens_decoder()];
     this.#specialIds = new Set(added.filter(([, token]) => token.special).map(([id]) => id));
     const named = namedTokens(config);

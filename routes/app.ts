@@ -9,6 +9,7 @@ import { chatCompletions } from "./chat_completions.ts";
 import { classify } from "./classify.ts";
 import { completions } from "./completions.ts";
 import { compressions } from "./compressions.ts";
+import { consolePage } from "./console/console.ts";
 import { docs } from "./docs.ts";
 import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
@@ -22,6 +23,7 @@ import { readJsonBody } from "./bounded_json.ts";
 import { limitRate } from "./rate_limits.ts";
 import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
+import { status } from "./status.ts";
 import { tokenize } from "./tokenize.ts";
 import { countTraffic } from "./traffic.ts";
 import { uploads } from "./uploads.ts";
@@ -80,7 +82,9 @@ export function createApp(
   app.route("/", classify(services));
   app.route("/", embeddings(services));
   app.route("/", tokenize(services));
+  app.route("/", status(services));
   app.route("/", docs());
+  app.route("/", consolePage());
   serveDocument(app, services.version);
   return app;
 }

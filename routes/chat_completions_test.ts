@@ -93,7 +93,7 @@ withServer("chat refuses what it cannot do", {}, async (server) => {
     [{ messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages.0.content.0.type"],
     [{ response_format: { type: "xml" } }, "response_format.type"],
     [{ response_format: { type: "json_schema" } }, "response_format.json_schema"],
-    [{ tools: [{ type: "function" }] }, "tools"],
+    [{ tools: [{ type: "function" }] }, "tools.0.function"],
     [{ top_logprobs: 2 }, "top_logprobs"],
     [{ logprobs: true, top_logprobs: 21 }, "top_logprobs"],
     [{ stream_options: {} }, "stream_options"],

@@ -1,6 +1,7 @@
 /** POST /v1/completions: text after text. */
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
+import { encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 import type { TextToken } from "../engine/text.ts";
 import type { TokenLogprobs } from "../engine/types.ts";
@@ -79,7 +80,7 @@ export function completions(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     checkBody(body);
-    const generation = await Generation.start((model) => readChoices(body, model), {
+    const generation = await Generation.start((model, signal) => readChoices(body, model, signal), {
       operation: "text_completion",
       model: body.model,
       request: c.req.raw,
@@ -109,7 +110,7 @@ interface Prompt {
 }
 
 /** The prompts of a body as ids, each with the text that `echo` repeats. */
-function readPrompts(body: Body, model: OpenedModel): Prompt[] {
+async function readPrompts(body: Body, model: OpenedModel, signal: AbortSignal): Promise<Prompt[]> {
   const { prompt } = body;
   const list = (typeof prompt === "string" || typeof prompt[0] === "number" ? [prompt] : prompt) as (
     | string
@@ -122,8 +123,12 @@ function readPrompts(body: Body, model: OpenedModel): Prompt[] {
       "prompt",
     );
   }
+  const texts = list.filter((p) => typeof p === "string");
+  const encoded = texts.length > 0
+    ? await encodeTexts(model, needTokenizer(model), { texts, signal, param: "prompt" })
+    : [];
   return list.map((p) => {
-    if (typeof p === "string") return { ids: orStart(needTokenizer(model).encode(p), model), text: p };
+    if (typeof p === "string") return { ids: orStart(encoded.shift()!, model), text: p };
     const outside = p.find((id) => id >= model.engine.vocabSize);
     if (outside === undefined) return { ids: p, text: body.echo ? model.tokenizer?.decode(p) ?? "" : "" };
     const message = `Invalid value of "prompt": token ${outside} is not below ${model.engine.vocabSize}`;
@@ -143,12 +148,12 @@ function orStart(ids: number[], model: OpenedModel): number[] {
   );
 }
 
-function readChoices(body: Body, model: OpenedModel): Choice[] {
+async function readChoices(body: Body, model: OpenedModel, signal: AbortSignal): Promise<Choice[]> {
   const n = body.n ?? 1;
   const seed = requestSeed(body);
   const { contextLength, vocabSize } = model.engine;
   const grammar = grammarOf(body.response_format, model);
-  return readPrompts(body, model).flatMap(({ ids, text }, promptIndex) => {
+  return (await readPrompts(body, model, signal)).flatMap(({ ids, text }, promptIndex) => {
     const left = Math.min(DEFAULT_MAX_TOKENS, Math.max(1, contextLength - ids.length));
     const maxTokens = fitContext(ids.length, body.max_tokens ?? left, { contextLength, param: "prompt" });
     return Array.from({ length: n }, (_, i): Choice => ({

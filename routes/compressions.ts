@@ -38,7 +38,7 @@ export const jobSchema = z.object({
   result: z.unknown().openapi({ description: "Sizes, perplexities, seconds and layers, once succeeded" }),
 }).openapi("Compression");
 
-const eventSchema = z.object({
+export const eventSchema = z.object({
   id: z.string(),
   object: z.literal("compression.event"),
   created_at: z.int(),

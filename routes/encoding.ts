@@ -1,5 +1,6 @@
 /** Inputs of one request through an encoder: read, run side by side, measured. What classify and embeddings share. */
 import { z } from "@hono/zod-openapi";
+import { encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer, type OpenedModel } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
 import type { EncoderModel, EncoderOutput, Pixels, TokenInput } from "../models/classifier.ts";
@@ -100,10 +101,17 @@ function encoderOnly(model: OpenedModel, { operation, model: id }: EncodingOptio
 async function readInput(
   raw: RawInput,
   model: OpenedEncoder,
-  { model: id, param, services }: EncodingOptions,
+  { model: id, param, request, services }: EncodingOptions,
 ): Promise<Pixels | TokenInput> {
   if (typeof raw === "string" && !(isDataUrl(raw) && model.encoder.reads === "images")) {
-    if (model.encoder.reads === "text") return { ids: needTokenizer(model).encode(raw) };
+    if (model.encoder.reads === "text") {
+      const [ids] = await encodeTexts(model, needTokenizer(model), {
+        texts: [raw],
+        param,
+        signal: request.signal,
+      });
+      return { ids };
+    }
     throw invalid(`The model "${id}" reads images: send files, or data URLs in "${param}"`, param);
   }
   if (typeof raw !== "string" && !(raw instanceof Uint8Array)) return { ids: knownIds(raw, model, param) };

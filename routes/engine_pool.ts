@@ -203,6 +203,7 @@ export class EnginePool {
   async #closeEngine({ stored, opened, lastUsedMs }: Entry, reason: CloseReason): Promise<void> {
     const model = await opened.catch(() => null);
     if (!model) return;
+    model.longTexts?.close();
     await model.engine.close();
     this.#o.onUse(stored.id, lastUsedMs);
     this.#o.telemetry.add("modelUnloads", 1, { "gen_ai.request.model": stored.id, reason });

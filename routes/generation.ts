@@ -51,6 +51,7 @@ export class Generation {
       request,
     });
     request.signal.addEventListener("abort", () => this.leave(), { once: true });
+    if (request.signal.aborted) this.leave(); // while the model was loaded or the prompt read
     this.#run = this.#events();
   }
 
@@ -59,13 +60,13 @@ export class Generation {
    * @throws {OatmillError} what the registry, `read` or the engine refuses: the answer has not begun
    */
   static async start(
-    read: (model: OpenedModel) => readonly Choice[],
+    read: (model: OpenedModel, signal: AbortSignal) => Promise<readonly Choice[]>,
     options: GenerationOptions,
   ): Promise<Generation> {
     const lease = await options.services.registry.acquire(options.model);
     let generation: Generation;
     try {
-      generation = new Generation(read(lease.model), lease, options);
+      generation = new Generation(await read(lease.model, options.request.signal), lease, options);
     } catch (error) {
       lease[Symbol.dispose]();
       throw error;

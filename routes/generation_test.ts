@@ -58,7 +58,7 @@ Deno.test("Generation ends all choices when its reader leaves at a first event",
   };
   const request = new Request(server.url);
   const options = { operation: "chat", model: "fake", request, services } as const;
-  const generation = await Generation.start(() => [choice, choice, choice], options);
+  const generation = await Generation.start(() => Promise.resolve([choice, choice, choice]), options);
   assert.equal(engines[0].running, 3);
   for await (const { event } of generation.events()) {
     assert.equal(event.type, "prompt");

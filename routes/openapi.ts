@@ -12,6 +12,7 @@ interface Traits {
   readonly hasBody: boolean;
   readonly hasParameters: boolean;
   readonly hasId: boolean;
+  readonly hasRanges: boolean;
   readonly path: string;
 }
 
@@ -24,7 +25,7 @@ interface Status {
   readonly applies: (traits: Traits) => boolean;
   readonly headers?: object;
 }
-const STATUSES: readonly Status[] = [
+export const STATUSES: readonly Status[] = [
   {
     status: 400,
     description: "A field is missing, has a wrong type or value, or what was sent cannot be used",
@@ -37,6 +38,7 @@ const STATUSES: readonly Status[] = [
   { status: 409, description: "The present state forbids it", applies: (t) => t.writes },
   { status: 413, description: "The body or a file is larger than allowed", applies: (t) => t.hasBody },
   { status: 415, description: "The media type is not accepted", applies: (t) => t.hasBody },
+  { status: 416, description: "The file has no such range", applies: (t) => t.hasRanges },
   {
     status: 429,
     description: "The queue is full, or a minute's requests or tokens are used up",
@@ -47,7 +49,7 @@ const STATUSES: readonly Status[] = [
   {
     status: 503,
     description: "Not at the moment: the server starts or shuts down, or what is asked for is on its way",
-    applies: (t) => t.infers || t.writes || t.hasId || t.path === "/readyz",
+    applies: (t) => !t.open || t.path === "/readyz",
     headers: RETRY_AFTER,
   },
   {
@@ -104,6 +106,7 @@ function complete(operation: Operation, method: string, path: string): void {
     hasBody: operation.requestBody !== undefined,
     hasParameters: (operation.parameters ?? []).length > 0,
     hasId: path.includes("{"),
+    hasRanges: "206" in responses,
   };
   const errors = STATUSES.filter(({ applies }) => applies(traits))
     .map(({ status, description, headers }) => [status, { ...error, description, headers }] as const);

@@ -1,8 +1,9 @@
 /** `response_format`: what an answer's text must be, as a grammar for the engine. */
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
+import type { SchemaSource } from "../engine/grammar/grammar_worker.ts";
 import type { GrammarRequest } from "../engine/grammar/grammars.ts";
-import { prepareSchema } from "../engine/grammar/json_schema.ts";
+import { type JsonSchema, prepareSchema } from "../engine/grammar/json_schema.ts";
 import { vocabularyTokens } from "../engine/grammar/vocabulary.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 
@@ -44,41 +45,58 @@ export function grammarOf(
   model: Pick<OpenedModel, "name" | "tokenizer" | "spec">,
   place: FormatPlace = RESPONSE_FORMAT,
 ): GrammarRequest | null {
-  if (!format || format.type === "text") return null;
+  const source = formatSource(format, place);
+  if (!source) return null;
   const tokenizer = needTokenizer(model), stopIds = stopIdsOf(model);
   return {
-    ...sourceOf(format, place),
+    source,
+    param: format?.type === "json_schema" ? place.schemaParam : place.param,
     vocabulary: async () => ({ tokens: await vocabularyTokens(tokenizer), stopIds }),
   };
 }
 
-function sourceOf(
-  { type, json_schema }: ResponseFormat,
-  { param, schemaParam }: FormatPlace,
-): Pick<GrammarRequest, "source" | "param"> {
-  if (type !== "json_schema") {
-    return { source: { schema: JSON.stringify(ANY_OBJECT), strict: false }, param };
-  }
+/** The same, without a model. */
+export function formatSource(
+  format: ResponseFormat | null | undefined,
+  { param, schemaParam }: FormatPlace = RESPONSE_FORMAT,
+): SchemaSource | null {
+  if (!format || format.type === "text") return null;
+  if (format.type === "json_object") return { schema: JSON.stringify(ANY_OBJECT), strict: false };
+  const { json_schema } = format;
   if (!json_schema) {
     const message = `Cannot use "${param}" of type "json_schema" without "json_schema"`;
     throw new OatmillError("invalid_request", message, `${param}.json_schema`);
   }
+  return schemaSource(json_schema.schema ?? ANY_OBJECT, {
+    enforce: Boolean(json_schema.strict),
+    // Further properties only where the schema says so: a small model would never come to an end.
+    closed: Boolean(json_schema.schema),
+    param: schemaParam,
+  });
+}
+
+/**
+ * A schema of a request for the grammar's compiler.
+ * @param options.enforce refuse keywords that no grammar can enforce, instead of leaving them out
+ * @param options.closed objects have no properties but those that the schema names
+ * @param options.param where the request has it
+ * @throws {OatmillError} invalid_request
+ */
+export function schemaSource(
+  schema: JsonSchema,
+  { enforce, closed, param }: { enforce: boolean; closed: boolean; param: string },
+): SchemaSource {
   const refuse = (reason: string): never => {
-    throw new OatmillError(
-      "invalid_request",
-      `Cannot use the schema of "${schemaParam}": ${reason}`,
-      schemaParam,
-    );
+    throw new OatmillError("invalid_request", `Cannot use the schema of "${param}": ${reason}`, param);
   };
-  const prepared = prepareSchema(json_schema.schema ?? ANY_OBJECT);
+  const prepared = prepareSchema(schema);
   if (typeof prepared === "string") return refuse(prepared);
-  if (json_schema.strict && prepared.loose.length > 0) {
+  if (enforce && prepared.loose.length > 0) {
     return refuse(`${prepared.loose[0]}; without "strict" it is left out`);
   }
-  const schema = JSON.stringify(prepared.schema);
-  if (schema.length > MOST_CHARS) {
-    return refuse(`it has ${schema.length} characters, at most ${MOST_CHARS} are allowed`);
+  const text = JSON.stringify(prepared.schema);
+  if (text.length > MOST_CHARS) {
+    return refuse(`it has ${text.length} characters, at most ${MOST_CHARS} are allowed`);
   }
-  // Further properties only where the schema says so: a small model would never come to an end.
-  return { source: { schema, strict: Boolean(json_schema.schema) }, param: schemaParam };
+  return { schema: text, strict: closed };
 }

@@ -12,6 +12,10 @@ export type Scope = typeof SCOPES[number];
 const ROUTES: Readonly<Record<string, Scope | null>> = {
   "GET /healthz": null,
   "GET /readyz": null,
+  "GET /": null,
+  "GET /console/console.css": null,
+  "GET /console/console.js": null,
+  "GET /console/icon.svg": null,
   "GET /docs": null,
   "GET /openapi.json": null,
   "POST /v1/chat/completions": "infer",

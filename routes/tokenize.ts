@@ -1,12 +1,14 @@
 /** POST /tokenize and /detokenize: a model's tokenizer, by the fields that vLLM and llama.cpp's server have. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
+import { decodeTokens, encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer } from "../engine/open_model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
-import { messageSchema, toMessages } from "./chat_completions.ts";
+import { messageSchema, toMessages } from "./chat_messages.ts";
 import { errorResponse } from "./errors.ts";
 import { samplingFields } from "./sampling.ts";
 import { resource, type Services } from "./services.ts";
+import { readToolUse, templateTools, toolFields } from "./tools.ts";
 
 const flag = (description: string) => z.boolean().nullish().openapi({ description });
 const tokenizeSchema = z.object({
@@ -16,6 +18,7 @@ const tokenizeSchema = z.object({
   messages: z.array(messageSchema).min(1).nullish().openapi({
     description: "A conversation, as the model's chat template writes it",
   }),
+  tools: toolFields.tools,
   add_special_tokens: flag("Add what a text begins (and ends) with; default: to `prompt` alone"),
   add_special: flag("As llama.cpp's server names `add_special_tokens`"),
   add_generation_prompt: flag("With `messages`: end where the answer begins; default true"),
@@ -82,7 +85,8 @@ export function tokenize({ registry }: Services): OpenAPIHono {
     const read = textReader(body);
     using lease = await registry.acquire(body.model);
     const tokenizer = needTokenizer(lease.model);
-    const ids = read(tokenizer);
+    const { signal } = c.req.raw;
+    const [ids] = await encodeTexts(lease.model, tokenizer, { ...read(tokenizer), signal });
     return c.json({
       count: ids.length,
       max_model_len: lease.model.engine.contextLength,
@@ -100,14 +104,19 @@ export function tokenize({ registry }: Services): OpenAPIHono {
       const message = `Invalid value of "tokens": token ${tokens[at]} is not below ${size}`;
       throw new OatmillError("invalid_request", message, `tokens.${at}`);
     }
-    const text = tokenizer.decode(tokens);
+    const text = await decodeTokens(lease.model, tokenizer, { ids: tokens, signal: c.req.raw.signal });
     return c.json({ prompt: text, content: text }, 200);
   });
   return app;
 }
 
+interface TextToRead {
+  readonly texts: readonly [string];
+  readonly addSpecialTokens: boolean;
+}
+
 /** Reads the one of a body's texts; templates write special tokens themselves, and llama.cpp's `content` has none by default. */
-function textReader(body: TokenizeBody): (tokenizer: Tokenizer) => number[] {
+function textReader(body: TokenizeBody): (tokenizer: Tokenizer) => TextToRead {
   const given = [body.prompt, body.content, body.messages].filter((text) =>
     text !== null && text !== undefined
   );
@@ -118,15 +127,19 @@ function textReader(body: TokenizeBody): (tokenizer: Tokenizer) => number[] {
   const asked = body.add_special_tokens ?? body.add_special;
   const { prompt, content, messages } = body;
   if (messages) {
-    const addGenerationPrompt = body.add_generation_prompt ?? true;
-    return (tokenizer) =>
-      tokenizer.encode(tokenizer.renderChat(toMessages(messages), { addGenerationPrompt }), {
-        addSpecialTokens: asked ?? false,
-      });
+    const use = readToolUse({ tools: body.tools });
+    const options = {
+      addGenerationPrompt: body.add_generation_prompt ?? true,
+      ...use ? { tools: templateTools(use) } : {},
+    };
+    return (tokenizer) => ({
+      texts: [tokenizer.renderChat(toMessages(messages), options)],
+      addSpecialTokens: asked ?? false,
+    });
   }
   const isPrompt = prompt !== null && prompt !== undefined;
   const text = isPrompt ? prompt : content!;
-  return (tokenizer) => tokenizer.encode(text, { addSpecialTokens: asked ?? isPrompt });
+  return () => ({ texts: [text], addSpecialTokens: asked ?? isPrompt });
 }
 
 /** As llama.cpp's server: a string, or bytes where these are no characters of their own. */

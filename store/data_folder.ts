@@ -131,13 +131,13 @@ export async function storing<T>(action: string, work: () => Promise<T>): Promis
 const SQLITE_STORAGE =
   /readonly database|disk I\/O error|image is malformed|disk is full|unable to open database|not a database/;
 
-/** EIO, EFBIG, ENOSPC, EROFS, EDQUOT, EACCES by number or by Deno's class, or SQLite's words for them; anything else stays itself. */
+/** EIO, EXDEV (a room of the folder on another disk), EFBIG, ENOSPC, EROFS, EDQUOT, EACCES by number or by Deno's class, or SQLite's words for them; anything else stays itself. */
 export function asStorageError(error: unknown, action: string): unknown {
   const database = error instanceof Error && (error as { code?: unknown }).code === "ERR_SQLITE_ERROR" &&
     SQLITE_STORAGE.test(error.message);
   const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
   const full = error instanceof Error &&
-    /os error (5|27|28|30|122)\b|EIO|EFBIG|ENOSPC|EDQUOT|EROFS/.test(error.message);
+    /os error (5|18|27|28|30|122)\b|EIO|EXDEV|EFBIG|ENOSPC|EROFS|EDQUOT/.test(error.message);
   if (!denied && !full && !database) return error;
   return new OatmillError("storage_failed", `Cannot ${action}: ${error.message}`, null, { cause: error });
 }

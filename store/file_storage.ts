@@ -3,7 +3,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { OatmillError } from "../errors.ts";
 import { type BlobContent, BlobStore, type ByteRange, checkContent, readContent } from "./blob_store.ts";
 import { storing } from "./data_folder.ts";
-import { durably } from "./database.ts";
+import { durably, ifWritable } from "./database.ts";
 import { type FileQuery, FileStore, type StoredFile } from "./file_store.ts";
 
 /** A finished, fsynced file in `tmp/`. */
@@ -117,11 +117,7 @@ export class FileStorage {
   }
   #note(file: StoredFile, error: unknown): unknown {
     if (!(error instanceof OatmillError) || error.code !== "damaged_file") return error;
-    try {
-      this.rows.mark(file.sha256, error.message);
-    } catch {
-      // A disk that takes no notes: the next read finds it again.
-    }
+    ifWritable(() => this.rows.mark(file.sha256, error.message)); // else the next read finds it again
     this.#o.onDamage(file, error.message);
     return new OatmillError("damaged_file", `Cannot read file "${file.id}": ${error.message}`, "id", {
       cause: error,

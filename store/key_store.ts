@@ -1,6 +1,7 @@
 /** API keys, of which only hashes are stored: whoever reads the database cannot call with what stands in it. */
 import type { DatabaseSync } from "node:sqlite";
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { ifWritable } from "./database.ts";
 
 export interface StoredKey {
   /** Public: a part of the key, by which it is found, listed and revoked. */
@@ -64,7 +65,7 @@ export class KeyStore {
     if (row === undefined || !timingSafeEqual(row.hash, hashKey(key))) return null;
     const day = new Date(nowMs).toISOString().slice(0, 10);
     if (row.last_used_day !== day) { // one write a day, not one a request
-      this.#db.prepare("UPDATE api_keys SET last_used_day = ? WHERE id = ?").run(day, id);
+      ifWritable(() => this.#db.prepare("UPDATE api_keys SET last_used_day = ? WHERE id = ?").run(day, id));
     }
     return fromRow({ ...row, last_used_day: day });
   }

@@ -3,6 +3,7 @@
  * version is the one it came to point at last.
  */
 import type { DatabaseSync } from "node:sqlite";
+import { ifWritable } from "./database.ts";
 
 /** One version of a model. */
 export interface StoredModel {
@@ -84,7 +85,9 @@ export class ModelStore {
   }
   /** Notes a use; one that is older than the last is no news. */
   use(id: string, atMs: number): void {
-    this.#db.prepare("UPDATE models SET used_ms = MAX(IFNULL(used_ms, 0), ?) WHERE id = ?").run(atMs, id);
+    ifWritable(() =>
+      this.#db.prepare("UPDATE models SET used_ms = MAX(IFNULL(used_ms, 0), ?) WHERE id = ?").run(atMs, id)
+    );
   }
   /** @returns the name of the most recently used model, of the newest when none was used, null when there is none */
   lastUsed(): string | null {

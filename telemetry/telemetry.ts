@@ -25,7 +25,12 @@ import {
   envDetector,
   resourceFromAttributes,
 } from "@opentelemetry/resources";
-import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from "@opentelemetry/sdk-metrics";
+import {
+  DataPointType,
+  MeterProvider,
+  type MetricReader,
+  PeriodicExportingMetricReader,
+} from "@opentelemetry/sdk-metrics";
 import { BatchSpanProcessor, type SpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
 import {
   type CounterKey,
@@ -173,6 +178,19 @@ export class Telemetry {
   async metricsText(): Promise<string> {
     const { resourceMetrics } = await this.#prometheus.collect();
     return this.#serializer.serialize(resourceMetrics);
+  }
+
+  /** What a histogram has counted since the start, for each set of attributes. */
+  async totals(key: HistogramKey): Promise<{ attributes: Attributes; sum: number; count: number }[]> {
+    const { resourceMetrics } = await this.#prometheus.collect();
+    const all = resourceMetrics.scopeMetrics.flatMap(({ metrics }) => metrics);
+    const found = all.find(({ descriptor }) => descriptor.name === INSTRUMENTS[key].name);
+    if (found?.dataPointType !== DataPointType.HISTOGRAM) return [];
+    return found.dataPoints.map(({ attributes, value }) => ({
+      attributes,
+      sum: value.sum ?? 0,
+      count: value.count,
+    }));
   }
 
   /** Sends what is waiting, then stops. */

@@ -20,8 +20,8 @@ const VOCAB = 258;
 const encoder = new TextEncoder();
 
 export interface FakeEngineOptions {
-  /** What is generated, as bytes; then EOS. Default: the alphabet, for ever. */
-  readonly script?: string;
+  /** What is generated (after a prompt), as bytes; then EOS. Default: the alphabet, for ever. */
+  readonly script?: string | ((prompt: string) => string);
   readonly contextLength?: number;
   readonly tokenDelayMs?: number;
   /** Thrown after so many tokens. */
@@ -73,7 +73,8 @@ export class FakeEngine implements Engine {
       ? request.promptIds.map((id, i) => i === 0 ? null : this.#logprobs(id))
       : null;
     yield { type: "prompt", promptTokens, cachedTokens: 1, logprobs };
-    const bytes = script === undefined ? null : encoder.encode(script);
+    const said = typeof script === "function" ? script(byteTokenizer.decode(request.promptIds)) : script;
+    const bytes = said === undefined ? null : encoder.encode(said);
     let n = 0;
     let reason: "stop" | "length" = "length";
     for (; n < request.maxTokens; n++) {
@@ -141,6 +142,7 @@ export class FakeEngine implements Engine {
 /** Bytes are tokens; BOS first. */
 export const byteTokenizer: Tokenizer = {
   vocabSize: VOCAB,
+  longestToken: 4,
   hasChatTemplate: true,
   toolSupport: "none",
   eosIds: [EOS],

@@ -145,9 +145,10 @@ export class FakeServer implements AsyncDisposable {
   /** @returns the version, another for other weights */
   async addModel(id: string, weights = "weights"): Promise<string> {
     const folder = await this.services.data.temporary();
-    await Deno.writeTextFile(join(folder, "oatmill.json"), "{}");
+    const header = fakeHeader(id, weights);
+    await Deno.writeTextFile(join(folder, "oatmill.json"), JSON.stringify(header));
     await Deno.writeTextFile(join(folder, "model.safetensors"), weights);
-    return await this.services.registry.add(id, folder, fakeHeader(id, weights));
+    return await this.services.registry.add(id, folder, header);
   }
   get(path: string, init?: RequestInit): Promise<Response> {
     return fetch(this.url + path, init);

@@ -3,14 +3,16 @@ import assert from "node:assert/strict";
 import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { parseHTML } from "linkedom";
+import { ERRORS } from "../errors.ts";
 import { createApp } from "../routes/app.ts";
+import { STATUSES } from "../routes/openapi.ts";
 import { FakeServer } from "./fake_server.ts";
 
 // deno-lint-ignore no-explicit-any -- the document, looked into by path
 type Json = any;
 
-/** Outside the document: it and its page. */
-const UNLISTED = ["/openapi.json", "/docs"];
+/** Outside the document: it, pages and their files. */
+const UNLISTED = ["/openapi.json", "/docs", "/", "console.css", "console.js", "icon.svg"];
 
 describe("/openapi.json", () => {
   let server: FakeServer, document: Json;
@@ -37,7 +39,9 @@ describe("/openapi.json", () => {
 
   it("has every route, each with a name of its own", () => {
     const routes = createApp(server.services).routes
-      .filter(({ method, path }) => method !== "ALL" && !path.includes("*") && !UNLISTED.includes(path))
+      .filter(({ method, path }) =>
+        method !== "ALL" && !path.includes("*") && !UNLISTED.includes(path.replace("/console/", ""))
+      )
       .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
     const listed = operations().map(([name]) => name);
     assert.deepEqual([...new Set(routes)].sort(), listed.toSorted());
@@ -55,6 +59,8 @@ describe("/openapi.json", () => {
         assert.deepEqual(schema, { $ref: "#/components/schemas/Error" }, `${name} ${status}`);
       }
     }
+    const known = STATUSES.map(({ status }) => status);
+    assert.deepEqual(Object.values(ERRORS).filter(({ status }) => !known.includes(status)), []);
     const { responses } = document.paths["/v1/completions"].post;
     assert.deepEqual(Object.keys(responses), [
       "200",

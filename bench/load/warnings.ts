@@ -5,6 +5,7 @@ import type { LatencyStats } from "./histogram.ts";
 const MOST_LAG_P99_MS = 10;
 /** Of a core: JavaScript has one, and what waits for it is measured as the server's. */
 const MOST_CPU_SHARE = 0.8;
+const FEW_REQUESTS = 100;
 
 interface Judged {
   readonly client: { readonly schedule_lag_ms: LatencyStats | null; readonly cpu_share: number | null };
@@ -28,6 +29,9 @@ const CHECKS: readonly Check[] = [
     return errors > 0 &&
       `${errors} of ${requests} requests failed, ${worst[1].count} by ${worst[0]}: ${worst[1].message}`;
   },
+  ({ requests }) =>
+    requests > 0 && requests < FEW_REQUESTS &&
+    `${requests} requests are few: their 99th percentile is the slowest of them`,
   ({ client: { schedule_lag_ms: lag } }) =>
     lag !== null && lag.p99 > MOST_LAG_P99_MS &&
     `The client sent late: 1 % of the requests by ${

@@ -85,6 +85,7 @@ export function addCompress(program: Command): void {
     .addOption(new Option("--products <kind>", "what the pass for statistics multiplies").choices(PRODUCTS))
     .option("--evaluate <file>", "held-out text for the perplexities")
     .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)))
+    .option("--no-resume", "begin anew where an earlier run of this command was stopped")
     .addOption(workMemory())
     .addOption(threads())
     .addOption(json())

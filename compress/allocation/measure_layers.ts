@@ -6,8 +6,10 @@ import { type BlockWeights, firstSequences, readBlock } from "../forward/dense_f
 import type { Inputs } from "../inputs.ts";
 import { inputGroupBytes } from "../input_group.ts";
 import { compressedNames, inputGroups } from "../linear_layers.ts";
+import { resumedAt } from "../progress.ts";
+import { SavedStreams, type StreamParts, streamParts } from "../resume/streams.ts";
 import { type BlockStatistics, shared } from "../statistics.ts";
-import { StatisticsStore } from "../statistics_store.ts";
+import { type StatisticsEntries, StatisticsStore } from "../statistics_store.ts";
 import type { Measurements } from "./measured.ts";
 import { OWL_SEQUENCES } from "./outlier_pass.ts";
 import type { LayerProbe, ProbeJob } from "./probe_job.ts";
@@ -30,16 +32,27 @@ export async function measureLayers(
   residuals: Residuals,
   context: CompressionContext,
 ): Promise<{ readonly measurements: Measurements; readonly statistics: StatisticsStore | null }> {
-  const { recipe, checkpoint, progress, pool, space } = context, { spec } = checkpoint;
+  const { options, recipe, checkpoint, progress, pool, space, work: { journal } } = context,
+    { spec } = checkpoint;
   const names = compressedNames(spec, recipe), shapes = linearShapes(spec);
   const sensitivity = new Sensitivity({ checkpoint, pool, names }, residuals.calibration);
-  const statistics = new StatisticsStore(space), probes: Record<string, LayerProbe>[] = [];
   const sequential = recipe.calibration.statistics === "sequential";
   const own = sequential ? copyForMeasuring(residuals, spec.hiddenSize) : residuals;
+  const streams = new SavedStreams<Measured>({ journal, name: "measuring", costShare: options.copyShare });
+  const parts = (): StreamParts => ({
+    ...streamParts(own, spec.hiddenSize),
+    sensitivity: sensitivity.states,
+  });
+  const kept = streams.restore(parts()), first = kept?.position ?? 0;
+  if (kept) progress.report("calibrate", first, spec.blocks, resumedAt(first, spec.blocks));
+  sensitivity.resume(first);
+  const statistics = new StatisticsStore(journal.keeps ? journal : space, kept?.rest.statistics);
+  const probes: Record<string, LayerProbe>[] = [...kept?.rest.probes ?? []];
   const replacements: Replacements = Object.fromEntries(
     names.map((name) => [name, shared(shapes[name]![0] * shapes[name]![1])]),
   );
-  for (let i = 0; i < spec.blocks; i++) {
+  for (let i = first; i < spec.blocks; i++) {
+    if (i > first) await streams.save(i, parts(), { probes, statistics: statistics.entries() })?.commit();
     const weights = await progress.time("read", () => readBlock(checkpoint, i));
     const found = await progress.time(
       "calibrate",
@@ -64,6 +77,12 @@ export async function measureLayers(
   return { measurements: { probes, divergences }, statistics: sequential ? null : statistics };
 }
 
+/** What a run that resumes knows of the blocks behind it. */
+interface Measured {
+  readonly probes: readonly Record<string, LayerProbe>[];
+  readonly statistics: StatisticsEntries;
+}
+
 /** Statistics of the dense model do not serve a sequential compression. */
 function copyForMeasuring({ calibration, heldOut }: Residuals, hiddenSize: number): Residuals {
   const sequences = Math.min(OWL_SEQUENCES, calibration.sequences);
@@ -82,8 +101,7 @@ async function probe(
     readonly context: CompressionContext;
   },
 ): Promise<Record<string, LayerProbe>> {
-  const measured: Record<string, LayerProbe> = {};
-  await Promise.all(
+  const groups = await Promise.all(
     inputGroups(checkpoint.spec, compressedNames(checkpoint.spec, recipe)).map(async (group) => {
       const job: ProbeJob = {
         kind: "probe",
@@ -98,8 +116,8 @@ async function probe(
         rate: Math.min(PROBE_RATES.most, Math.max(PROBE_RATES.least, recipe.rate)),
       };
       const found = await pool.run<"probe">(job, inputGroupBytes(job));
-      group.names.forEach((name, i) => measured[name] = found[i]);
+      return group.names.map((name, i) => [name, found[i]] as const);
     }),
   );
-  return measured;
+  return Object.fromEntries(groups.flat()); // in the groups' order, whichever ended first
 }

@@ -86,6 +86,17 @@ export class Sensitivity {
     }
   }
 
+  /** Hidden states of all slots, and how many of them say anything so far. */
+  get states(): { readonly values: Float32Array<SharedArrayBuffer>; readonly length: number } {
+    const used = this.#dense + 1 + PART_NAMES.length * this.#block;
+    return { values: this.#states, length: this.#slot(0, used).length };
+  }
+
+  /** Goes on before this block, with the states that there were. */
+  resume(block: number): void {
+    this.#block = block;
+  }
+
   get #dense(): number {
     return this.#kinds.length;
   }

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { loadGraph } from "../../engine/graph/graph_engine.ts";
 import { withOutputs } from "../../engine/graph/value_types.ts";
-import { updateHeader } from "../../models/formats/artifact.ts";
+import { updateHeader } from "../../models/formats/artifact_writer.ts";
 import {
   type GraphAgreement,
   type GraphHeader,
@@ -12,37 +12,32 @@ import type { GraphTensors } from "../../models/onnx/graph_tensor.ts";
 import type { GraphContext } from "./compress_graph.ts";
 import type { Calibrated } from "./graph_statistics.ts";
 
-/** Stores the agreement in the artifact; after an error the artifact is gone. */
+/** Stores the agreement in the artifact. */
 export async function measureAgreement(
   header: GraphHeader,
   { heldBack }: Calibrated,
-  { options, progress, source, recipe, pool }: GraphContext,
+  { options, work, progress, source, recipe, pool }: GraphContext,
 ): Promise<GraphHeader> {
-  try {
-    const outputs = source.model.graph.output.map(({ name }) => name);
-    const model = withOutputs(source.model, []);
-    const job = {
-      kind: "graph",
-      model,
-      feeds: heldBack,
-      collect: [],
-      moments: false,
-      answers: outputs,
-    } as const;
-    const wanted = await progress.time(
-      "evaluate",
-      () => pool.run<"graph">(job, pool.memoryBytes, [model.buffer]),
-    );
-    const found = await progress.time("evaluate", () => answersOf(options.out, heldBack, options.threads));
-    const text = `held back from ${basename(recipe.calibration.text)}`;
-    const measured = { ...header, agreement: agreement(wanted.answers, found, { outputs, text }) };
-    progress.checkCancelled();
-    await updateHeader(options.out, measured);
-    return measured;
-  } catch (error) {
-    await Deno.remove(options.out, { recursive: true }).catch(() => {});
-    throw error;
-  }
+  const outputs = source.model.graph.output.map(({ name }) => name);
+  const model = withOutputs(source.model, []);
+  const job = {
+    kind: "graph",
+    model,
+    feeds: heldBack,
+    collect: [],
+    moments: false,
+    answers: outputs,
+  } as const;
+  const wanted = await progress.time(
+    "evaluate",
+    () => pool.run<"graph">(job, pool.memoryBytes, [model.buffer]),
+  );
+  const found = await progress.time("evaluate", () => answersOf(work.artifact, heldBack, options.threads));
+  const text = `held back from ${basename(recipe.calibration.text)}`;
+  const measured = { ...header, agreement: agreement(wanted.answers, found, { outputs, text }) };
+  progress.checkCancelled();
+  await updateHeader(work.artifact, measured);
+  return measured;
 }
 
 async function answersOf(

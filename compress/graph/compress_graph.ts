@@ -7,7 +7,7 @@ import { OnnxRuntime } from "../../engine/graph/ort.ts";
 import { typedGraph } from "../../engine/graph/value_types.ts";
 import { OatmillError } from "../../errors.ts";
 import type { TokenizerFiles } from "../../models/checkpoint.ts";
-import { ArtifactWriter } from "../../models/formats/artifact.ts";
+import { ArtifactWriter } from "../../models/formats/artifact_writer.ts";
 import type { LayerReport } from "../../models/formats/artifact_header.ts";
 import {
   CONFIG_FILE,
@@ -23,24 +23,21 @@ import { encodeModel } from "../../models/onnx/onnx_proto.ts";
 import { inputGroups } from "../../models/onnx/segments.ts";
 import type { Recipe } from "../../models/recipe.ts";
 import { checkTokenizerJson } from "../../models/tokenizer_check.ts";
-import { VERSION } from "../finish_artifact.ts";
+import type { CompressionRun } from "../compression_context.ts";
 import { inputGroupBytes, type InputGroupJob } from "../input_group.ts";
 import type { LayerResult } from "../layer.ts";
+import type { LayerPlan } from "../layer_plan.ts";
 import { LinalgPool } from "../linalg/pool.ts";
-import { ProgressReporter } from "../progress.ts";
 import { inputScale } from "../quantize.ts";
 import { type InputStatistics, toShared } from "../statistics.ts";
 import { blockChunksOf } from "../stored_parts.ts";
-import type { CompressOptions, CompressResult } from "../types.ts";
+import { VERSION } from "../version.ts";
 import { measureAgreement } from "./agreement.ts";
 import { checkGraphRecipe, layerPlans } from "./graph_plans.ts";
 import { calibrate, type Calibrated } from "./graph_statistics.ts";
 
 /** What the steps share. */
-export interface GraphContext {
-  readonly options: CompressOptions;
-  readonly recipe: Recipe;
-  readonly progress: ProgressReporter;
+export interface GraphContext extends CompressionRun {
   readonly pool: LinalgPool;
   readonly source: GraphSource;
   readonly layered: LayeredGraph;
@@ -50,35 +47,31 @@ export interface GraphContext {
 }
 
 /**
- * @param options.source an .onnx file
- * @throws {OatmillError} as `compress()`. Nothing is left at `out` after an error.
+ * Makes the artifact of a run whose source is an .onnx file.
+ * @throws {OatmillError} as `compress()`
  */
-export async function compressGraph(options: CompressOptions, wanted: Recipe): Promise<CompressResult> {
-  const start = performance.now(), recipe = checkGraphRecipe(wanted);
-  using progress = new ProgressReporter(options);
+export async function compressGraph(run: CompressionRun): Promise<GraphHeader> {
+  const { options, progress, work } = run, recipe = checkGraphRecipe(run.recipe);
   const source = await progress.time("read", () => openGraphSource(options.source));
   if (source.reads !== "tensors") labelsOf(source.config, answersOf(source.model.graph)); // else nothing opens the artifact
   const layered = findLayers(source.model, { smallest: recipe.smallest_layer });
   checkLayers(layered, recipe);
   if (source.tokenizerFiles) checkTokenizerJson(source.tokenizerFiles.tokenizer);
-  using pool = new LinalgPool(options.threads);
+  using pool = new LinalgPool(work.threads);
   const { layers, rest } = layered;
   const blockChunks = blockChunksOf(layers.map(({ shape }) => shape[1]));
   const groups = inputGroups(rest.graph);
-  const context = { options, recipe, progress, pool, source, layered, groups, blockChunks };
-  const writer = await ArtifactWriter.create(options.out, { maxTensors: 4 * layers.length + 1 });
+  const context = { ...run, recipe, pool, source, layered, groups, blockChunks };
+  await Deno.remove(work.artifact, { recursive: true }).catch(() => {}); // of a run that ended before its last step
+  const writer = await ArtifactWriter.create(work.artifact, {
+    maxTensors: 4 * layers.length + 1,
+    temporary: work.partial,
+  });
   try {
     const { header, calibrated } = await writeGraph(context, writer);
-    return {
-      artifact: options.out,
-      header: await measureAgreement(header, calibrated, context),
-      seconds: (performance.now() - start) / 1000,
-      peakRssBytes: progress.peakRssBytes,
-      phases: progress.phases,
-    };
-  } catch (error) {
-    await writer.abort();
-    throw error;
+    return await measureAgreement(header, calibrated, context);
+  } finally {
+    writer.close();
   }
 }
 
@@ -115,27 +108,18 @@ async function compressLayers(
   context: GraphContext,
   writer: ArtifactWriter,
 ): Promise<LayerReport[]> {
-  const { recipe, progress, pool, layered: { layers }, groups, blockChunks } = context;
+  const { progress, pool, layered: { layers }, groups, recipe, work: { journal } } = context;
   const plans = await layerPlans(statistics, context);
   const results = new Map<number, LayerResult>();
   const left = [...Map.groupBy(layers.keys(), (layer) => groups[layer])];
   /** One group after the other: only those that workers are at have their weights read. */
   const lane = async () => {
     for (let next = left.shift(); next; next = left.shift()) {
-      const [group, members] = next, { d = null, H = null } = statistics[group] ?? {};
-      const job: InputGroupJob = {
-        kind: "inputGroup",
-        layers: members.map((i) => {
-          const { name, shape, read } = layers[i];
-          return { name, shape, W: toShared(read()), plan: plans[i] };
-        }),
-        d,
-        H,
-        recipe,
-        blockChunks,
-        replace: false,
-      };
-      const found = await pool.run<"inputGroup">(job, inputGroupBytes(job));
+      const [group, members] = next;
+      const found = await journal.keep(`group.${group}`, () => {
+        const job = groupJob(members, { plans, statistics: statistics[group], context });
+        return pool.run<"inputGroup">(job, inputGroupBytes(job));
+      });
       found.forEach((result, i) => {
         results.set(members[i], result);
         progress.addLayerError(result.report.error);
@@ -147,6 +131,33 @@ async function compressLayers(
   await progress.time("compress", () => Promise.all(Array.from({ length: pool.threads }, lane)));
   await progress.time("write", () => writeLayers(results, statistics, { writer, recipe }));
   return layers.map((_, i) => results.get(i)!.report);
+}
+
+/** @param members layers that read one value */
+function groupJob(
+  members: readonly number[],
+  { plans, statistics, context: { recipe, layered: { layers }, blockChunks } }: {
+    /** By layer. */
+    readonly plans: readonly LayerPlan[];
+    /** Of the value; absent without calibration. */
+    readonly statistics: InputStatistics | undefined;
+    readonly context: GraphContext;
+  },
+): InputGroupJob {
+  const { d = null, H = null } = statistics ?? {};
+  const read = (i: number) => {
+    const { name, shape, read } = layers[i];
+    return { name, shape, W: toShared(read()), plan: plans[i] };
+  };
+  return {
+    kind: "inputGroup",
+    layers: members.map(read),
+    d,
+    H,
+    recipe,
+    blockChunks,
+    replace: false,
+  };
 }
 
 async function writeLayers(

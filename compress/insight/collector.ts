@@ -15,6 +15,13 @@ import type { BlockStatistics } from "../statistics.ts";
 import { inputInsight } from "./inputs.ts";
 import type { LayerMeasures } from "./layer_insight.ts";
 
+/** What is known of one block. */
+export interface BlockInsight {
+  readonly outliers: number[] | null;
+  readonly inputs: readonly InputInsight[];
+  readonly layers: readonly LayerInsight[];
+}
+
 export class InsightCollector {
   readonly #blocks: { outliers: number[] | null }[] = [];
   readonly #inputs: InputInsight[] = [];
@@ -50,6 +57,20 @@ export class InsightCollector {
   /** A layer of the last block. */
   addLayer(layer: LayerMeasures): void {
     this.#layers.push({ ...layer, outliers: this.#outliers.get(layer.name) ?? null });
+  }
+
+  /** A block whose layers are all there. */
+  block(index: number): BlockInsight {
+    const own = <T extends { readonly name: string }>(all: readonly T[]) =>
+      all.filter(({ name }) => name.startsWith(`block.${index}.`));
+    return { outliers: this.#blocks[index].outliers, inputs: own(this.#inputs), layers: own(this.#layers) };
+  }
+
+  /** The next block, as an earlier run had it. */
+  restore({ outliers, inputs, layers }: BlockInsight): void {
+    this.#blocks.push({ outliers });
+    this.#inputs.push(...inputs);
+    this.#layers.push(...layers);
   }
 
   /** @param calibration what the statistics come from */

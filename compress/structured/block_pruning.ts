@@ -27,6 +27,13 @@ export interface PrunedBlock {
   readonly statistics: BlockStatistics;
 }
 
+/** What the blocks behind one need to know of it. */
+export interface PrunedState {
+  readonly sizes: BlockSizes;
+  readonly errors: Partial<Record<LinearName, number>>;
+  readonly due: number;
+}
+
 /** Prunes a model's blocks, in order: what one could not remove exactly, the next ones do. */
 export class BlockPruning {
   readonly #spec: ModelSpec;
@@ -36,6 +43,8 @@ export class BlockPruning {
   readonly #sizes: BlockSizes[] = [];
   /** By block: the share of their output that `o` and `down` lost. */
   readonly #errors: Partial<Record<LinearName, number>>[] = [];
+  /** By block: weights that were still to be removed behind it. */
+  readonly #dues: number[] = [];
   /** Weights that are still to be removed from the blocks so far. */
   #due = 0;
   /** What the last block keeps: the next one's share depends on it. */
@@ -89,6 +98,19 @@ export class BlockPruning {
     };
   }
 
+  /** Of a block that is pruned. */
+  state(block: number): PrunedState {
+    return { sizes: this.#sizes[block], errors: this.#errors[block], due: this.#dues[block] };
+  }
+
+  /** The next block, as an earlier run pruned it. */
+  restore({ sizes, errors, due }: PrunedState): void {
+    this.#errors[this.#sizes.length] = errors;
+    this.#sizes.push(sizes);
+    this.#dues.push(due);
+    this.#due = due;
+  }
+
   /** A stored layer's report, with what pruning took from it. */
   report(block: number, name: LinearName, report: LayerReport): LayerReport {
     const [dOut, dIn] = linearShapes(this.#spec)[name]!, [rows, cols] = report.shape;
@@ -105,6 +127,7 @@ export class BlockPruning {
     const kept = await this.#choose(weights, statistics);
     this.#due -= all - blockParameters(withSizes(this.#spec, kept.sizes));
     this.#sizes.push(kept.sizes);
+    this.#dues.push(this.#due);
     return { block, kept };
   }
 

@@ -2,18 +2,28 @@
  * One grammar in a thread of its own: compiles it, then makes the masks of every generation under it. What fails to compile
  * aborts the whole WebAssembly instance, so no two grammars share one.
  */
-import type { CompiledGrammar } from "@mlc-ai/web-xgrammar";
+import type { CompiledGrammar, Grammar, GrammarCompiler } from "@mlc-ai/web-xgrammar";
 import { MaskMailbox } from "./mask_mailbox.ts";
+import { rulesNamed } from "./rules.ts";
 import type { GrammarVocabulary } from "./vocabulary.ts";
 import { abortReason, loadXGrammar } from "./xgrammar.ts";
 
-/** What a grammar is made of. */
-export interface GrammarSource {
+export interface SchemaSource {
   /** JSON Schema, as text. */
   readonly schema: string;
   /** Where the schema says nothing of it, objects have the properties that it names, and no others. */
   readonly strict: boolean;
 }
+export interface RulesSource {
+  /** xgrammar's EBNF, a rule a line; "root" begins. */
+  readonly rules: readonly string[];
+  /** Schemas that the rules know by name. */
+  readonly schemas: Readonly<Record<string, SchemaSource>>;
+  /** Any text may come, but after this one the rules; null: the text follows them from its beginning. */
+  readonly trigger: string | null;
+}
+/** What a grammar is made of. */
+export type GrammarSource = SchemaSource | RulesSource;
 
 export type ToGrammar =
   | {
@@ -66,14 +76,39 @@ async function compile(
     [...stopIds],
   );
   const compiler = await GrammarCompiler.createGrammarCompiler(info, false);
-  return await compiler.compileJSONSchema(
-    source.schema,
-    true,
-    undefined,
-    undefined,
-    source.strict,
-    MOST_WHITESPACE,
-  );
+  return "rules" in source
+    ? await compiler.compileGrammar(await grammarOf(source))
+    : await compileSchema(compiler, source);
+}
+
+const compileSchema = (
+  compiler: GrammarCompiler,
+  { schema, strict }: SchemaSource,
+): Promise<CompiledGrammar> =>
+  compiler.compileJSONSchema(schema, true, undefined, undefined, strict, MOST_WHITESPACE);
+
+async function grammarOf({ rules, schemas, trigger }: RulesSource): Promise<Grammar> {
+  const { Grammar, Testings } = await xgrammar;
+  const all = new Set(rules);
+  for (const [name, { schema, strict }] of Object.entries(schemas)) {
+    // The text that compileJSONSchema compiles; no function without its name gives it before it is made larger.
+    const ebnf = await Testings._jsonSchemaToEBNF(
+      schema,
+      true,
+      undefined,
+      undefined,
+      strict,
+      MOST_WHITESPACE,
+    );
+    for (const rule of rulesNamed(ebnf, name)) all.add(rule);
+  }
+  const grammar = [...all].join("\n");
+  if (trigger === null) return await Grammar.fromEBNF(grammar);
+  return await Grammar.fromStructuralTag({
+    type: "triggered_tags",
+    triggers: [trigger],
+    tags: [{ type: "tag", begin: trigger, content: { type: "grammar", grammar }, end: "" }],
+  });
 }
 
 /** One generation: a mask, a token, in turns. What is thrown ends the thread, and with it all its generations. */

@@ -27,12 +27,27 @@ export function vocabularyTokens(tokenizer: Tokenizer): Promise<readonly string[
   return tokens;
 }
 
+/** The same, but that tokens which write one of `marks` may come where the grammar has it, special as they are. */
+export async function vocabularyWith(
+  tokenizer: Tokenizer,
+  marks: readonly string[],
+): Promise<readonly string[]> {
+  const tokens = [...await vocabularyTokens(tokenizer)];
+  for (const mark of marks) {
+    const id = tokenizer.tokenId(mark);
+    if (id !== null) tokens[id] = inAlphabet(new TextEncoder().encode(mark));
+  }
+  return tokens;
+}
+
+const inAlphabet = (bytes: Uint8Array): string => Array.from(bytes, (b) => ALPHABET[b]).join("");
+
 async function spell(tokenizer: Tokenizer): Promise<readonly string[]> {
   const tokens: string[] = [];
   for (let id = 0; id < tokenizer.vocabSize; id++) {
     // What is special has no text: it must not come as the characters that name it.
     tokens.push(
-      tokenizer.isSpecial(id) ? "" : Array.from(tokenizer.tokenBytes(id), (b) => ALPHABET[b]).join(""),
+      tokenizer.isSpecial(id) ? "" : inAlphabet(tokenizer.tokenBytes(id)),
     );
     if (id % TOKENS_AT_ONCE === 0) await new Promise((resolve) => setTimeout(resolve));
   }

@@ -1,7 +1,7 @@
 /** Artifacts of any checkpoint in milliseconds: every second weight is S, L is small and random. Tests only. */
 import { join } from "node:path";
 import type { Checkpoint, TokenizerFiles, WeightRole } from "../../models/checkpoint.ts";
-import { ArtifactWriter } from "../../models/formats/artifact.ts";
+import { ArtifactWriter } from "../../models/formats/artifact_writer.ts";
 import { encodeSourceConfig, SOURCE_CONFIG_FILE } from "../../models/formats/source_config.ts";
 import { openCheckpoint } from "../../models/open.ts";
 import { packDense, packDenseTensor } from "../../models/pack_dense.ts";

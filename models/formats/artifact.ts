@@ -1,195 +1,31 @@
 /**
- * Artifact folders: written under a temporary name and renamed when whole; read with every size and hash checked. Weights
+ * Artifact folders (artifact_writer.ts makes them), read with every size and hash checked. Weights
  * whose hash was checked before (verified.ts) may be read by several threads; others are read and hashed in one
  * sequential pass that puts each tensor where the engine wants it.
  */
 import { createHash } from "node:crypto";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../../errors.ts";
 import { formatName, MAX_HALF_WINDOWS } from "../../kernels/layout.ts";
 import type { TokenizerFiles } from "../checkpoint.ts";
-import { alignUp, entryBytes } from "../pack_dense.ts";
+import { entryBytes } from "../pack_dense.ts";
 import type { PackedFile, PackedModel } from "../packed.ts";
-import { checkTokenizerJson } from "../tokenizer_check.ts";
 import { MAX_EXPERTS } from "../spec.ts";
-import { readTokenizerFiles, writeTokenizerFiles } from "../tokenizer_files.ts";
+import { readTokenizerFiles } from "../tokenizer_files.ts";
+import { exists, hashFile, HEADER_FILE, READ_BYTES, WEIGHTS_FILE } from "./artifact_files.ts";
 import type { ArtifactHeader, TensorEntry } from "./artifact_header.ts";
-import { asStored, NEWEST_FORMAT, upgradedLoad } from "./artifact_upgrade.ts";
+import { asStored, upgradedLoad } from "./artifact_upgrade.ts";
+import type { StoredHeader } from "./artifact_writer.ts";
 import { readJsonFile } from "./json_file.ts";
 import { isVerified, rememberVerified } from "./verified.ts";
 
-export const HEADER_FILE = "oatmill.json";
-export const WEIGHTS_FILE = "model.safetensors";
+export { HEADER_FILE, WEIGHTS_FILE };
 /** How images become pixels, in models that read them: the file that their source has. */
 export const IMAGE_PROCESSOR_FILE = "preprocessor_config.json";
-/** Read size of the loading pass: large enough for full disk speed, small enough to stay in the L2/L3 cache for hashing. */
-const READ_BYTES = 1 << 20;
 const MAX_HEADER_BYTES = 64 << 20;
 /** Reading is synchronous, straight into shared memory; others get a turn about every 5 ms. */
 const YIELD_BYTES = 8 << 20;
-
-const encoder = new TextEncoder();
-
-/** What the folder's files say of themselves; the rest of a header is the writer's to say. */
-type WrittenFields = Pick<ArtifactHeader, "format" | "tensors" | "bytes" | "files">;
-type HeaderRest = Omit<ArtifactHeader, keyof WrittenFields>;
-/** What reading a folder relies on, whatever model it holds. */
-export type StoredHeader = WrittenFields & Pick<ArtifactHeader, "name" | "blockChunks">;
-
-/** Writes one artifact. Either `finish()` or `abort()` ends it. */
-export class ArtifactWriter {
-  readonly #dir: string;
-  readonly #temp: string;
-  readonly #file: Deno.FsFile;
-  readonly #dataStart: number;
-  readonly #tensors: TensorEntry[] = [];
-  #offset = 0;
-  #open = true;
-
-  private constructor(dir: string, temp: string, file: Deno.FsFile, dataStart: number) {
-    this.#dir = dir;
-    this.#temp = temp;
-    this.#file = file;
-    this.#dataStart = dataStart;
-  }
-
-  /**
-   * @param dir the folder to create; it must not exist
-   * @param options.maxTensors bound on the number of `add()` calls: room for the safetensors header is reserved
-   * @throws {OatmillError} conflict when `dir` exists, storage_failed when it cannot be written
-   */
-  static async create(dir: string, options: { readonly maxTensors: number }): Promise<ArtifactWriter> {
-    const temp = join(dirname(dir), `.${basename(dir)}.${crypto.randomUUID()}.tmp`);
-    return await storage(`Cannot write artifact "${dir}"`, async () => {
-      if (await exists(dir)) {
-        throw new OatmillError("conflict", `Cannot write artifact "${dir}": the folder already exists`);
-      }
-      await Deno.mkdir(temp, { recursive: true });
-      const file = await Deno.open(join(temp, WEIGHTS_FILE), { write: true, createNew: true });
-      const dataStart = alignUp(8 + 160 * options.maxTensors);
-      await file.seek(dataStart, Deno.SeekMode.Start);
-      return new ArtifactWriter(dir, temp, file, dataStart);
-    }).catch(async (error) => {
-      await Deno.remove(temp, { recursive: true }).catch(() => {});
-      throw error;
-    });
-  }
-
-  /** Appends one tensor; `bytes` must have the size that its format and shape ask for. */
-  async add(
-    name: string,
-    format: TensorEntry["format"],
-    shape: readonly number[],
-    bytes: Uint8Array,
-  ): Promise<void> {
-    const expected = entryBytes(format, shape);
-    if (bytes.length !== expected) {
-      throw new RangeError(`Tensor "${name}" has ${bytes.length} bytes, must have ${expected}`);
-    }
-    await storage(`Cannot write tensor "${name}"`, async () => {
-      await writeAll(this.#file, bytes);
-      const padding = alignUp(bytes.length) - bytes.length;
-      if (padding > 0) await writeAll(this.#file, new Uint8Array(padding));
-    });
-    this.#tensors.push({ name, format, shape, offset: this.#offset, bytes: bytes.length });
-    this.#offset += alignUp(bytes.length);
-  }
-
-  /** Adds a small file that is no tensor. */
-  async addFile(name: string, bytes: Uint8Array): Promise<void> {
-    await storage(`Cannot write "${name}"`, () => Deno.writeFile(join(this.#temp, name), bytes));
-  }
-
-  /** Bytes of the tensors added so far. */
-  get bytes(): number {
-    return this.#tensors.reduce((n, t) => n + t.bytes, 0);
-  }
-
-  /**
-   * Completes the folder and gives it its name.
-   * @throws {OatmillError} invalid_tokenizer: who opens an artifact relies on a tokenizer that was checked
-   */
-  async finish<Rest extends Pick<ArtifactHeader, "name" | "blockChunks"> = HeaderRest>(
-    rest: Rest,
-    tokenizer: TokenizerFiles | null,
-  ): Promise<Rest & WrittenFields> {
-    if (tokenizer) checkTokenizerJson(tokenizer.tokenizer);
-    return await storage(`Cannot write artifact "${this.#dir}"`, async () => {
-      await this.#writeSafetensorsHeader();
-      this.#close();
-      if (tokenizer) await writeTokenizerFiles(this.#temp, tokenizer);
-      const files: Record<string, { bytes: number; sha256: string }> = {};
-      for await (const e of Deno.readDir(this.#temp)) {
-        using file = await Deno.open(join(this.#temp, e.name), { read: true, write: true });
-        await file.sync();
-        files[e.name] = await hashFile(join(this.#temp, e.name));
-      }
-      const info = await Deno.stat(join(this.#temp, WEIGHTS_FILE));
-      const { sha256 } = files[WEIGHTS_FILE];
-      await rememberVerified(this.#temp, WEIGHTS_FILE, { info, sha256, fresh: true });
-      const header = {
-        ...rest,
-        format: NEWEST_FORMAT as typeof NEWEST_FORMAT,
-        bytes: this.bytes,
-        tensors: this.#tensors,
-        files,
-      };
-      await writeHeader(this.#temp, header);
-      await Deno.rename(this.#temp, this.#dir);
-      return header;
-    });
-  }
-
-  /** Removes everything written. Harmless after `finish()`. */
-  async abort(): Promise<void> {
-    this.#close();
-    await Deno.remove(this.#temp, { recursive: true }).catch(() => {});
-  }
-
-  #close(): void {
-    if (this.#open) this.#file.close();
-    this.#open = false;
-  }
-
-  async #writeSafetensorsHeader(): Promise<void> {
-    const entries: Record<string, unknown> = {};
-    for (const t of this.#tensors) {
-      entries[t.name] = {
-        dtype: t.format.kind === "vector" ? "F32" : "U8",
-        shape: t.format.kind === "vector" ? t.shape : [t.bytes],
-        data_offsets: [t.offset, t.offset + t.bytes],
-      };
-    }
-    const json = encoder.encode(JSON.stringify(entries));
-    const size = this.#dataStart - 8;
-    if (json.length > size) {
-      throw new RangeError(`Header of ${json.length} bytes does not fit into ${size}: raise maxTensors`);
-    }
-    const bytes = new Uint8Array(8 + size).fill(0x20); // the format allows trailing spaces
-    new DataView(bytes.buffer).setBigUint64(0, BigInt(size), true);
-    bytes.set(json, 8);
-    await this.#file.seek(0, Deno.SeekMode.Start);
-    await writeAll(this.#file, bytes);
-  }
-}
-
-/** Stores the perplexities of a finished artifact (its weights' hashes do not change). */
-export async function updateHeader(dir: string, header: StoredHeader): Promise<void> {
-  await storage(`Cannot update artifact "${dir}"`, () => writeHeader(dir, header));
-}
-
-async function writeHeader(dir: string, header: StoredHeader): Promise<void> {
-  const temp = join(dir, `${HEADER_FILE}.tmp`);
-  const f = await Deno.open(temp, { write: true, create: true, truncate: true });
-  try {
-    await writeAll(f, encoder.encode(JSON.stringify(header, null, 1)));
-    await f.sync();
-  } finally {
-    f.close();
-  }
-  await Deno.rename(temp, join(dir, HEADER_FILE));
-}
 
 /** An artifact folder, opened. */
 export interface Artifact extends PackedModel {
@@ -447,41 +283,5 @@ async function loadWeights(
     await rememberVerified(dir, WEIGHTS_FILE, { info, askedMs, sha256: expected.sha256 });
   } finally {
     file.close();
-  }
-}
-
-async function hashFile(path: string): Promise<{ bytes: number; sha256: string }> {
-  const hash = createHash("sha256");
-  let bytes = 0;
-  using file = await Deno.open(path);
-  const buffer = new Uint8Array(READ_BYTES);
-  for (let n = await file.read(buffer); n !== null; n = await file.read(buffer)) {
-    hash.update(buffer.subarray(0, n));
-    bytes += n;
-  }
-  return { bytes, sha256: hash.digest("hex") };
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (e) {
-    if (e instanceof Deno.errors.NotFound || e instanceof Deno.errors.NotADirectory) return false;
-    throw e;
-  }
-}
-
-async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let n = 0; n < bytes.length;) n += await file.write(bytes.subarray(n));
-}
-
-/** Turns errors of the file system into `storage_failed` with the reason (disk full, read-only, ...). */
-async function storage<T>(action: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (e) {
-    if (e instanceof OatmillError || e instanceof RangeError || !(e instanceof Error)) throw e;
-    throw new OatmillError("storage_failed", `${action}: ${e.message}`, null, { cause: e });
   }
 }

@@ -6,7 +6,8 @@ import { openCheckpoint } from "../open.ts";
 import { packDense } from "../pack_dense.ts";
 import { buildPlan } from "../plan.ts";
 import { DEFAULT_MODEL, writeArtifact } from "../testing/artifact.ts";
-import { ArtifactWriter, HEADER_FILE, isArtifact, openArtifact, WEIGHTS_FILE } from "./artifact.ts";
+import { HEADER_FILE, isArtifact, openArtifact, WEIGHTS_FILE } from "./artifact.ts";
+import { ArtifactWriter } from "./artifact_writer.ts";
 
 /** Loads all tensors into fresh arrays. */
 async function load(dir: string): Promise<Map<string, Uint8Array>> {

@@ -6,7 +6,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../../errors.ts";
-import { type Artifact, updateHeader } from "./artifact.ts";
+import type { Artifact } from "./artifact.ts";
+import { updateHeader } from "./artifact_writer.ts";
 import type { ArtifactHeader } from "./artifact_header.ts";
 
 export const INSIGHT_FILE = "insight.json";

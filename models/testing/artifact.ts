@@ -1,5 +1,5 @@
 /** The bundled model as an artifact. Tests only. */
-import { ArtifactWriter } from "../formats/artifact.ts";
+import { ArtifactWriter } from "../formats/artifact_writer.ts";
 import { openCheckpoint } from "../open.ts";
 import { packDense, packDenseTensor } from "../pack_dense.ts";
 import { recipeSchema } from "../recipe.ts";

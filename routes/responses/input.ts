@@ -1,6 +1,8 @@
 /** `input` and `instructions` of a response as the messages of a chat template. */
 import { z } from "@hono/zod-openapi";
-import type { ChatMessage, Tokenizer } from "../../models/tokenizer.ts";
+import { encodeTexts } from "../../engine/long_texts.ts";
+import { needTokenizer, type OpenedModel } from "../../engine/open_model.ts";
+import type { ChatMessage } from "../../models/tokenizer.ts";
 
 const textPart = z.object({ type: z.enum(["input_text", "output_text"]), text: z.string() });
 const refusalPart = z.object({ type: z.literal("refusal"), refusal: z.string() });
@@ -43,14 +45,31 @@ export function readConversation(
   };
 }
 
+export interface RenderOptions {
+  /** Beginnings are dropped until so many are left; null: nothing is dropped. */
+  readonly mostTokens: number | null;
+  readonly signal: AbortSignal;
+}
 export interface RenderedPrompt {
   readonly text: string;
   readonly ids: readonly number[];
 }
 
-function render({ instructions, messages }: Conversation, tokenizer: Tokenizer): RenderedPrompt {
+async function render(
+  { instructions, messages }: Conversation,
+  model: OpenedModel,
+  { signal, mostTokens }: RenderOptions,
+): Promise<RenderedPrompt> {
+  const tokenizer = needTokenizer(model);
   const text = tokenizer.renderChat([...instructions, ...messages], { addGenerationPrompt: true });
-  return { text, ids: tokenizer.encode(text, { addSpecialTokens: false }) }; // templates write them
+  const [ids] = await encodeTexts(model, tokenizer, {
+    texts: [text],
+    addSpecialTokens: false, // templates write them
+    signal,
+    // What is too long may yet be shortened.
+    ...mostTokens === null ? { param: "input" } : {},
+  });
+  return { text, ids };
 }
 
 /**
@@ -60,19 +79,20 @@ function render({ instructions, messages }: Conversation, tokenizer: Tokenizer):
  * @returns too long a prompt when the last user's message alone does not fit
  * @throws {OatmillError} invalid_chat_template
  */
-export function renderConversation(
+export async function renderConversation(
   conversation: Conversation,
-  tokenizer: Tokenizer,
-  mostTokens: number | null,
-): RenderedPrompt {
-  const whole = render(conversation, tokenizer);
+  model: OpenedModel,
+  options: RenderOptions,
+): Promise<RenderedPrompt> {
+  const { mostTokens } = options;
+  const whole = await render(conversation, model, options);
   if (mostTokens === null || whole.ids.length <= mostTokens) return whole;
   const { instructions, messages } = conversation;
   const starts = messages.flatMap(({ role }, i) => role === "user" && i > 0 ? [i] : []);
   let prompt = whole;
   for (let low = 0, high = starts.length - 1; low <= high;) {
     const middle = (low + high) >> 1;
-    const shorter = render({ instructions, messages: messages.slice(starts[middle]) }, tokenizer);
+    const shorter = await render({ instructions, messages: messages.slice(starts[middle]) }, model, options);
     const fits = shorter.ids.length <= mostTokens;
     if (fits || prompt.ids.length > mostTokens) prompt = shorter;
     if (fits) high = middle - 1;

@@ -98,12 +98,12 @@ export const wantsLogprobs = (body: Body): boolean =>
  * @throws {OatmillError} context_length_exceeded, invalid_chat_template, invalid_tokenizer, invalid_request for a schema
  * that does not do
  */
-export function readChoice(body: Body, model: OpenedModel): Choice {
+export async function readChoice(body: Body, model: OpenedModel, signal: AbortSignal): Promise<Choice> {
   const { contextLength, vocabSize } = model.engine;
   const asked = body.max_output_tokens ?? null;
   const mostTokens = body.truncation === "auto" ? contextLength - (asked ?? 1) : null;
   const conversation = readConversation(body.input, body.instructions);
-  const prompt = renderConversation(conversation, needTokenizer(model), mostTokens);
+  const prompt = await renderConversation(conversation, model, { mostTokens, signal });
   const grammar = grammarOf(toResponseFormat(body.text?.format), model, FORMAT_PLACE);
   return {
     promptIndex: 0,

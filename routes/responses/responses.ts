@@ -23,12 +23,15 @@ export function responses(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     checkBody(body);
-    const generation = await Generation.start((model) => [readChoice(body, model)], {
-      operation: "chat",
-      model: body.model,
-      request: c.req.raw,
-      services,
-    });
+    const generation = await Generation.start(
+      async (model, signal) => [await readChoice(body, model, signal)],
+      {
+        operation: "chat",
+        model: body.model,
+        request: c.req.raw,
+        services,
+      },
+    );
     const response = new GrowingResponse(body, needTokenizer(generation.model));
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     if (body.stream) return streamResponse(response, generation) as any;

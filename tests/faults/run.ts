@@ -9,6 +9,7 @@ import { type Campaign, type FaultReport, mergeReports, passed } from "./report.
 const CAMPAIGNS: Readonly<Record<string, () => Promise<{ readonly campaign: Campaign }>>> = {
   overload: () => import("./overload.ts"),
   shutdown: () => import("./shutdown.ts"),
+  storage: () => import("./storage_faults.ts"),
   swaps: () => import("./swaps.ts"),
 };
 

@@ -22,6 +22,7 @@ export class ScriptedServer implements AsyncDisposable {
       if (new URL(request.url).pathname === "/v1/models") {
         return Response.json({ object: "list", data: [{ id: "stub", object: "model" }] });
       }
+      if (request.method !== "POST") return new Response("nothing here", { status: 404 });
       const body = await request.json();
       this.bodies.push(body);
       this.headers.push(request.headers);

@@ -1,0 +1,222 @@
+/** A run that ends anywhere and is begun again makes what an undisturbed one makes. */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import fc from "fast-check";
+import { OatmillError } from "../../errors.ts";
+import type { RecipeInput } from "../../models/recipe.ts";
+import { compress } from "../pipeline.ts";
+import type { CompressOptions, CompressProgress, FoundWork } from "../types.ts";
+
+const SOURCE = new URL("../../models/default", import.meta.url).pathname;
+const QUICK: RecipeInput = { iterations: 1, reselect: 1, evaluate: { tokens: 64 } };
+const RECIPES = {
+  "measured losses, a text": { ...QUICK, calibration: { sequences: 3, length: 32, text: "text" } },
+  "measured losses, sequential, self text": {
+    ...QUICK,
+    calibration: { sequences: 2, length: 32, statistics: "sequential" },
+  },
+  "OWL's rates, sequential": {
+    ...QUICK,
+    method: "oats",
+    allocation: "owl",
+    calibration: { sequences: 3, length: 32, text: "text", statistics: "sequential" },
+  },
+  "int4 with feedback": {
+    method: "none",
+    rate: 0,
+    values: "int4",
+    rounding: "feedback",
+    calibration: { sequences: 3, length: 32, text: "text" },
+    evaluate: { tokens: 64 },
+  },
+  "structured": {
+    method: "structured",
+    rate: 0.25,
+    values: "int8",
+    calibration: { sequences: 3, length: 32, text: "text" },
+    evaluate: { tokens: 64 },
+  },
+} as const satisfies Record<string, RecipeInput>;
+type RecipeName = keyof typeof RECIPES;
+
+class Stopped extends Error {}
+
+/** A folder with a text, and runs of a recipe in it. */
+class Lab implements AsyncDisposable {
+  private constructor(readonly dir: string) {}
+
+  static async make(): Promise<Lab> {
+    const dir = await Deno.makeTempDir();
+    await Deno.writeTextFile(
+      join(dir, "text"),
+      "Once upon a time there was a little girl named Lily. ".repeat(60),
+    );
+    return new Lab(dir);
+  }
+
+  run(name: RecipeName | RecipeInput, out: string, over: Partial<CompressOptions> = {}) {
+    const recipe: RecipeInput = typeof name === "string" ? RECIPES[name] : name;
+    const { calibration } = recipe;
+    const text = calibration?.text ? join(this.dir, calibration.text) : "self";
+    return compress({
+      source: SOURCE,
+      out: join(this.dir, out),
+      name: "model",
+      recipe: { ...recipe, calibration: { ...calibration, text } },
+      copyShare: Infinity,
+      ...over,
+    });
+  }
+
+  /** Of every file but the stamps of this disk; without the time in the header. */
+  async hashes(out: string): Promise<Record<string, string>> {
+    const found: Record<string, string> = {};
+    for await (const { name } of Deno.readDir(join(this.dir, out))) {
+      if (name.endsWith(".verified")) continue;
+      const bytes = await Deno.readFile(join(this.dir, out, name));
+      const same = name === "oatmill.json"
+        ? new TextDecoder().decode(bytes).replace(/"created": ".*"/, "")
+        : bytes;
+      found[name] = createHash("sha256").update(same).digest("hex");
+    }
+    return found;
+  }
+
+  get left(): string[] {
+    return [...Deno.readDirSync(this.dir)].map(({ name }) => name).sort();
+  }
+
+  /** Runs until `count` units more are kept; what is half written stays, as after a crash. */
+  async stopBehind(name: RecipeName, count: number, work: string): Promise<string | null> {
+    let left = count;
+    const onKept = (unit: string) => {
+      if (--left === 0) throw new Stopped(unit);
+    };
+    try {
+      await this.run(name, `${work}.out`, { work: join(this.dir, work), onKept });
+      return null;
+    } catch (error) {
+      if (!(error instanceof Stopped)) throw error;
+      return error.message;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.dir, { recursive: true });
+  }
+}
+
+/** Units between two stops: one where the order of units differs most. */
+const STRIDES: Readonly<Record<RecipeName, number>> = {
+  "measured losses, a text": 1,
+  "measured losses, sequential, self text": 4,
+  "OWL's rates, sequential": 2,
+  "int4 with feedback": 3,
+  "structured": 4,
+};
+
+for (const [name, stride] of Object.entries(STRIDES) as [RecipeName, number][]) {
+  Deno.test(`compress() goes on behind its units, bit by bit: ${name}`, async () => {
+    await using lab = await Lab.make();
+    await lab.run(name, "whole");
+    const units: string[] = [];
+    const next = () => lab.stopBehind(name, units.at(-1) === "result" ? Infinity : stride, "work");
+    for (let unit = await next(); unit; unit = await next()) {
+      units.push(unit);
+      assert.ok(units.length < 30, units.join(" "));
+    }
+    assert.deepEqual(await lab.hashes("work.out"), await lab.hashes("whole"), units.join(" "));
+    assert.ok(units.length * stride >= 9, units.join(" ")); // texts, six blocks, dense, result
+    assert.deepEqual(lab.left, ["text", "whole", "work", "work.out"]);
+  });
+}
+
+Deno.test("compress() goes on behind any series of stops", async () => {
+  await using lab = await Lab.make();
+  const name = "int4 with feedback";
+  await lab.run(name, "whole");
+  const whole = await lab.hashes("whole");
+  let round = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 14 }), { maxLength: 2 }), async (stops) => {
+      const work = `work${round++}`;
+      for (const count of stops) await lab.stopBehind(name, count, work);
+      assert.equal(await lab.stopBehind(name, Infinity, work), null);
+      assert.deepEqual(await lab.hashes(`${work}.out`), whole);
+    }),
+    { numRuns: 2, seed: 7 },
+  );
+});
+
+Deno.test("compress() takes the threads of the run that it goes on from, and says what it found", async () => {
+  await using lab = await Lab.make();
+  const name = "int4 with feedback", work = join(lab.dir, "work"), found: FoundWork[] = [];
+  const onResume = (one: FoundWork) => void found.push(one);
+  const stop = (behind: string) => (unit: string) => {
+    if (unit === behind) throw new Stopped(unit);
+  };
+  await lab.run(name, "whole", { threads: 3 });
+  await assert.rejects(lab.run(name, "out", { work, threads: 3, onKept: stop("block.2") }), Stopped);
+  const messages: (string | undefined)[] = [];
+  const onProgress = ({ message }: CompressProgress) => void messages.push(message);
+  const { seconds, phases } = await lab.run(name, "out", { work, onResume, onProgress });
+  assert.ok(messages.includes("Resumed at block 3 of 6"), messages.join());
+  assert.ok(seconds > 0 && phases.sample! > 0);
+  assert.deepEqual(await lab.hashes("out"), await lab.hashes("whole"));
+  assert.deepEqual(found, [{ resumed: true, why: null }]);
+});
+
+Deno.test("compress() begins anew where source, text, recipe or threads differ", async () => {
+  await using lab = await Lab.make();
+  const name = "int4 with feedback", work = join(lab.dir, "work"), whys: (string | null)[] = [];
+  const onResume = ({ why }: FoundWork) => void whys.push(why);
+  const onKept = (unit: string) => {
+    if (unit === "block.0") throw new Stopped(unit);
+  };
+  const stopped = (over: Partial<CompressOptions>, recipe: RecipeName | RecipeInput = name) =>
+    assert.rejects(lab.run(recipe, "out", { work, onResume, onKept, ...over }), Stopped);
+  await stopped({ threads: 2 });
+  await stopped({ threads: 1 });
+  await stopped({}, { ...RECIPES[name], values: "int3" });
+  await Deno.writeTextFile(join(lab.dir, "text"), "Another story. ".repeat(200));
+  await stopped({}, { ...RECIPES[name], values: "int3" });
+  assert.deepEqual(whys, ["another number of threads", "another recipe", whys[2]]);
+  assert.match(whys[2]!, /text that has changed/);
+});
+
+Deno.test("compress() makes again what is damaged in its work folder", async () => {
+  await using lab = await Lab.make();
+  const name = "int4 with feedback", work = join(lab.dir, "work");
+  await lab.run(name, "whole");
+  const damages: Record<string, (path: string) => Promise<void>> = {
+    "units/block.1": (path) => Deno.writeTextFile(path, "rubbish"),
+    "units/texts": (path) => Deno.truncate(path, 40),
+    "artifact.partial/model.safetensors": (path) => Deno.truncate(path, 300_000),
+    "manifest": (path) => Deno.truncate(path, 3),
+    "values": (path) => Deno.remove(path, { recursive: true }),
+  };
+  for (const [file, damage] of Object.entries(damages)) {
+    await lab.stopBehind(name, 10, "work");
+    await damage(join(work, file));
+    await lab.run(name, "work.out", { work });
+    assert.deepEqual(await lab.hashes("work.out"), await lab.hashes("whole"), file);
+    await Deno.remove(work, { recursive: true });
+    await Deno.remove(join(lab.dir, "work.out"), { recursive: true });
+  }
+});
+
+Deno.test("compress() refuses a work folder that another run uses, and an artifact that is not its own", async () => {
+  await using lab = await Lab.make();
+  const name = "int4 with feedback", work = join(lab.dir, "work");
+  const conflict = (e: unknown) => e instanceof OatmillError && e.code === "conflict";
+  let second: Promise<unknown> | null = null;
+  const onProgress = () => second ??= assert.rejects(lab.run(name, "other", { work }), conflict);
+  const first = await lab.run(name, "out", { work, onProgress });
+  await second;
+  // Ended behind the rename: what it had found is said again.
+  assert.deepEqual((await lab.run(name, "out", { work })).header, first.header);
+  await Deno.remove(work, { recursive: true });
+  await assert.rejects(lab.run(name, "out", { work }), conflict);
+  assert.deepEqual(lab.left, ["out", "text"]);
+});

@@ -1,0 +1,76 @@
+/** The console: one page, its parts chosen by what stands behind the # of the address. */
+import { type ComponentType, render } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { KeyButton } from "./key.tsx";
+import { ModelPage } from "./model_page.tsx";
+import { ModelsPage } from "./models_page.tsx";
+import { PlaygroundPage } from "./playground_page.tsx";
+import { StatusPage } from "./status_page.tsx";
+import { ThemeSwitch } from "./theme.tsx";
+
+interface Page {
+  readonly path: string;
+  readonly title: string;
+  readonly view: ComponentType;
+}
+const PAGES: readonly Page[] = [
+  { path: "models", title: "Models", view: ModelsPage },
+  { path: "playground", title: "Playground", view: PlaygroundPage },
+  { path: "status", title: "Status", view: StatusPage },
+];
+
+function useHash(): string {
+  const [hash, setHash] = useState(location.hash);
+  useEffect(() => {
+    const changed = () => setHash(location.hash);
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  return hash;
+}
+
+function Console() {
+  const [path, ...rest] = useHash().replace(/^#\/?/, "").split("/");
+  const page = PAGES.find((p) => p.path === path) ?? PAGES[0];
+  const model = page.path === "models" && rest.length > 0 ? decodeURIComponent(rest.join("/")) : null;
+  const title = model ?? page.title;
+  const main = useRef<HTMLElement>(null);
+  const shown = useRef(title);
+  useEffect(() => {
+    document.title = `${title} – Oatmill`;
+    // Whoever follows a link with the keyboard or a reader begins at what it led to.
+    if (shown.current !== title) main.current?.focus();
+    shown.current = title;
+  }, [title]);
+  const View = page.view;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(e) => (e.preventDefault(), main.current?.focus())}>
+        Skip to content
+      </a>
+      <header>
+        <a class="brand" href="#/models">
+          <img src="/console/icon.svg" alt="" width="22" height="22" />
+          Oatmill
+        </a>
+        <nav aria-label="Pages">
+          {PAGES.map((p) => (
+            <a key={p.path} href={`#/${p.path}`} aria-current={p === page ? "page" : undefined}>{p.title}</a>
+          ))}
+        </nav>
+        <div class="tools">
+          <a href="/docs">API</a>
+          <KeyButton />
+          <ThemeSwitch />
+        </div>
+      </header>
+      <main ref={main} id="main" tabIndex={-1}>
+        {model === null ? <View /> : <ModelPage key={model} id={model} />}
+      </main>
+    </>
+  );
+}
+
+const app = document.getElementById("app")!;
+app.replaceChildren();
+render(<Console />, app);

@@ -1,0 +1,19 @@
+/** Light, dark, or as the system has it. */
+import { useEffect, useState } from "preact/hooks";
+
+const STORED_AS = "oatmill-theme";
+const THEMES = [["", "System"], ["light", "Light"], ["dark", "Dark"]] as const;
+
+export function ThemeSwitch() {
+  const [theme, setTheme] = useState(() => localStorage.getItem(STORED_AS) ?? "");
+  useEffect(() => {
+    localStorage.setItem(STORED_AS, theme);
+    document.documentElement.style.colorScheme = theme;
+    dispatchEvent(new Event("themechange"));
+  }, [theme]);
+  return (
+    <select aria-label="Theme" value={theme} onChange={(e) => setTheme(e.currentTarget.value)}>
+      {THEMES.map(([value, label]) => <option key={value} value={value}>{label}</option>)}
+    </select>
+  );
+}

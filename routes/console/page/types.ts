@@ -1,0 +1,16 @@
+/** What the API answers, by the schemas of its routes: types alone, nothing of the server comes into the page. */
+import type { z } from "@hono/zod-openapi";
+import type { eventSchema, jobSchema } from "../../compressions.ts";
+import type { modelSchema } from "../../model_body.ts";
+import type { statusSchema } from "../../status.ts";
+
+export type { ArtifactHeader, LayerReport } from "../../../models/formats/artifact_header.ts";
+export type { Insight } from "../../../models/formats/insight_file.ts";
+
+export type Model = z.infer<typeof modelSchema>;
+export type Status = z.infer<typeof statusSchema>;
+export type Job = z.infer<typeof jobSchema>;
+export type JobEvent = z.infer<typeof eventSchema>;
+export interface List<T> {
+  readonly data: readonly T[];
+}

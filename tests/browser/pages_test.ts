@@ -1,0 +1,171 @@
+/** The console's pages over a server with a fake engine: what they look like, and what they do with keys and text. */
+import assert from "node:assert/strict";
+import { FakeServer } from "../fake_server.ts";
+import { browserTest, type ConsolePage } from "./browser.ts";
+
+const PAGES: readonly { readonly path: string; readonly sees: string }[] = [
+  { path: "models", sees: "table >> text=oatmill" },
+  { path: "models/fake", sees: "figure >> nth=3" },
+  { path: "playground", sees: "#question" },
+  { path: "status", sees: "text=Memory of the process" },
+];
+const LOOKS = [
+  { name: "light", width: 1280, dark: false },
+  { name: "dark", width: 1280, dark: true },
+  { name: "narrow", width: 375, dark: false },
+  { name: "narrow-dark", width: 375, dark: true },
+];
+
+for (const { name, ...look } of LOOKS) {
+  browserTest(`pages have no serious accessibility fault and fit: ${name}`, async (browser) => {
+    await using server = await FakeServer.start();
+    await using console = await browser.page(server.url, look);
+    for (const { path, sees } of PAGES) {
+      await console.open(path);
+      await console.page.waitForSelector(sees);
+      await console.checkAccessible();
+      await console.checkWidth();
+      await console.screenshot(`${path.replace("/", "-")}-${name}`);
+    }
+  });
+}
+
+async function ask({ page }: ConsolePage, question: string): Promise<void> {
+  await page.fill("#question", question);
+  await page.keyboard.press("Enter");
+}
+
+browserTest(
+  "the playground streams answers, of two models side by side, and tells their speed",
+  async (browser) => {
+    await using server = await FakeServer.start({ engine: { script: "Oats are milled.", tokenDelayMs: 2 } });
+    await server.addModel("other");
+    await using console = await browser.page(server.url);
+    const { page } = console;
+    await console.open("playground/fake");
+    await page.selectOption("#model-2", "other");
+    await ask(console, "What are oats?");
+    for (const model of ["fake", "other"]) {
+      await page.waitForSelector(`[aria-label="Conversation with ${model}"] .figures:has-text("16 tokens")`);
+    }
+    assert.deepEqual(
+      await page.locator(".answer").allTextContents(),
+      Array(2).fill("Answer:Oats are milled."),
+    );
+    for (const figures of await page.locator(".figures").allInnerTexts()) {
+      assert.match(figures, /first text after .* · [\d.,]+ tokens\/s · 16 tokens/);
+    }
+    await console.screenshot("playground-two");
+  },
+);
+
+browserTest("Stop ends an answer on the server too", async (browser) => {
+  await using server = await FakeServer.start({ engine: { tokenDelayMs: 5, contextLength: 100_000 } });
+  await using console = await browser.page(server.url);
+  await console.open("playground/fake");
+  await console.page.click("text=Parameters");
+  await console.page.fill("#setting-max_tokens", "90000");
+  await ask(console, "For ever");
+  await console.page.waitForSelector("text=/abcdef/");
+  await console.page.click("button:has-text('Stop')");
+  await console.page.waitForSelector("text=Stopped");
+  await console.page.waitForSelector("button:has-text('Send')");
+  assert.equal(server.engines[0].running, 0);
+});
+
+browserTest("what a user or a model writes stays text", async (browser) => {
+  const attack = `<img src=x onerror="document.title='broken'"><script>document.title='broken'</script>`;
+  await using server = await FakeServer.start({ engine: { script: attack } });
+  await using console = await browser.page(server.url);
+  await console.open("playground/fake");
+  await ask(console, attack);
+  await console.page.waitForSelector(".figures");
+  assert.equal(await console.page.textContent(".answer"), `Answer:${attack}`);
+  assert.equal(await console.page.locator(".log img, .log script").count(), 0);
+  assert.doesNotMatch(await console.page.title(), /broken/);
+});
+
+browserTest("a key is asked for, kept for the tab, and its missing scope named", async (browser) => {
+  await using server = await FakeServer.start({ apiKeys: ["key-of-the-operator"] });
+  const { key } = server.keys.add("reader", ["read"]);
+  await using console = await browser.page(server.url, { allowed: /status of 40[13]/ });
+  const { page } = console;
+  await console.open("models");
+  await page.waitForSelector("text=An API key is needed");
+  await console.checkAccessible();
+  await console.screenshot("key");
+  await page.fill("#api-key", "not-a-key-at-all");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("text=Unknown API key");
+  await page.fill("#api-key", key);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("table >> text=fake");
+  await page.reload();
+  await page.waitForSelector("table >> text=fake");
+  await page.click("button:has-text('Delete')");
+  await page.click("dialog[open] button:has-text('Delete')");
+  await page.waitForSelector("text=This API key may not do that.");
+  assert.match(await page.innerText("dialog [role=alert]"), /needs the scope "admin"/);
+});
+
+browserTest("a key that is refused is asked for once, not at every poll", async (browser) => {
+  await using server = await FakeServer.start({ apiKeys: ["key-of-the-operator"] });
+  await using console = await browser.page(server.url, { allowed: /status of 401/ });
+  await console.open("status");
+  await console.page.waitForSelector("#api-key");
+  await console.page.keyboard.press("Escape");
+  await console.page.waitForSelector("[role=alert] >> text=An API key is needed");
+  const asked = await console.page.waitForResponse(/v1\/status/);
+  assert.equal(asked.status(), 401);
+  assert.equal(await console.page.locator("#api-key").count(), 0);
+});
+
+browserTest("everything is reached and done with the keyboard", async (browser) => {
+  await using server = await FakeServer.start({ engine: { script: "Yes." } });
+  await using console = await browser.page(server.url);
+  const { page } = console;
+  const focused = () => page.evaluate(() => document.activeElement?.textContent?.trim() ?? "");
+  const tabTo = async (name: string) => {
+    for (let i = 0; i < 40 && await focused() !== name; i++) await page.keyboard.press("Tab");
+    assert.equal(await focused(), name);
+  };
+  await console.open("models");
+  await page.waitForSelector("table >> text=fake");
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "Skip to content");
+  await tabTo("Playground");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#question");
+  await page.waitForFunction(() => document.activeElement?.id === "main");
+  for (let i = 0; i < 10 && !await page.evaluate(() => document.activeElement?.id === "question"); i++) {
+    await page.keyboard.press("Tab");
+  }
+  await page.keyboard.type("Can you?");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("text=Yes.");
+  await console.open("models");
+  await page.waitForSelector("table >> text=fake");
+  await tabTo("Delete fake");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("dialog[open]");
+  await page.keyboard.press("Escape");
+  assert.equal(await focused(), "Delete fake");
+  await page.keyboard.press("Enter");
+  await tabTo("Delete");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("text=No models yet.");
+});
+
+browserTest("a model's name is pointed to another of its versions", async (browser) => {
+  await using server = await FakeServer.start();
+  const old = (await (await server.get("/v1/models/fake")).json()).version;
+  await server.addModel("fake", "other weights");
+  await using console = await browser.page(server.url);
+  const { page } = console;
+  await console.open("models/fake");
+  await page.click(`button:has-text("Use ${old.slice(0, 12)}")`);
+  await page.waitForSelector(`tr:has-text("${old.slice(0, 12)}") >> text=current`);
+  assert.equal((await (await server.get("/v1/models/fake")).json()).version, old);
+  await console.checkAccessible();
+  await console.screenshot("versions");
+});
