@@ -29,10 +29,7 @@ export interface ComparisonResult {
   /** A's figure over B's of the same round: median and spread over the rounds; null before the first round is whole. */
   readonly ratios: Summary<ComparedFigure> | null;
 }
-/**
- * @returns the plan of a round; both sides should have the same prompts and arrivals in it, unless both are one model on one
- * server, which would have them in its cache
- */
+/** @returns the plan of a round; both sides have the same prompts and arrivals in it */
 export type SidePlan = (round: number) => LoadPlan;
 
 export async function runComparison(
