@@ -196,7 +196,7 @@ async function swept(
   options: BenchLoadOptions,
   running: Parameters<typeof runSweep>[2],
 ): Promise<Found> {
-  const sweep = await runSweep(options.sweep!, (value) => side.plan(loadOf(options, value)), running);
+  const sweep = await runSweep(options.sweep!, (value, i) => side.plan(loadOf(options, value), i), running);
   return { ...kneeOf(sweep), ...NOTHING_MORE, sweep };
 }
 
@@ -205,8 +205,13 @@ async function compared(
   options: BenchLoadOptions,
   running: Parameters<typeof runComparison>[2],
 ): Promise<Found> {
-  const planned = ({ name, plan }: Side) => ({ name, plan: (round: number) => plan(loadOf(options), round) });
-  const compare = await runComparison([planned(a), planned(b)], options.blocks, running);
+  const same = a.target.baseUrl === b.target.baseUrl && a.target.model === b.target.model;
+  const planned = ({ name, plan }: Side, shift: number) => ({
+    name,
+    plan: (round: number) => plan(loadOf(options), round + shift),
+  });
+  const sides = [planned(a, 0), planned(b, same ? options.blocks : 0)] as const;
+  const compare = await runComparison(sides, options.blocks, running);
   return { ...medianRound(compare.a.blocks), ...NOTHING_MORE, compare };
 }
 

@@ -44,7 +44,7 @@ function summaryLines(s: LoadSummary): string[] {
     } output tokens/s ` +
     `(best second ${figure(s.peak_output_tokens_per_second)}), ${
       figure(s.input_tokens_per_second)
-    } input tokens/s`,
+    } input tokens/s${cachedShare(s)}`,
     `goodput     ${figure(s.goodput)} requests/s` +
     (levels ? `, ${percent(s.slo_attainment)} within ${levels}` : ""),
     `under way   ${figure(s.in_flight_mean)} at the mean, ${s.max_in_flight} at most`,
@@ -52,6 +52,10 @@ function summaryLines(s: LoadSummary): string[] {
     ...latencyTable(s),
     ...clientLines(s),
   ];
+}
+
+function cachedShare({ cached_input_tokens, input_tokens }: LoadSummary): string {
+  return cached_input_tokens > 0 ? ` (${percent(cached_input_tokens / input_tokens)} from its cache)` : "";
 }
 
 const QUANTILES = ["mean", "p50", "p90", "p95", "p99", "p99_9", "max"] as const;

@@ -143,6 +143,18 @@ Deno.test("bench load sends a dataset's messages to chat, sweeps, and compares",
   }
 });
 
+Deno.test("bench load compares under the same prompts, but for one model on one server, which would know them", async () => {
+  await using server = new ScriptedServer(() => wholeAnswer(1));
+  const sides = async (a: string, b: string) => {
+    await load(server, "--compare", a, b, "--blocks", "1", "--requests", "3", "--warmup", "0", "--json");
+    const prompts = server.bodies.slice(-6).map((body) => body.prompt);
+    return [prompts.slice(0, 3), prompts.slice(3)];
+  };
+  const [a, b] = await sides("one", "two");
+  assert.deepEqual(a, b);
+  assert.equal(new Set((await sides("one", "one")).flat()).size, 6);
+});
+
 Deno.test("bench load prints what it has when it is interrupted", async () => {
   const hang = Promise.withResolvers<void>();
   await using server = new ScriptedServer((_, i) =>

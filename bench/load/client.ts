@@ -48,6 +48,8 @@ export interface Exchange {
   readonly endMs: number;
   /** As the server counts; null where it does not say. */
   readonly inputTokens: number | null;
+  /** Of the input, that the server had from other prompts; 0 where it does not say. */
+  readonly cachedTokens: number;
   /** As the server counts, or else the pieces. */
   readonly outputTokens: number;
   readonly counted: "usage" | "chunks";
@@ -152,6 +154,7 @@ class Reading {
       firstMs: this.#firstMs,
       endMs: performance.now(),
       inputTokens: this.#usage?.input ?? null,
+      cachedTokens: this.#usage?.cached ?? 0,
       outputTokens: this.#usage?.output ?? this.#chunks,
       counted: this.#usage ? "usage" : "chunks",
       chunks: this.#chunks,

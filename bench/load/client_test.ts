@@ -50,6 +50,14 @@ Deno.test("tokens, pieces and gaps are those of the stream", async () => {
   assert.ok(result.sentMs < result.firstMs! && result.firstMs! + 30 < result.endMs);
 });
 
+Deno.test("what a server had in its cache is known", async () => {
+  const usage = { prompt_tokens: 9, completion_tokens: 1, prompt_tokens_details: { cached_tokens: 4 } };
+  const { inputTokens, cachedTokens } = await ask({
+    pieces: [textEvent("a"), finishEvent, event({ choices: [], usage })],
+  });
+  assert.deepEqual([inputTokens, cachedTokens], [9, 4]);
+});
+
 Deno.test("without usage the pieces are counted, and the result says so", async () => {
   const { outputTokens, counted, inputTokens } = await ask({
     pieces: [textEvent("a"), textEvent(""), textEvent("b"), finishEvent, event("[DONE]")],

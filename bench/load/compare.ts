@@ -29,7 +29,10 @@ export interface ComparisonResult {
   /** A's figure over B's of the same round: median and spread over the rounds; null before the first round is whole. */
   readonly ratios: Summary<ComparedFigure> | null;
 }
-/** @returns the plan of a round; both sides have the same prompts and arrivals in it */
+/**
+ * @returns the plan of a round; both sides should have the same prompts and arrivals in it, unless both are one model on one
+ * server, which would have them in its cache
+ */
 export type SidePlan = (round: number) => LoadPlan;
 
 export async function runComparison(

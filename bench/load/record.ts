@@ -28,6 +28,8 @@ export interface RecordSummary extends Readonly<Record<LatencyName, LatencyStats
   readonly duration_s: number;
   /** Of those that succeeded. */
   readonly input_tokens: number;
+  /** Of the input, that the server says to have had from other prompts. */
+  readonly cached_input_tokens: number;
   readonly output_tokens: number;
   /** Who counted output tokens: the server's usage, or the pieces of its stream (one may hold several tokens). */
   readonly tokens_counted_by: "usage" | "chunks" | "both";
@@ -58,7 +60,7 @@ export class LoadRecord {
   #good = 0;
   #unfinished = 0;
   #busyMs = 0;
-  readonly #tokens = { input: 0, output: 0, chunks: 0 };
+  readonly #tokens = { input: 0, cached: 0, output: 0, chunks: 0 };
   readonly #countedBy = new Set<Exchange["counted"]>();
   readonly #errors = new Map<ErrorKind, { count: number; message: string }>();
   readonly #latencies = {
@@ -101,6 +103,7 @@ export class LoadRecord {
   #addSuccess(exchange: Exchange, { ttftMs, e2eMs, tpotMs }: RequestTimes): void {
     this.#succeeded++;
     this.#tokens.input += exchange.inputTokens ?? 0;
+    this.#tokens.cached += exchange.cachedTokens;
     this.#tokens.output += exchange.outputTokens;
     this.#tokens.chunks += exchange.chunks;
     this.#countedBy.add(exchange.counted);
@@ -121,7 +124,7 @@ export class LoadRecord {
 
   summary(): RecordSummary {
     const seconds = Math.max(1e-3, (this.#endMs - this.#startMs) / 1000),
-      { input, output, chunks } = this.#tokens;
+      { input, cached, output, chunks } = this.#tokens;
     const series = this.#series.points(this.#endMs);
     const each = <T>(f: (h: LatencyHistogram) => T) =>
       Object.fromEntries(LATENCIES.map((name) => [name, f(this.#latencies[name])])) as Record<LatencyName, T>;
@@ -133,6 +136,7 @@ export class LoadRecord {
       unfinished: this.#unfinished,
       duration_s: seconds,
       input_tokens: input,
+      cached_input_tokens: cached,
       output_tokens: output,
       tokens_counted_by: this.#countedBy.size > 1 ? "both" : [...this.#countedBy][0] ?? "usage",
       chunks_per_token: output > 0 ? chunks / output : null,

@@ -16,6 +16,7 @@ const exchange = (
   firstMs,
   endMs: firstMs + gapsMs.reduce((a, b) => a + b, 0),
   inputTokens: 10,
+  cachedTokens: 0,
   outputTokens: gapsMs.length + 1,
   counted: "usage",
   chunks: gapsMs.length + 1,

@@ -4,7 +4,12 @@ export interface StreamChunk {
   /** It carries a piece of the answer. */
   readonly text: boolean;
   readonly finish: string | null;
-  readonly usage: { readonly input: number; readonly output: number } | null;
+  readonly usage: {
+    readonly input: number;
+    /** Of the input: what the server had from another prompt; 0 where it does not say. */
+    readonly cached: number;
+    readonly output: number;
+  } | null;
   readonly error: string | null;
 }
 
@@ -25,7 +30,11 @@ export function readChunk(data: string): StreamChunk | null {
     text: hasText(choice),
     finish: choice?.finish_reason ?? null,
     usage: Number.isFinite(usage?.completion_tokens)
-      ? { input: Number(usage.prompt_tokens) || 0, output: usage.completion_tokens }
+      ? {
+        input: Number(usage.prompt_tokens) || 0,
+        cached: Number(usage.prompt_tokens_details?.cached_tokens) || 0,
+        output: usage.completion_tokens,
+      }
       : null,
     error: chunk.error ? String(chunk.error.message ?? JSON.stringify(chunk.error)) : null,
   };

@@ -19,10 +19,10 @@ export interface SweepPoint extends LoadSummary {
 const MOST_DOUBLINGS = 12;
 const REFINEMENTS = 2;
 
-/** @param planOf the plan at a load */
+/** @param planOf the plan at a load; `index` counts them, since prompts of another load may be in the server's cache */
 export async function runSweep(
   sweep: Sweep,
-  planOf: (value: number) => LoadPlan,
+  planOf: (value: number, index: number) => LoadPlan,
   options: LoadOptions & { readonly onPoint?: (value: number) => void } = {},
 ): Promise<SweepResult> {
   const found = new Map<number, LoadSummary>();
@@ -31,7 +31,7 @@ export async function runSweep(
   const kneeOf = () => knee(loads(), summaries());
   for (let next: number | null = first(sweep); next !== null && !options.signal?.aborted;) {
     options.onPoint?.(next);
-    found.set(next, await runLoad(planOf(next), options));
+    found.set(next, await runLoad(planOf(next, found.size), options));
     next = sweep.loads ? sweep.loads.find((v) => !found.has(v)) ?? null : nextLoad(sweep, loads(), kneeOf());
   }
   const at = kneeOf();

@@ -12,8 +12,15 @@ const COUNT = { requests: 12, seconds: Infinity };
 Deno.test("a sweep runs every load once, rising, and names its knee", async () => {
   await using server = new ScriptedServer(() => wholeAnswer(2));
   const started: number[] = [];
-  const planOf = (rate: number) =>
-    plan(server.url, { load: openLoad({ rate }), limit: COUNT, slo: { e2e: rate > 100 ? 0.001 : 60_000 } });
+  const indices: number[] = [];
+  const planOf = (rate: number, index: number) => {
+    indices.push(index);
+    return plan(server.url, {
+      load: openLoad({ rate }),
+      limit: COUNT,
+      slo: { e2e: rate > 100 ? 0.001 : 60_000 },
+    });
+  };
   const result = await runSweep({ kind: "rate", loads: [50, 100, 200], from: 1 }, planOf, {
     onPoint: (value) => started.push(value),
   });
@@ -24,6 +31,7 @@ Deno.test("a sweep runs every load once, rising, and names its knee", async () =
     [200, false, 12],
   ]);
   assert.equal(result.knee, 100);
+  assert.deepEqual(indices, [0, 1, 2], "each load may have prompts of its own");
   started.length = 0;
   const doubled = await runSweep({ kind: "rate", loads: null, from: 50 }, planOf, {
     onPoint: (v) => started.push(v),

@@ -21,6 +21,7 @@ function summary(ms: number, more: Partial<LoadSummary> = {}): LoadSummary {
         firstMs,
         endMs: firstMs + 3 * ms,
         inputTokens: 9,
+        cachedTokens: 3,
         outputTokens: 4,
         counted: "usage",
         chunks: 4,
