@@ -267,3 +267,18 @@ withServer("one version is deleted, but not the current one of several", {}, asy
   assert.equal((await remove(server, `fake@${second}`)).status, 200, "the last one takes the name along");
   assert.equal((await complete(server, "fake")).status, 404);
 });
+
+withServer("a database that takes no writes stops no answer and loses no model", {}, async (server) => {
+  const first = currentOf(server), { models } = server;
+  const full = () => {
+    throw Object.assign(new Error("database or disk is full"), { code: "ERR_SQLITE_ERROR" });
+  };
+  const { use, add, remove: removeRows } = models;
+  Object.assign(models, { use: full, add: full, remove: full });
+  assert.equal(await fingerprint(server, "fake"), first.slice(0, 12));
+  await assert.rejects(server.addModel("fake", "other weights"), /disk is full/);
+  assert.ok((await remove(server, "fake?drain=true")).status >= 500);
+  assert.equal(await fingerprint(server, "fake"), first.slice(0, 12), "and it is on no way out");
+  Object.assign(models, { use, add, remove: removeRows });
+  assert.equal((await remove(server, "fake")).status, 200);
+});

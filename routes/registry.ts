@@ -50,13 +50,13 @@ export class ModelRegistry {
 
   constructor(options: RegistryOptions) {
     this.#o = options;
-    const { maxLoaded, idleMs, telemetry, models } = options;
+    const { maxLoaded, idleMs, telemetry } = options;
     this.#pool = new EnginePool({
       open: (stored) => this.#open(stored),
       maxLoaded,
       idleMs,
       telemetry,
-      onUse: (id, atMs) => models.use(id, atMs),
+      onUse: (id, atMs) => this.#noteUse(id, atMs),
       onFree: (stored) => this.#onFree(stored),
     });
   }
@@ -133,11 +133,18 @@ export class ModelRegistry {
         await this.#switch(added);
       } catch (error) {
         // What lacks memory today may have it tomorrow; what is damaged will not heal.
-        if (codeOf(error) !== "insufficient_memory") await this.#take([added]);
+        if (codeOf(error) !== "insufficient_memory") await this.#giveUp(added);
         throw error;
       }
       return version;
     });
+  }
+  async #giveUp(added: StoredModel): Promise<void> {
+    try {
+      await this.#take([added]);
+    } catch (error) { // the same full disk: the next start finds a folder of no model, or a version that is not current
+      log("error", "cannot remove a version", { ...logFields(added), error: String(error) });
+    }
   }
   /**
    * Points a name at another of its versions.
@@ -158,8 +165,7 @@ export class ModelRegistry {
     models.point(id, target.version);
     this.#pool.replace(former);
     this.#o.telemetry.add("modelSwitches", 1, { "gen_ai.request.model": id });
-    const [version, from] = [target, former].map((m) => shortVersion(m.version));
-    log("info", "model switched", { model: id, version, from });
+    log("info", "model switched", { ...logFields(target), from: shortVersion(former.version) });
     await this.#removeOld(id);
   }
   /** An idle engine gives way to its successor when the memory holds only one of them. */
@@ -198,9 +204,13 @@ export class ModelRegistry {
         );
       }
       const leaving = version === null ? all : [model];
-      if (drainMs !== undefined) await this.#drain(leaving, drainMs);
-      else this.#refuseUsed(id, leaving);
-      await this.#take(leaving);
+      try {
+        if (drainMs !== undefined) await this.#drain(leaving, drainMs);
+        else this.#refuseUsed(id, leaving);
+        await this.#take(leaving);
+      } finally {
+        for (const { folder } of leaving) this.#leaving.delete(folder);
+      }
     });
   }
   #refuseUsed(id: string, versions: readonly StoredModel[]): void {
@@ -232,9 +242,8 @@ export class ModelRegistry {
   async #take(versions: readonly StoredModel[]): Promise<void> {
     this.#o.models.remove(versions[0].id, versions.map((v) => v.version));
     await Promise.all(versions.map(async (v) => {
-      const fields = { model: v.id, version: shortVersion(v.version) };
+      const fields = logFields(v);
       await this.#pool.close(v, "deleted");
-      this.#leaving.delete(v.folder);
       this.#old.delete(v.folder);
       await this.#o.data.remove(v.folder).then(
         () => log("info", "model deleted", fields),
@@ -256,6 +265,14 @@ export class ModelRegistry {
     if (free.length > 0) await this.#take(free);
   }
 
+  /** Which model a start loads first is worth no request: a full disk does not stop answers. */
+  #noteUse(id: string, atMs: number): void {
+    try {
+      this.#o.models.use(id, atMs);
+    } catch (error) {
+      log("warn", "cannot note a use", { model: id, error: String(error) });
+    }
+  }
   /** Why an artifact is refused names places on the server: that is for the log. */
   async #open(stored: StoredModel): Promise<OpenedModel> {
     try {
@@ -282,6 +299,7 @@ export class ModelRegistry {
   }
 }
 
+const logFields = ({ id, version }: StoredModel) => ({ model: id, version: shortVersion(version) });
 const codeOf = (error: unknown) => error instanceof OatmillError ? error.code : null;
 
 const notFound = (id: string, why = "does not exist") =>

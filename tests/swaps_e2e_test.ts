@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "@std/testing/bdd";
 import OpenAI from "openai";
+import { artifactVersion } from "../models/formats/artifact_version.ts";
 import { uploadModel, useServer } from "./server_suite.ts";
 import { bundledFiles } from "./testing/bundled_files.ts";
 import { until } from "./until.ts";
@@ -106,6 +107,8 @@ describe("a server whose model gets new versions under load", () => {
     for (const { version } of versions) {
       const model = `${MODEL}@${version.slice(0, 8)}`, answer = await ask(model);
       assert.deepEqual([answer.model, answer.system_fingerprint], [model, version.slice(0, 12)]);
+      const header = await (await server().get(`/v1/models/${model}/files/oatmill.json`)).json();
+      assert.equal(artifactVersion(header), version, "the file on disk says the same as the job");
     }
     await client.post(`/models/${MODEL}`, { body: { version: versions[2].version } });
     assert.equal((await ask(MODEL)).system_fingerprint, versions[2].version.slice(0, 12));
