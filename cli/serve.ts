@@ -5,6 +5,7 @@ import { parseKeys } from "../routes/api_keys.ts";
 import { isLoopback } from "../routes/loopback.ts";
 import { Server } from "../routes/server.ts";
 import { log } from "../telemetry/log.ts";
+import { otlpFromEnv } from "../telemetry/otlp.ts";
 import { BUNDLED_MODEL, ensureBundled } from "./bundled.ts";
 import { note, print, ProgressBar } from "./output.ts";
 import { startLines, type StartTimes } from "./start_times.ts";
@@ -53,8 +54,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   });
   const server = await Server.open({
     data,
-    otlpEndpoint: Deno.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") || null,
-    otlpIntervalMs: Number(Deno.env.get("OTEL_METRIC_EXPORT_INTERVAL")) || undefined,
+    otlp: otlpFromEnv((name) => Deno.env.get(name)),
     engine: {
       threads,
       contextLength: context,

@@ -21,6 +21,7 @@ import { serveDocument } from "./openapi.ts";
 import { operations } from "./operations.ts";
 import { readJsonBody } from "./bounded_json.ts";
 import { limitRate } from "./rate_limits.ts";
+import { countRequests } from "./request_counter.ts";
 import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
 import { status } from "./status.ts";
@@ -60,7 +61,8 @@ export function createApp(
     // Hono answers HEAD by the GET handler and drops the body: its file or stream must end.
     if (c.req.method === "HEAD") await c.res.body?.cancel();
   });
-  app.use("*", contextStorage(), ...commonHeaders(services.corsOrigins), countTraffic(services.traffic));
+  app.use("*", countRequests(services.telemetry), contextStorage(), ...commonHeaders(services.corsOrigins));
+  app.use("*", countTraffic(services.traffic));
   const pages = refuseForeignPages({ origins: services.corsOrigins, allowAnonymous });
   app.use("*", requireKey(services.keys), pages, limitRate(services.rates));
   const limit = bodyLimit({

@@ -19,9 +19,12 @@ const ENGINE_GAUGES: readonly (readonly [ObservableKey, keyof EngineStats])[] = 
   ["modelMemory", "memoryBytes"],
 ];
 
-export function observeModels({ telemetry, registry }: Pick<Services, "telemetry" | "registry">): void {
+export function observeModels(
+  { telemetry, registry, notReady }: Pick<Services, "telemetry" | "registry" | "notReady">,
+): void {
   const seen = new Set<string>();
   telemetry.observe((report) => {
+    report("ready", notReady() === null ? 1 : 0);
     report("processMemory", Deno.memoryUsage().rss);
     for (const { id, info } of registry.list()) {
       const attributes = { "gen_ai.request.model": id };

@@ -163,7 +163,7 @@ async function open(path: string): Promise<OpenedModel> {
 }
 
 Deno.test("whatever comes in whatever order, leases keep their engine and files, and no version too many stays", async () => {
-  const telemetry = await Telemetry.open({ version: "test", otlpEndpoint: null });
+  const telemetry = await Telemetry.open({ version: "test", otlp: null });
   const formerSink = setLogSink(() => {});
   const run = async (steps: readonly Scheduled[], maxLoaded: number): Promise<void> => {
     const root = await Deno.makeTempDir();

@@ -14,6 +14,7 @@ import { KeyStore } from "../store/key_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { openStorage } from "../store/storage.ts";
 import { log } from "../telemetry/log.ts";
+import type { OtlpOptions } from "../telemetry/otlp.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
 import { ImageReader } from "../vision/image_reader.ts";
 import { ApiKeys } from "./api_keys.ts";
@@ -31,8 +32,8 @@ import { Traffic } from "./traffic.ts";
 export interface ServerOptions {
   /** Data folder. */
   readonly data: string;
-  readonly otlpEndpoint: string | null;
-  readonly otlpIntervalMs?: number;
+  /** Null: measurements are at /metrics alone. */
+  readonly otlp: OtlpOptions | null;
   readonly engine: EngineOptions;
   /** Most models kept loaded. */
   readonly maxLoaded: number;
@@ -82,11 +83,7 @@ export class Server implements AsyncDisposable {
     await tidyModels(data, models);
     const jobs = new JobStore(database);
     for (const job of jobs.failInterrupted()) log("warn", "compression was interrupted", { job });
-    const telemetry = await Telemetry.open({
-      version,
-      otlpEndpoint: options.otlpEndpoint,
-      exportIntervalMs: options.otlpIntervalMs,
-    });
+    const telemetry = await Telemetry.open({ version, otlp: options.otlp });
     const tuning: TuningOptions = {
       ...options.engine.tuning,
       file: data.tuning,

@@ -10,7 +10,7 @@ Deno.test("warmUp() keeps a server from being ready for a model that it must hav
   try {
     await using server = await Server.open({
       data,
-      otlpEndpoint: null,
+      otlp: null,
       engine: {},
       maxLoaded: 1,
       idleMs: 0,

@@ -3,7 +3,8 @@
  * measures gets it by its key from `Telemetry.metrics`. Names of `gen_ai.*` are those of the OpenTelemetry GenAI conventions.
  */
 export interface InstrumentInfo {
-  readonly kind: "histogram" | "counter" | "gauge" | "observable_gauge";
+  /** Observed ones are read at collection, the others where something happens. */
+  readonly kind: "histogram" | "counter" | "gauge" | "observable_counter" | "observable_gauge";
   readonly name: string;
   /** UCUM. */
   readonly unit: string;
@@ -16,6 +17,13 @@ export interface InstrumentInfo {
 const MS_TO_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5] as const;
 /** 1 ms to 5 min: a 5 M model answers in milliseconds, a long prompt on one slow core takes minutes. */
 const REQUEST_SECONDS = [...MS_TO_SECONDS, 5, 10, 30, 60, 120, 300] as const;
+/** The same, so fine that a quantile is right to 5 ms where answers feel immediate. */
+const FIRST_TOKEN_SECONDS = [
+  ...[1, 2.5, 5, 7.5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 750].map((ms) =>
+    ms / 1000
+  ),
+  ...[1, 1.5, 2, 3, 5, 10, 30, 60, 120, 300],
+] as const;
 /** 0.25 ms to 2.5 s: 4000 to 0.4 tokens/s. */
 const TOKEN_SECONDS = [0.00025, 0.0005, ...MS_TO_SECONDS] as const;
 /** The conventions' advice for token counts. */
@@ -37,7 +45,7 @@ export const INSTRUMENTS = {
     name: "gen_ai.server.time_to_first_token",
     unit: "s",
     description: "From the request's arrival to its first token",
-    buckets: REQUEST_SECONDS,
+    buckets: FIRST_TOKEN_SECONDS,
   },
   timePerOutputToken: {
     kind: "histogram",
@@ -66,6 +74,18 @@ export const INSTRUMENTS = {
     unit: "s",
     description: "Time a generation waited for its first step",
     buckets: REQUEST_SECONDS,
+  },
+  ready: {
+    kind: "observable_gauge",
+    name: "oatmill.ready",
+    unit: "1",
+    description: "Whether the server takes requests, as /readyz says: 1 or 0",
+  },
+  httpRequests: {
+    kind: "counter",
+    name: "oatmill.http.requests",
+    unit: "{request}",
+    description: "HTTP requests by route and status; streams count when they begin",
   },
   outputTokens: {
     kind: "counter",
@@ -111,7 +131,7 @@ export const INSTRUMENTS = {
     description: "Tokens in the last step",
   },
   steps: {
-    kind: "observable_gauge",
+    kind: "observable_counter",
     name: "oatmill.engine.steps",
     unit: "{step}",
     description: "Steps run since the model was loaded",
@@ -147,32 +167,31 @@ export const INSTRUMENTS = {
     description: "KV blocks kept for prompts that begin alike, not in use now",
   },
   prefixQueries: {
-    kind: "observable_gauge",
+    kind: "observable_counter",
     name: "oatmill.engine.prefix_cache_queries",
     unit: "{request}",
     description: "Prompts looked for in the prefix cache since the model was loaded",
   },
   prefixHits: {
-    kind: "observable_gauge",
+    kind: "observable_counter",
     name: "oatmill.engine.prefix_cache_hits",
     unit: "{request}",
     description: "Prompts whose beginning the prefix cache knew, since the model was loaded",
   },
   prefixTokens: {
-    kind: "observable_gauge",
+    kind: "observable_counter",
     name: "oatmill.engine.prefix_cache_tokens",
     unit: "{token}",
     description: "Tokens the prefix cache saved computing since the model was loaded",
   },
-
   draftedTokens: {
-    kind: "observable_gauge",
+    kind: "observable_counter",
     name: "oatmill.engine.drafted_tokens",
     unit: "{token}",
     description: "Tokens that speculation computed on trial since the model was loaded",
   },
   acceptedTokens: {
-    kind: "observable_gauge",
+    kind: "observable_counter",
     name: "oatmill.engine.accepted_tokens",
     unit: "{token}",
     description: "Drafted tokens that were right since the model was loaded",
@@ -241,4 +260,4 @@ type KeysOf<K extends InstrumentInfo["kind"]> = {
 export type HistogramKey = KeysOf<"histogram">;
 export type CounterKey = KeysOf<"counter">;
 export type GaugeKey = KeysOf<"gauge">;
-export type ObservableKey = KeysOf<"observable_gauge">;
+export type ObservableKey = KeysOf<"observable_counter" | "observable_gauge">;

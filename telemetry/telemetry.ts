@@ -1,6 +1,6 @@
 /**
  * The only file that touches the OpenTelemetry SDK. One {@linkcode Telemetry} per process, made by the server on the main
- * thread: metrics (Prometheus text always, OTLP when OTEL_EXPORTER_OTLP_ENDPOINT is set) and spans (OTLP only).
+ * thread: metrics (Prometheus text always, OTLP where it is to be pushed) and spans (OTLP only).
  */
 import {
   type Attributes,
@@ -8,6 +8,7 @@ import {
   type Counter,
   type Gauge,
   type Histogram,
+  type Observable,
   ROOT_CONTEXT,
   type Span,
   SpanKind,
@@ -25,13 +26,8 @@ import {
   envDetector,
   resourceFromAttributes,
 } from "@opentelemetry/resources";
-import {
-  DataPointType,
-  MeterProvider,
-  type MetricReader,
-  PeriodicExportingMetricReader,
-} from "@opentelemetry/sdk-metrics";
-import { BatchSpanProcessor, type SpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
+import { DataPointType, MeterProvider } from "@opentelemetry/sdk-metrics";
+import { TracerProvider } from "@opentelemetry/sdk-trace";
 import {
   type CounterKey,
   type GaugeKey,
@@ -41,19 +37,18 @@ import {
   INSTRUMENTS,
   type ObservableKey,
 } from "./instruments.ts";
+import { openOtlp, type Otlp, type OtlpOptions } from "./otlp.ts";
 
 export type { Attributes, Context, Span };
 export { ROOT_CONTEXT, SpanKind };
 
 export interface TelemetryOptions {
   readonly version: string;
-  /** Base address of an OTLP/HTTP receiver; null = Prometheus only. */
-  readonly otlpEndpoint: string | null;
-  /** How often metrics are pushed to it. */
-  readonly exportIntervalMs?: number;
+  /** Null: Prometheus text only. */
+  readonly otlp: OtlpOptions | null;
 }
 
-/** Values of the observable gauges, by key; asked for at every collection. */
+/** Values of the observable gauges and counters, by key; asked for at every collection. */
 export type Observation = (
   report: (key: ObservableKey, value: number, attributes?: Attributes) => void,
 ) => void;
@@ -62,28 +57,6 @@ const HEADERS: TextMapGetter<Headers> = {
   get: (headers, key) => headers.get(key) ?? undefined,
   keys: (headers) => [...headers.keys()],
 };
-
-interface Otlp {
-  readonly reader: MetricReader;
-  readonly processor: SpanProcessor;
-}
-
-/** Loaded when something is to be sent: the two exporters cost a start 15 to 20 ms. */
-async function otlp({ otlpEndpoint, exportIntervalMs = 10_000 }: TelemetryOptions): Promise<Otlp> {
-  const [{ OTLPMetricExporter }, { OTLPTraceExporter }] = await Promise.all([
-    import("@opentelemetry/exporter-metrics-otlp-http"),
-    import("@opentelemetry/exporter-trace-otlp-http"),
-  ]);
-  const endpoint = otlpEndpoint?.replace(/\/+$/, "");
-  return {
-    reader: new PeriodicExportingMetricReader({
-      exporter: new OTLPMetricExporter({ url: `${endpoint}/v1/metrics` }),
-      exportIntervalMillis: exportIntervalMs,
-      exportTimeoutMillis: Math.min(5_000, exportIntervalMs),
-    }),
-    processor: new BatchSpanProcessor({ exporter: new OTLPTraceExporter({ url: `${endpoint}/v1/traces` }) }),
-  };
-}
 
 export class Telemetry {
   readonly #prometheus = new PrometheusExporter({ preventServerStart: true });
@@ -98,7 +71,7 @@ export class Telemetry {
   readonly #propagator = new W3CTraceContextPropagator();
 
   static async open(options: TelemetryOptions): Promise<Telemetry> {
-    return new Telemetry(options.version, options.otlpEndpoint === null ? null : await otlp(options));
+    return new Telemetry(options.version, options.otlp && await openOtlp(options.otlp));
   }
 
   private constructor(version: string, otlp: Otlp | null) {
@@ -106,9 +79,9 @@ export class Telemetry {
     const resource = defaultResource()
       .merge(resourceFromAttributes({ "service.name": "oatmill", "service.version": version }))
       .merge(detectResources({ detectors: [envDetector] }));
-    const readers: MetricReader[] = [this.#prometheus, ...otlp ? [otlp.reader] : []];
+    const readers = [this.#prometheus, ...otlp?.readers ?? []];
     this.#meters = new MeterProvider({ resource, readers });
-    this.#spans = new TracerProvider({ resource, spanProcessors: otlp ? [otlp.processor] : [] });
+    this.#spans = new TracerProvider({ resource, spanProcessors: [...otlp?.processors ?? []] });
     this.#tracer = this.#spans.getTracer("oatmill", version);
     this.#createInstruments();
   }
@@ -116,7 +89,7 @@ export class Telemetry {
   /** ValueType.DOUBLE throughout: counters of INT throw under Deno's own provider. */
   #createInstruments(): void {
     const meter = this.#meters.getMeter("oatmill");
-    const observables = new Map<ObservableKey, ReturnType<typeof meter.createObservableGauge>>();
+    const observables = new Map<ObservableKey, Observable>();
     for (const [k, info] of Object.entries(INSTRUMENTS) as [InstrumentKey, InstrumentInfo][]) {
       const options = { unit: info.unit, description: info.description, valueType: ValueType.DOUBLE };
       if (info.kind === "histogram") {
@@ -124,7 +97,9 @@ export class Telemetry {
         this.#histograms.set(k, meter.createHistogram(info.name, { ...options, advice }));
       } else if (info.kind === "counter") this.#counters.set(k, meter.createCounter(info.name, options));
       else if (info.kind === "gauge") this.#gauges.set(k, meter.createGauge(info.name, options));
-      else observables.set(k as ObservableKey, meter.createObservableGauge(info.name, options));
+      else if (info.kind === "observable_counter") {
+        observables.set(k as ObservableKey, meter.createObservableCounter(info.name, options));
+      } else observables.set(k as ObservableKey, meter.createObservableGauge(info.name, options));
     }
     meter.addBatchObservableCallback((result) => {
       for (const observe of this.#observations) {
@@ -142,7 +117,7 @@ export class Telemetry {
   set(key: GaugeKey, value: number, attributes?: Attributes): void {
     this.#gauges.get(key)!.record(value, attributes);
   }
-  /** Adds a source of the observable gauges; returns how to remove it. The SDK repeats the last value of what is reported no more: report 0 for what is gone. */
+  /** Adds a source of observed values; returns how to remove it. The SDK repeats the last value of what is reported no more: report 0 for what is gone. */
   observe(observation: Observation): () => void {
     this.#observations.add(observation);
     return () => this.#observations.delete(observation);

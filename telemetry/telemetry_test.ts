@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { log, setLogSink } from "./log.ts";
+import { otlpFromEnv } from "./otlp.ts";
 import { failSpan, Telemetry } from "./telemetry.ts";
 
 Deno.test("Telemetry writes Prometheus text with buckets, units and observed gauges", async () => {
-  const telemetry = await Telemetry.open({ version: "0", otlpEndpoint: null });
+  const telemetry = await Telemetry.open({ version: "0", otlp: null });
   telemetry.record("timeToFirstToken", 0.2, { "gen_ai.request.model": "m" });
   telemetry.add("outputTokens", 3);
   telemetry.set("jobProgress", 0.5);
@@ -12,7 +13,7 @@ Deno.test("Telemetry writes Prometheus text with buckets, units and observed gau
   assert.match(text, /^# TYPE gen_ai_server_time_to_first_token histogram$/m);
   assert.match(
     text,
-    /^gen_ai_server_time_to_first_token_bucket\{.*gen_ai_request_model="m".*le="0.25"\} 1$/m,
+    /^gen_ai_server_time_to_first_token_bucket\{.*gen_ai_request_model="m".*le="0.2"\} 1$/m,
   );
   assert.match(text, /^oatmill_output_tokens_total\{.*\} 3$/m);
   assert.match(text, /^oatmill_compression_progress\{.*\} 0.5$/m);
@@ -42,7 +43,10 @@ async function withReceiver(
 
 Deno.test("Telemetry sends metrics and the caller's trace to an OTLP receiver", async () => {
   await withReceiver(async (endpoint, received) => {
-    const telemetry = await Telemetry.open({ version: "0", otlpEndpoint: endpoint + "/" });
+    const telemetry = await Telemetry.open({
+      version: "0",
+      otlp: otlpFromEnv((name) => name === "OTEL_EXPORTER_OTLP_ENDPOINT" ? endpoint : undefined),
+    });
     const headers = new Headers({ traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` });
     const request = telemetry.startSpan("text_completion m", { parent: telemetry.contextOf(headers) });
     telemetry.spanOf("prefill", request, { startMs: 1000, endMs: 1500 }, { tokens: 4 });
@@ -71,7 +75,7 @@ Deno.test("Telemetry sends metrics and the caller's trace to an OTLP receiver", 
 Deno.test("log() writes one JSON line with the trace's id", async () => {
   const lines: string[] = [];
   const former = setLogSink((line) => lines.push(line));
-  const telemetry = await Telemetry.open({ version: "0", otlpEndpoint: null });
+  const telemetry = await Telemetry.open({ version: "0", otlp: null });
   try {
     const span = telemetry.startSpan("x");
     log("info", "request", { status: 200 }, span);
@@ -86,7 +90,7 @@ Deno.test("log() writes one JSON line with the trace's id", async () => {
 
 Deno.test("Telemetry names its service, unless the standard variable does", async () => {
   const named = async () => {
-    const telemetry = await Telemetry.open({ version: "1.2.3", otlpEndpoint: null });
+    const telemetry = await Telemetry.open({ version: "1.2.3", otlp: null });
     const text = await telemetry.metricsText();
     await telemetry.close();
     return /^target_info\{.*service_name="([^"]*)".*\}/m.exec(text)?.[1];

@@ -64,7 +64,7 @@ export class FakeServer implements AsyncDisposable {
     const root = await Deno.makeTempDir();
     const data = await DataFolder.open(root);
     const database = openDatabase(data.database);
-    const telemetry = await Telemetry.open({ version: "test", otlpEndpoint: null });
+    const telemetry = await Telemetry.open({ version: "test", otlp: null });
     const open = () =>
       self.failLoads && self.failLoadsWhile()
         ? Promise.reject(self.failLoads)

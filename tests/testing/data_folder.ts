@@ -23,7 +23,7 @@ export async function dataFolderWithModel(values: readonly DenseValues[] = ["int
   const data = await Deno.makeTempDir();
   const formerSink = setLogSink(() => {});
   try {
-    await using server = await Server.open({ data, otlpEndpoint: null, engine: {}, maxLoaded: 1, idleMs: 0 });
+    await using server = await Server.open({ data, otlp: null, engine: {}, maxLoaded: 1, idleMs: 0 });
     const { registry, data: folders } = server.services;
     const source = join(ROOT, "models/default");
     for (const recipe of values.map(recipeOf)) {
