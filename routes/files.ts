@@ -196,7 +196,7 @@ export function checkFilename(
       param,
     );
   }
-  if (purpose === "model" || purpose === "calibration") modelFilePlace(name);
+  if (purpose === "model") modelFilePlace(name);
 }
 
 export function refuseExpiry(): never {

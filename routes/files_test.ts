@@ -195,7 +195,9 @@ const recordingRun: FakeServerOptions["run"] = async (task, options) => {
   tasks.push(task);
   const folder = task.source.endsWith(".gguf") ? join(task.source, "..") : task.source;
   for await (const { name, isFile } of Deno.readDir(folder)) {
-    if (isFile) contents.set(name, await Deno.readTextFile(join(folder, name)));
+    if (!isFile) continue;
+    contents.set(name, await Deno.readTextFile(join(folder, name)));
+    assert.equal((await Deno.stat(join(folder, name))).nlink, 2, "it is the blob itself");
   }
   return await fakeRun(task, options);
 };
@@ -215,7 +217,7 @@ withServer("stored files become a job, under their names and without a copy", {
   const files = { "config.json": "{}", "model.safetensors": "weights", "a.txt": "evaluate" };
   const ids: string[] = [];
   for (const [name, text] of Object.entries(files)) ids.push((await put(client, name, text, "model")).id);
-  const text = (await put(client, "my calibration.txt", "calibrate")).id;
+  const text = (await put(client, "my calibration.txt", "calibrate", "calibration")).id;
   const recipe = { calibration: { text }, evaluate: { text: ids[2] } };
   const response = await server.post("/v1/compressions", { name: "mine", files: ids, recipe });
   assert.equal(response.status, 202);

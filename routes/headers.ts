@@ -19,6 +19,8 @@ const echoId = createMiddleware<AppEnv>(async (c, next) => {
 const EXPOSED = [
   "retry-after",
   "x-request-id",
+  "content-range",
+  "etag",
   ...["limit", "remaining", "reset"].flatMap((what) =>
     ["requests", "tokens"].map((of) => `x-ratelimit-${what}-${of}`)
   ),

@@ -124,6 +124,7 @@ export class Server implements AsyncDisposable {
       notReady,
     }, database);
     observeModels(server.services);
+    telemetry.observe((report) => report("storageBytes", storage.quota.takenBytes));
     return server;
   }
 

@@ -32,11 +32,15 @@ export class StorageQuota {
   constructor(options: StorageQuotaOptions) {
     this.#o = options;
   }
+  /** Also of what is being written. */
+  get takenBytes(): number {
+    return this.#o.used() + this.#reserved;
+  }
   /** @throws {OatmillError} storage_quota_exceeded */
   check(bytes: number): void {
-    const { maxBytes, used } = this.#o;
+    const { maxBytes } = this.#o;
     if (maxBytes === Infinity) return;
-    const taken = used() + this.#reserved;
+    const taken = this.takenBytes;
     if (taken + bytes <= maxBytes) return;
     throw new OatmillError(
       "storage_quota_exceeded",

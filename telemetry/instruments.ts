@@ -245,6 +245,12 @@ export const INSTRUMENTS = {
     unit: "1",
     description: "Share of zeros in the sparse parts of a model",
   },
+  storageBytes: {
+    kind: "observable_gauge",
+    name: "oatmill.storage.usage",
+    unit: "By",
+    description: "What files, each content once, and uploads under way take of the storage quota",
+  },
   processMemory: {
     kind: "observable_gauge",
     name: "process.memory.usage",
