@@ -177,6 +177,13 @@ async function fill(
   await file.confirm();
 }
 
+/**
+ * Most that a generation may be ahead of whoever reads it, in tokens and the alternatives reported with them: about 6 MB.
+ * A whole answer without log-probabilities fits in most context windows, so that a slow reader holds memory and no KV block.
+ */
+const MOST_UNREAD = 2 ** 16;
+const TOO_SLOW = "The answer was read too slowly: its generation was ended";
+
 /** What a waiting caller hears. */
 type Listener = (e: WorkEvent) => void;
 
@@ -243,9 +250,15 @@ class EngineHandle implements Engine {
 
   async *#generate(request: WorkRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
     const queue: WorkEvent[] = [];
-    let wake = () => {};
+    let wake = () => {}, unread = 0;
     const id = this.#start("generate", request, (e) => {
       queue.push(e);
+      unread += sizeOf(e);
+      if (unread > MOST_UNREAD) {
+        this.#listeners.delete(id);
+        queue.push({ id, error: { code: "request_timeout", message: TOO_SLOW } }); // for when it gets there
+        this.#post({ type: "cancel", id });
+      }
       wake();
     });
     const onAbort = () => wake();
@@ -266,6 +279,7 @@ class EngineHandle implements Engine {
           if (!("event" in e)) continue;
           ended = e.event.type === "end";
           yield e.event;
+          unread -= sizeOf(e);
           if (signal?.aborted) throw cancelled(signal);
         }
       }
@@ -444,6 +458,10 @@ class EngineHandle implements Engine {
     }
   }
 }
+
+/** In tokens and alternatives; the prompt's are there once. */
+const sizeOf = (e: WorkEvent): number =>
+  "event" in e && e.event.type === "token" ? 1 + (e.event.logprobs?.top.length ?? 0) : 0;
 
 function cancelled(signal: AbortSignal): OatmillError {
   return new OatmillError("cancelled", "The request was cancelled", null, { cause: signal.reason });

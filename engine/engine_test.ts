@@ -239,6 +239,39 @@ test("aborting frees every KV block", {}, async (engine) => {
   await until(() => engine.stats().running === 0 && engine.stats().kvBlocksUsed === 0);
 });
 
+test("whoever leaves is gone within a step, running or waiting, and the others go on", {
+  maxSequences: 2,
+  maxWaiting: 8,
+}, async (engine) => {
+  const aborts = Array.from({ length: 6 }, () => new AbortController());
+  const runs = aborts.map(({ signal }) => run(engine, request({ maxTokens: 400 }), signal));
+  const settled = Promise.allSettled(runs);
+  await until(() => engine.stats().running === 2 && engine.stats().waiting === 4);
+  const before = engine.stats().stepsTotal;
+  for (const i of [0, 3, 4, 5]) aborts[i].abort();
+  await until(() => engine.stats().running + engine.stats().waiting === 2);
+  // The step that was under way, and one that began before the leader heard of it.
+  const taken = engine.stats().stepsTotal - before;
+  assert.ok(taken < 50, `${taken} steps`);
+  aborts[1].abort();
+  aborts[2].abort();
+  await until(() => engine.stats().running === 0);
+  assert.equal(engine.stats().kvBlocksUsed, 0);
+  assert.ok((await settled).every(({ status }) => status === "rejected"));
+});
+
+test("a generation that nobody reads ends when it is too far ahead", { maxSequences: 1 }, async (engine) => {
+  const events = engine.generate(request({ maxTokens: 480, logprobs: 200 }))[Symbol.asyncIterator]();
+  await events.next();
+  await until(() => engine.stats().running === 0);
+  assert.equal(engine.stats().kvBlocksUsed, 0);
+  let read = 1;
+  await assert.rejects(async () => {
+    for (; !(await events.next()).done;) read++;
+  }, (e) => e instanceof OatmillError && e.code === "request_timeout");
+  assert.ok(read > 300 && read < 400, `${read} events of what was there`);
+});
+
 test("leaving the loop frees every KV block", {}, async (engine) => {
   for await (const e of engine.generate(request({ maxTokens: 400 }))) if (e.type === "token") break;
   await until(() => engine.stats().kvBlocksUsed === 0 && engine.stats().running === 0);

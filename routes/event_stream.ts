@@ -11,21 +11,45 @@ export const dataEvent = (data: unknown): string =>
 export const typedEvent = (event: { readonly type: string }): string =>
   `event: ${event.type}\n${dataEvent(event)}`;
 
+/** A client that takes nothing of what is there for so long holds memory for nobody. */
+const STALL_MS = 60_000;
+
 /**
  * @param source yields whole events; it must not throw (write the error as an event instead)
- * @param onLeave called once when the client is gone before the end
+ * @param onLeave called once when the client is gone before the end, or has read nothing for `stallMs`
  */
-export function eventStream(source: AsyncGenerator<string, void, void>, onLeave: () => void): Response {
+export function eventStream(
+  source: AsyncGenerator<string, void, void>,
+  onLeave: () => void,
+  { stallMs = STALL_MS }: { readonly stallMs?: number } = {},
+): Response {
+  /** Since when an event waits to be taken. */
+  let waitingSince = Infinity, watch: ReturnType<typeof setInterval> | undefined;
+  const leave = async () => {
+    clearInterval(watch);
+    onLeave();
+    await source.return();
+  };
   const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      watch = setInterval(() => {
+        if (performance.now() - waitingSince <= stallMs) return;
+        controller.error(new Error("The client stopped reading"));
+        leave();
+      }, stallMs / 4);
+    },
     async pull(controller) {
+      waitingSince = Infinity;
       const { done, value } = await source.next();
-      if (done) controller.close();
-      else controller.enqueue(encoder.encode(value));
+      if (done) {
+        clearInterval(watch);
+        controller.close();
+        return;
+      }
+      controller.enqueue(encoder.encode(value));
+      waitingSince = performance.now();
     },
-    async cancel() {
-      onLeave();
-      await source.return();
-    },
+    cancel: leave,
   });
   return new Response(body, {
     headers: {
