@@ -1,7 +1,7 @@
 /** How completions and chat completions answer: whole, or as a stream of chunks; they differ in what a choice holds. */
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute, type z } from "@hono/zod-openapi";
 import { errorResponse, toHttpError } from "./errors.ts";
-import { dataEvent, eventStream } from "./event_stream.ts";
+import { dataEvent, EVENT_STREAM, eventStream } from "./event_stream.ts";
 import type { ChoiceEvent, Generation } from "./generation.ts";
 import type { SamplingFields } from "./sampling.ts";
 
@@ -18,7 +18,7 @@ export function answerRoute<P extends string, B extends z.ZodType, A extends z.Z
         description: o.description,
         content: {
           "application/json": { schema: o.answer },
-          "text/event-stream": { schema: z.string() },
+          ...EVENT_STREAM,
         },
       },
       default: errorResponse,

@@ -3,7 +3,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { recipeSchema } from "../models/recipe.ts";
 import { FINAL_STATES, type Job, type JobEvent } from "../store/job_store.ts";
 import { errorResponse, toHttpError } from "./errors.ts";
-import { dataEvent, eventStream } from "./event_stream.ts";
+import { dataEvent, EVENT_STREAM, eventStream } from "./event_stream.ts";
 import type { JobRunner } from "./jobs.ts";
 import { compressionBodySchema, submitFiles } from "./file_source.ts";
 import { readJson } from "./json_body.ts";
@@ -87,7 +87,7 @@ const eventsRoute = createRoute({
       description: "The events, oldest first",
       content: {
         "application/json": { schema: list(eventSchema) },
-        "text/event-stream": { schema: z.string() },
+        ...EVENT_STREAM,
       },
     },
     default: errorResponse,

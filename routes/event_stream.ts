@@ -4,6 +4,9 @@
  */
 const encoder = new TextEncoder();
 
+/** Of a route's answer. No type: tools take a schema here for the whole text or for each event. */
+export const EVENT_STREAM = { "text/event-stream": { schema: { description: "Server-sent events" } } };
+
 export const dataEvent = (data: unknown): string =>
   `data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`;
 

@@ -11,7 +11,6 @@ interface Traits {
   readonly writes: boolean;
   readonly hasBody: boolean;
   readonly hasParameters: boolean;
-  readonly hasId: boolean;
   readonly hasRanges: boolean;
   readonly path: string;
 }
@@ -33,7 +32,11 @@ export const STATUSES: readonly Status[] = [
   },
   { status: 401, description: "No API key, or one that the server does not know", applies: (t) => !t.open },
   { status: 403, description: "The API key or the web page may not do this", applies: (t) => !t.open },
-  { status: 404, description: "No such model, job or file", applies: (t) => t.infers || t.hasId },
+  {
+    status: 404,
+    description: "No such model, job or file",
+    applies: (t) => t.infers || t.writes || t.hasParameters,
+  },
   { status: 408, description: "The body did not arrive", applies: (t) => t.hasBody },
   { status: 409, description: "The present state forbids it", applies: (t) => t.writes },
   { status: 413, description: "The body or a file is larger than allowed", applies: (t) => t.hasBody },
@@ -90,7 +93,22 @@ function openApiDocument(app: OpenAPIHono<AppEnv>, version: string): Document {
   for (const [path, item] of Object.entries(document.paths ?? {})) {
     for (const method of METHODS) if (item[method]) complete(item[method], method, path);
   }
-  return document;
+  return mendNullable(document) as Document;
+}
+
+/**
+ * The generator writes a named schema that may be null as all of itself and "an object or null", which null is not: it
+ * becomes any of itself and null.
+ */
+function mendNullable(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(mendNullable);
+  if (typeof node !== "object" || node === null) return node;
+  const { allOf, ...rest } = node as { allOf?: { $ref?: string; type?: unknown }[] };
+  const [named, orNull] = allOf ?? [];
+  if (named?.$ref && Array.isArray(orNull?.type) && orNull.type.includes("null")) {
+    return { ...rest, anyOf: [named, { type: "null" }] };
+  }
+  return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, mendNullable(value)]));
 }
 
 function complete(operation: Operation, method: string, path: string): void {
@@ -105,7 +123,6 @@ function complete(operation: Operation, method: string, path: string): void {
     writes: scope === "admin",
     hasBody: operation.requestBody !== undefined,
     hasParameters: (operation.parameters ?? []).length > 0,
-    hasId: path.includes("{"),
     hasRanges: "206" in responses,
   };
   const errors = STATUSES.filter(({ applies }) => applies(traits))

@@ -96,6 +96,11 @@ describe("/openapi.json", () => {
     }
   });
 
+  it("lets a named schema be null where it may", () => {
+    const { file } = document.components.schemas.Upload.properties;
+    assert.deepEqual(file, { anyOf: [{ $ref: "#/components/schemas/File" }, { type: "null" }] });
+  });
+
   it("is shown by /docs, which asks nobody else", async () => {
     const response = await server.get("/docs");
     const page = parseHTML(await response.text()).document;

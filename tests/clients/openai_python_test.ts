@@ -10,7 +10,7 @@ const why = python ? "" : " (ignored: no Python with openai; tests/clients/requi
 
 async function passes(server: FakeServer, suite: string): Promise<void> {
   const { success, output } = await run(python!, ["-m", "unittest", `openai_client.${suite}`], {
-    OATMILL_URL: server.url,
+    env: { OATMILL_URL: server.url },
   });
   assert.ok(success, output);
   assert.match(output, /\nRan \d+ tests? in /);

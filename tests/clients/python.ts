@@ -19,10 +19,10 @@ export function pythonWith(...modules: string[]): string | null {
 export async function run(
   python: string,
   args: readonly string[],
-  env: Readonly<Record<string, string>> = {},
+  { cwd = CLIENTS, env = {} }: { cwd?: string; env?: Readonly<Record<string, string>> } = {},
 ): Promise<{ readonly success: boolean; readonly output: string }> {
   const command = new Deno.Command(python, {
-    cwd: CLIENTS,
+    cwd,
     args: [...args],
     env: { PYTHONDONTWRITEBYTECODE: "1", ...env },
   });
