@@ -241,7 +241,7 @@ function sweepSection({ kind, points, knee }: SweepResult): Section {
   };
 }
 const HOLDS =
-  "95 % of the requests meet the service levels; without levels, the server keeps up with the rate, or throughput still rises with the concurrency.";
+  "95 % of the requests meet the service levels; without levels, answers keep pace with the rate, or throughput still rises with the concurrency.";
 
 function comparison(result: LoadResult, { a, b }: ComparisonResult): Section {
   const rows = comparisonRows(result);
