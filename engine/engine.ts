@@ -330,6 +330,10 @@ class EngineHandle implements Engine {
     return this.#vectors.get(name) ?? null;
   }
 
+  get failure(): string | null {
+    return this.#failure;
+  }
+
   stats(): EngineStats {
     return { ...this.#stats.read(), ...this.#fixed };
   }

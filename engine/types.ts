@@ -100,6 +100,8 @@ export interface MeasureOptions {
 export interface Engine {
   readonly contextLength: number;
   readonly vocabSize: number;
+  /** Why nothing can run any more (a thread died); null or absent: it runs. */
+  readonly failure?: string | null;
   /**
    * Yields one "prompt" event, the tokens, one "end" event. Aborting the signal or leaving the loop frees everything
    * within one step.

@@ -51,9 +51,10 @@ interface Entry {
   replaced: boolean;
 }
 /** Why an engine is closed: as metrics and logs say it. */
-export type CloseReason = "idle" | "room" | "replaced" | "deleted" | "shutdown";
+export type CloseReason = "failed" | "idle" | "room" | "replaced" | "deleted" | "shutdown";
 
 const REASONS: Readonly<Record<CloseReason, string>> = {
+  failed: "failed: a thread of its engine died",
   idle: "was unloaded",
   room: "was unloaded to make room for another",
   replaced: "was replaced by another version",
@@ -83,6 +84,7 @@ export class EnginePool {
 
   /** The version counts as used from the call on, also while it loads. @throws why the artifact does not load */
   async acquire(stored: StoredModel): Promise<Lease> {
+    this.#dropDead(stored);
     const entry = this.#entries.get(stored.folder) ?? this.#load(stored);
     entry.leases++;
     entry.replaced = false;
@@ -110,6 +112,13 @@ export class EnginePool {
       release();
       throw error;
     }
+  }
+  /** An engine whose thread died makes place for a new one; its requests have failed already. */
+  #dropDead(stored: StoredModel): void {
+    const failure = this.#entries.get(stored.folder)?.model?.engine.failure;
+    if (!failure) return;
+    log("error", "an engine failed and is started again", { ...logged(stored), failure });
+    this.close(stored, "failed");
   }
   isLoaded({ folder }: StoredModel): boolean {
     return this.#entries.has(folder);

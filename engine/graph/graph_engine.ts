@@ -43,6 +43,8 @@ export interface GraphEngine {
   readonly memoryBytes: number;
   /** Runs that have not ended. */
   readonly waiting: number;
+  /** Why it runs no more; null: it does. */
+  readonly failure: string | null;
   /** Runs since the graph was loaded. */
   readonly runs: number;
   /**
@@ -143,6 +145,9 @@ class GraphThreads implements GraphEngine {
     return worker;
   }
 
+  get failure(): string | null {
+    return this.#ended?.message ?? null;
+  }
   get waiting(): number {
     return this.#runs.size;
   }

@@ -165,6 +165,9 @@ class GraphAsEngine implements Engine {
   constructor(readonly graph: GraphEngine, spec: ModelSpec) {
     ({ contextLength: this.contextLength, vocabSize: this.vocabSize } = spec);
   }
+  get failure(): string | null {
+    return this.graph.failure;
+  }
 
   // deno-lint-ignore require-yield -- there is nothing to yield
   async *generate(): ReturnType<Engine["generate"]> & AsyncGenerator<never> {
