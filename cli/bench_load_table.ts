@@ -100,7 +100,7 @@ function sweepLines({ sweep }: LoadResult): string[] {
         "tpot p50",
         "e2e p99",
         "errors",
-        "goodput",
+        "slo met",
         "",
       ],
       ...points.map((p) => [

@@ -33,7 +33,7 @@ export function* arrivalTimes(options: ArrivalOptions, seed: number): Generator<
 }
 
 /** When so many requests are expected to have come: the inverse of the rate's integral. */
-export function secondsUntil(events: number, { kind, rate, ramp }: ArrivalOptions): number {
+function secondsUntil(events: number, { kind, rate, ramp }: ArrivalOptions): number {
   if (kind !== "ramp") return events / rate;
   const inRamp = (ramp.from + rate) / 2 * ramp.seconds;
   if (events > inRamp) return ramp.seconds + (events - inRamp) / rate;

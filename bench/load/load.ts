@@ -2,7 +2,7 @@
  * One load on one server: open (requests leave when they are due, whatever the server does) or closed (so many users, each
  * waiting for its answer). A library: it prints nothing and ends nothing; what is cut off by the signal is summed up too.
  */
-import { type ArrivalOptions, arrivalTimes, secondsUntil } from "./arrivals.ts";
+import { type ArrivalOptions, arrivalTimes } from "./arrivals.ts";
 import { type Exchange, exchange, type Target } from "./client.ts";
 import { LatencyHistogram, type LatencyStats } from "./histogram.ts";
 import { waitUntil } from "./pace.ts";
@@ -76,7 +76,7 @@ export interface ClientCost {
 
 export interface LoadSummary extends RecordSummary {
   readonly load: OpenLoad | ClosedLoad;
-  /** Requests a second that were due; null in a closed loop. */
+  /** Requests a second that were due, as drawn; null in a closed loop. */
   readonly offered_per_second: number | null;
   /** Latencies count from when a request was due, not from when it was sent. */
   readonly corrected: boolean;
@@ -109,6 +109,8 @@ class LoadRun {
   #cpuFromUs = 0;
   #taken = { warmup: 0, measured: 0 };
   #heldBack = 0;
+  /** After the start of the measurement. */
+  #lastDueMs = 0;
   #maxInFlight = 0;
   #failure: unknown = null;
 
@@ -159,6 +161,7 @@ class LoadRun {
       if (sent++ >= limit.requests || dueAfterMs >= 1000 * limit.seconds) break;
       await waitUntil(startMs + dueAfterMs, this.#signal);
       if (this.#stopped) return;
+      this.#lastDueMs = dueAfterMs;
       await this.#sendDue(startMs + dueAfterMs);
       if (this.#stopped) return;
     }
@@ -235,13 +238,13 @@ class LoadRun {
   }
 
   #summary(): LoadSummary {
-    const { load } = this.plan;
-    const record = (this.#record ?? new LoadRecord(performance.now(), this.plan.slo)).summary();
+    const { load, slo } = this.plan, sendingS = load.kind === "open" ? this.#sendingSeconds(load) : null;
+    const record = (this.#record ?? new LoadRecord(performance.now(), slo)).summary(sendingS ?? undefined);
     const client = this.#cost(record);
     const summary = {
       load,
       ...record,
-      offered_per_second: load.kind === "open" ? this.#offered(load, record) : null,
+      offered_per_second: sendingS === null ? null : this.#taken.measured / sendingS,
       corrected: load.kind === "open",
       warmup_requests: this.#taken.warmup,
       max_in_flight: this.#maxInFlight,
@@ -251,11 +254,10 @@ class LoadRun {
     };
     return { ...summary, warnings: loadWarnings(summary) };
   }
-  /** What was due over the time in which it was due. */
-  #offered({ arrivals }: OpenLoad, { duration_s }: RecordSummary): number {
-    const { measured } = this.#taken, { limit } = this.plan;
-    const expected = Math.min(limit.seconds, secondsUntil(limit.requests, arrivals));
-    return measured / Math.max(1e-3, this.#signal.aborted ? duration_s : expected);
+  /** For how long requests were due: until the limit's end, or until one more would have been due. */
+  #sendingSeconds({ arrivals: { rate } }: OpenLoad): number {
+    const { limit } = this.plan, untilNext = this.#lastDueMs / 1000 + 1 / rate;
+    return this.#stopped || this.#taken.measured >= limit.requests ? untilNext : limit.seconds;
   }
   #cost({ output_tokens }: RecordSummary): ClientCost {
     const { cpuTimeUs } = this.options, wallUs = 1000 * (performance.now() - this.#measuredFromMs);

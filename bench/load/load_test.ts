@@ -69,6 +69,16 @@ Deno.test("with places enough an open loop holds its schedule through a stall", 
   assert.ok(many.client.schedule_lag_ms!.count === 60);
 });
 
+Deno.test("a time without requests at a load's end counts as time", async () => {
+  await using server = new ScriptedServer(() => wholeAnswer(1));
+  // Two a second: due at 0 and 500 ms.
+  const limit = { requests: Infinity, seconds: 0.9 };
+  const { requests, duration_s, offered_per_second } = await runLoad(
+    plan(server.url, { load: openLoad({ rate: 2 }), limit }),
+  );
+  assert.deepEqual([requests, duration_s, offered_per_second], [2, 0.9, 2 / 0.9]);
+});
+
 Deno.test("a duration bounds what is sent, the warm-up comes before and is not counted", async () => {
   await using server = new ScriptedServer(() => wholeAnswer(1));
   const summary = await runLoad(plan(server.url, {

@@ -24,7 +24,7 @@ export interface RecordSummary extends Readonly<Record<LatencyName, LatencyStats
   readonly errors_by_kind: Readonly<Record<string, { readonly count: number; readonly message: string }>>;
   /** Cut off when the caller ended the load; counted nowhere else. */
   readonly unfinished: number;
-  /** From the start of the measurement until the last of its requests had ended. */
+  /** From the start of the measurement until the last of its requests had ended, and at least as long as requests were sent. */
   readonly duration_s: number;
   /** Of those that succeeded. */
   readonly input_tokens: number;
@@ -122,10 +122,11 @@ export class LoadRecord {
     else this.#errors.set(kind, { count: 1, message });
   }
 
-  summary(): RecordSummary {
-    const seconds = Math.max(1e-3, (this.#endMs - this.#startMs) / 1000),
+  /** @param leastSeconds that the measurement lasted: in the end of it there may have been no request */
+  summary(leastSeconds = 1e-3): RecordSummary {
+    const seconds = Math.max(leastSeconds, (this.#endMs - this.#startMs) / 1000),
       { input, cached, output, chunks } = this.#tokens;
-    const series = this.#series.points(this.#endMs);
+    const series = this.#series.points(this.#startMs + 1000 * seconds);
     const each = <T>(f: (h: LatencyHistogram) => T) =>
       Object.fromEntries(LATENCIES.map((name) => [name, f(this.#latencies[name])])) as Record<LatencyName, T>;
     return {
