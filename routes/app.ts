@@ -23,6 +23,7 @@ import { readJsonBody } from "./bounded_json.ts";
 import { limitRate } from "./rate_limits.ts";
 import { countRequests } from "./request_counter.ts";
 import { responses } from "./responses/responses.ts";
+import { logRequests } from "./request_log.ts";
 import type { Services } from "./services.ts";
 import { status } from "./status.ts";
 import { tokenize } from "./tokenize.ts";
@@ -62,7 +63,7 @@ export function createApp(
     if (c.req.method === "HEAD") await c.res.body?.cancel();
   });
   app.use("*", countRequests(services.telemetry), contextStorage(), ...commonHeaders(services.corsOrigins));
-  app.use("*", countTraffic(services.traffic));
+  app.use("*", logRequests(), countTraffic(services.traffic));
   const pages = refuseForeignPages({ origins: services.corsOrigins, allowAnonymous });
   app.use("*", requireKey(services.keys), pages, limitRate(services.rates));
   const limit = bodyLimit({

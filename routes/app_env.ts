@@ -1,6 +1,7 @@
 /** What the middlewares of app.ts find out about a request. */
 import type { Caller } from "./api_keys.ts";
 import type { Account } from "./rate_limits.ts";
+import type { RequestRecord } from "./request_log.ts";
 import type { Scope } from "./scopes.ts";
 
 export interface AppEnv {
@@ -8,6 +9,8 @@ export interface AppEnv {
   Bindings: Deno.ServeHandlerInfo<Deno.NetAddr>;
   Variables: {
     requestId: string;
+    /** For its line in the log. */
+    record: RequestRecord;
     /** What its route needs of an API key; null: nothing. */
     scope: Scope | null;
     /** Undefined when nobody had to say who he is. */

@@ -330,6 +330,7 @@ withServer("a completed stream is not counted as left, and its metrics are there
     /^gen_ai_server_request_duration_count\{.*gen_ai_operation_name="text_completion".*\} 1$/m,
   );
   assert.match(text, /^gen_ai_client_token_usage_sum\{.*gen_ai_token_type="output".*\} 4$/m);
-  const line = JSON.parse(server.logs.find((l) => l.includes('"generation"'))!);
+  await until(() => server.logs.some((l) => l.includes('"request"')));
+  const line = JSON.parse(server.logs.find((l) => l.includes('"request"'))!);
   assert.match(line.trace_id, /^[0-9a-f]{32}$/);
 });

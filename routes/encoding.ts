@@ -4,14 +4,13 @@ import { encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer, type OpenedModel } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
 import type { EncoderModel, EncoderOutput, Pixels, TokenInput } from "../models/classifier.ts";
-import { log } from "../telemetry/log.ts";
 import { failSpan, SpanKind } from "../telemetry/telemetry.ts";
 import { processorOf } from "../vision/processor_of.ts";
 import type { Lease } from "./engine_pool.ts";
 import { errorTypeOf, logUnexpected } from "./errors.ts";
 import { imageBytes, isDataUrl } from "./image_input.ts";
 import { shortVersion } from "./model_reference.ts";
-import { currentAccount, currentRequestId } from "./request_context.ts";
+import { currentAccount, currentRecord } from "./request_context.ts";
 import type { Services } from "./services.ts";
 
 /** Text (or an image's data URL), token ids, or an image file. */
@@ -166,6 +165,7 @@ async function measured<T>(
     kind: SpanKind.SERVER,
     attributes,
   });
+  const endRecord = currentRecord()?.begin();
   const end = (errorType: string | null, inputs: number, tokens: number) => {
     const seconds = (performance.now() - start) / 1000;
     const all = errorType === null ? attributes : { ...attributes, "error.type": errorType };
@@ -174,17 +174,12 @@ async function measured<T>(
     span.setAttribute("gen_ai.usage.input_tokens", tokens);
     if (errorType !== null) failSpan(span, errorType);
     span.end();
-    const fields = {
-      request_id: currentRequestId(),
+    endRecord?.({
       operation,
       model,
       version: shortVersion(version),
-      seconds: Number(seconds.toFixed(4)),
       inputs,
-      tokens,
-    };
-    log(errorType === null ? "info" : "warn", "encoding", {
-      ...fields,
+      prompt_tokens: tokens,
       ...errorType === null ? {} : { error: errorType },
     }, span);
   };

@@ -5,7 +5,7 @@ import { HTTPException } from "hono/http-exception";
 import { type ErrorInfo, ERRORS, OatmillError } from "../errors.ts";
 import { asStorageError } from "../store/data_folder.ts";
 import { log } from "../telemetry/log.ts";
-import { currentRequestId } from "./request_context.ts";
+import { currentRecord, currentRequestId } from "./request_context.ts";
 
 export const errorSchema = z.object({
   error: z.object({
@@ -68,6 +68,7 @@ export function logUnexpected(error: unknown, where: string): void {
 export const onError: ErrorHandler = (error, c) => {
   logUnexpected(error, c.req.path);
   const { status, body } = toHttpError(error);
+  currentRecord()?.add({ error: body.error.code });
   return c.json(body, status, { ...HEADERS[status], ...retryAfter(error) });
 };
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { FakeServer } from "../tests/fake_server.ts";
+import { until } from "../tests/until.ts";
 
 const BODY = { model: "fake", prompt: "x", max_tokens: 2 };
 const ORIGIN = "https://chat.example.org";
@@ -54,8 +55,9 @@ Deno.test("an id that is no id is replaced; the id of a request stands in its lo
   for (const stream of [false, true]) {
     const headers = { "content-type": "application/json", "x-request-id": `stream-${stream}` };
     await (await server.post("/v1/completions", { ...BODY, stream }, { headers })).text();
-    const line = server.logs.map((l) => JSON.parse(l)).findLast((l) => l.message === "generation");
-    assert.equal(line.request_id, `stream-${stream}`);
+    const lines = () => server.logs.map((l) => JSON.parse(l)).filter((l) => l.message === "request");
+    await until(() => lines().at(-1)?.request_id === `stream-${stream}`);
+    const line = lines().at(-1);
     assert.ok(!("prompt" in line));
   }
 });

@@ -2,17 +2,16 @@
 import type { z } from "@hono/zod-openapi";
 import type { TextEvent } from "../engine/text.ts";
 import type { Timings } from "../engine/types.ts";
-import { log } from "../telemetry/log.ts";
 import { type Attributes, failSpan, type Span, SpanKind, type Telemetry } from "../telemetry/telemetry.ts";
 import type { Choice } from "./generation.ts";
-import { currentAccount, currentRequestId } from "./request_context.ts";
+import { currentAccount, currentRecord } from "./request_context.ts";
 import type { timingsSchema, usageSchema } from "./sampling.ts";
 
 export class Meter {
   readonly #start = performance.now();
   readonly #startEpochMs = Date.now();
   readonly #span: Span;
-  readonly #requestId = currentRequestId();
+  readonly #endRecord = currentRecord()?.begin();
   readonly #account = currentAccount();
   #charged = 0;
   readonly #attributes: Attributes;
@@ -102,12 +101,10 @@ export class Meter {
     });
     if (errorType !== null) failSpan(this.#span, errorType);
     this.#span.end();
-    log(errorType === null ? "info" : "warn", "generation", {
-      request_id: this.#requestId,
+    this.#endRecord?.({
       operation: this.#attributes["gen_ai.operation.name"] as string,
       model: this.#attributes["gen_ai.request.model"] as string,
       version: this.#version,
-      seconds: Number(seconds.toFixed(4)),
       prompt_tokens,
       completion_tokens,
       ...errorType === null ? {} : { error: errorType },

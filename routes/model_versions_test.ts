@@ -109,8 +109,8 @@ withServer("requests end on the version they began with, then its engine is clos
   assert.match(metrics, /oatmill_model_unloads_total\{.*reason="replaced".*\} 1/);
   assert.match(metrics, /oatmill_model_switches_total\{gen_ai_request_model="fake".*\} 1/);
   assert.ok(!metrics.includes(second.slice(0, 12)), "versions are no attributes: they have no bound");
-  assert.ok(
-    server.logs.some((l) => JSON.parse(l).version === second.slice(0, 12) && l.includes('"generation"')),
+  await until(() =>
+    server.logs.some((l) => JSON.parse(l).version === second.slice(0, 12) && l.includes('"request"'))
   );
 });
 

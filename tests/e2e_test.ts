@@ -328,7 +328,7 @@ describe("server", () => {
       assert.deepEqual(names, ["decode", "prefill", "queue", `text_completion ${MODEL}`]);
       const metrics = received["/v1/metrics"].flatMap((b) => b.resourceMetrics[0].scopeMetrics[0].metrics);
       assert.ok(metrics.some((m) => m.name === "gen_ai.server.time_to_first_token"));
-      assert.match(server.log, new RegExp(`"message":"generation".*"trace_id":"${"c".repeat(32)}"`));
+      assert.match(server.log, new RegExp(`"message":"request".*"trace_id":"${"c".repeat(32)}"`));
     } finally {
       await receiver.shutdown();
     }
