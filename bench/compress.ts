@@ -8,6 +8,7 @@ import { z } from "zod";
 import { hashText } from "./_hash_text.ts";
 import { denoCommand, ROOT, taskPermissions } from "./_own_process.ts";
 import { otherBytes } from "../compress/other_bytes.ts";
+import { isArtifact } from "../models/formats/artifact.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { type RecipeInput, recipeSchema } from "../models/recipe.ts";
 import { linearShapes } from "../models/spec.ts";
@@ -51,6 +52,8 @@ export interface CompressRow {
   readonly phases: Readonly<Record<string, number>>;
   readonly peak_rss_bytes: number;
   readonly bytes: number;
+  /** Its folder, with `keep`. */
+  readonly artifact: string | null;
 }
 export interface BenchCompressReport {
   readonly source: string;
@@ -70,23 +73,31 @@ export async function benchCompress(options: BenchCompressOptions): Promise<Benc
     options.onProgress?.(i, rows.length, name);
     const recipe = rowRecipe(name, options, int8Bytes);
     const key = await hashText(JSON.stringify([resolve(source), recipe]));
-    let row = known.find((r) => r.key === key);
-    if (!row) {
+    const artifact = join(folder, key);
+    let row = known.findLast((r) => r.key === key);
+    if (!row || (options.keep && !await isArtifact(artifact))) {
       row = {
         key,
         name,
         recipe: { ...recipe },
-        report: await compressInProcess(recipe, join(folder, key), options),
+        report: await compressInProcess(recipe, artifact, options),
       };
       await Deno.writeTextFile(results, `${JSON.stringify(row)}\n`, { append: true });
     }
     found.push(row);
   }
   options.onProgress?.(rows.length, rows.length, "");
-  return { source, tokens: found[0]?.report.perplexity.tokens ?? 0, rows: found.map(publicRow) };
+  return {
+    source,
+    tokens: found[0]?.report.perplexity.tokens ?? 0,
+    rows: found.map((row) => publicRow(row, options)),
+  };
 }
 
-const publicRow = ({ name, recipe, report }: StoredRow): CompressRow => ({
+const publicRow = (
+  { key, name, recipe, report }: StoredRow,
+  { keep, folder }: BenchCompressOptions,
+): CompressRow => ({
   name,
   recipe: recipe as RecipeInput,
   perplexity: report.perplexity.compressed,
@@ -95,6 +106,7 @@ const publicRow = ({ name, recipe, report }: StoredRow): CompressRow => ({
   phases: report.phases,
   peak_rss_bytes: report.peak_rss_bytes,
   bytes: report.bytes,
+  artifact: keep ? join(folder, key) : null,
 });
 
 /** Of all tensors of an artifact that compresses nothing, but has inputs' scales. */

@@ -10,6 +10,7 @@ import { addCompress } from "./commands/compress.ts";
 import { addEval } from "./commands/eval.ts";
 import { addKeys } from "./commands/keys.ts";
 import { addModels } from "./commands/models.ts";
+import { addReport } from "./commands/report.ts";
 import { addServe } from "./commands/serve.ts";
 import { note, print } from "./output.ts";
 
@@ -23,6 +24,7 @@ export function createProgram(): Command {
   addCompress(program);
   addEval(program);
   addBench(program);
+  addReport(program);
   addKeys(program);
   addModels(program);
   return program;
