@@ -147,18 +147,11 @@ export class ModelRegistry {
         await this.#switch(added);
       } catch (error) {
         // What lacks memory today may have it tomorrow; what is damaged will not heal.
-        if (codeOf(error) !== "insufficient_memory") await this.#giveUp(added);
+        if (codeOf(error) !== "insufficient_memory") await this.#tryTake([added]);
         throw error;
       }
       return version;
     });
-  }
-  async #giveUp(added: StoredModel): Promise<void> {
-    try {
-      await this.#take([added]);
-    } catch (error) { // the same full disk: the next start finds a folder of no model, or a version that is not current
-      log("error", "cannot remove a version", { ...logFields(added), error: String(error) });
-    }
   }
   /**
    * Points a name at another of its versions.
@@ -194,7 +187,8 @@ export class ModelRegistry {
       if (code === null) throw cause;
       const stays = `Model "${target.id}" stays at version ${shortVersion(former.version)}`;
       const why = `${shortVersion(target.version)} does not load: ${(cause as Error).message}`;
-      throw new OatmillError(code, `${stays}: ${why}`, "version", { cause });
+      const kept = code === "insufficient_memory" ? "; it is kept, point the model at it when it fits" : "";
+      throw new OatmillError(code, `${stays}: ${why}${kept}`, "version", { cause });
     }
   }
 
@@ -266,6 +260,15 @@ export class ModelRegistry {
     }));
   }
 
+  /** What stays for a full disk is a version that the name does not point at, or a folder that the next start removes. */
+  async #tryTake(versions: readonly StoredModel[]): Promise<void> {
+    try {
+      await this.#take(versions);
+    } catch (error) {
+      log("error", "cannot remove versions", { ...logFields(versions[0]), error: String(error) });
+    }
+  }
+
   #onFree({ id, folder }: StoredModel): void {
     for (const look of this.#waiting) look();
     if (this.#old.has(folder)) this.#turns.take(id, () => this.#removeOld(id));
@@ -276,7 +279,7 @@ export class ModelRegistry {
     for (const { folder } of all) this.#old.delete(folder);
     for (const { folder } of old) this.#old.add(folder);
     const free = old.filter((v) => this.#pool.leases(v) === 0);
-    if (free.length > 0) await this.#take(free);
+    if (free.length > 0) await this.#tryTake(free);
   }
 
   /** Which model a start loads first is worth no request: a full disk does not stop answers. */
