@@ -115,7 +115,7 @@ function front(
       type: "log" as const,
       grid: true,
       ticks: 6,
-      tickFormat: (n: number) => n.toPrecision(3),
+      tickFormat: (n: number) => n.toPrecision(4),
     },
     marks: [
       line(best.map((i) => points[i]), {
