@@ -31,7 +31,9 @@ export function table(rows: readonly (readonly (string | number | null)[])[]): s
       .trimEnd()
   );
 }
-const short = (n: number): string => Number.isInteger(n) ? String(n) : n.toPrecision(4);
+/** Four digits, and more before the point where they are needed. */
+export const short = (n: number): string =>
+  Number.isInteger(n) ? String(n) : Math.abs(n) >= 10_000 ? n.toFixed(0) : n.toPrecision(4);
 export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
 const BAR_WIDTH = 30;

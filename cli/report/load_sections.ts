@@ -185,13 +185,7 @@ function sweepSection({ kind, points, knee }: SweepResult): Section {
       width: HALF,
       height: HEIGHT,
       x: { type: "log", label: kind, ticks: points.map((p) => p.value), tickFormat: "~g" },
-      y: {
-        type: unit === "ms" ? "log" : "linear",
-        label: unit,
-        grid: true,
-        zero: unit !== "ms",
-        tickFormat: "~g",
-      },
+      y: { label: unit, grid: true, ...unit === "ms" ? { type: "log", tickFormat: "~g" } : { zero: true } },
       color: { legend: Object.keys(lines).length > 1, domain: Object.keys(lines), range: COLORS },
       marks: [
         ...knee === null ? [] : [

@@ -1,5 +1,6 @@
 /** What every report's page has: one HTML file, no network, no script, readable in the dark, a table beside every chart. */
 import { html, raw } from "hono/html";
+import { short } from "../output.ts";
 
 export type Cell = string | number | null;
 
@@ -107,5 +108,5 @@ const cellHtml = (value: Cell, column: number) =>
   column === 0
     ? html`<th scope="row">${value ?? "-"}</th>`
     : typeof value === "number"
-    ? html`<td class="number">${Number.isInteger(value) ? value : value.toPrecision(4)}</td>`
+    ? html`<td class="number">${short(value)}</td>`
     : html`<td>${value ?? "-"}</td>`;
