@@ -78,6 +78,7 @@ export class Server implements AsyncDisposable {
   static async open(options: ServerOptions): Promise<Server> {
     const { version } = project;
     const data = await DataFolder.open(options.data);
+    await data.needDatabase();
     const database = openDatabase(data.database);
     const models = new ModelStore(database);
     await tidyModels(data, models);

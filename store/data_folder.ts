@@ -36,6 +36,23 @@ export class DataFolder implements Disposable {
     return folder;
   }
 
+  /**
+   * Content whose database is gone must not be taken for what a crash left, which a start deletes.
+   * @throws {OatmillError} storage_failed
+   */
+  async needDatabase(): Promise<void> {
+    const size = await Deno.stat(this.database).then(({ size }) => size, () => 0);
+    if (size > 0) return; // SQLite takes an empty file for a new database
+    for (const room of ["models", "blobs", "uploads"]) {
+      for await (const _ of Deno.readDir(join(this.root, room))) {
+        throw new OatmillError(
+          "storage_failed",
+          `Cannot use the data folder "${this.root}": the database of what is in it is gone; ` +
+            `put "${this.database}" back, or take another folder to begin anew`,
+        );
+      }
+    }
+  }
   get database(): string {
     return databasePath(this.root);
   }

@@ -114,7 +114,7 @@ export function openDatabase(path: string): DatabaseSync {
     database.close();
     throw asStorageError(
       error,
-      `open the database "${path}" (put a copy of it back, or take it away to begin anew)`,
+      `open the database "${path}" (put a copy of it back, or take another data folder to begin anew)`,
     );
   }
 }

@@ -58,11 +58,14 @@ const PROBE = { model: BUNDLED_MODEL, prompt: "Once upon a time", max_tokens: 8,
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const noise = (random: Random, size: number) =>
   Uint8Array.from({ length: size }, () => 32 + Math.floor(random.next() * 95));
-const say = (message: string) => console.error(`storage_faults: ${message}`);
+/** Of a scene that needs the right to mount. */
+const leftOut = (name: string) => ({
+  notes: [`${name} is left out: this process may not mount a file system`],
+});
 
-async function fullDisk({ model, asking, random }: Scene): Promise<void> {
+async function fullDisk({ model, asking, random }: Scene): Promise<Partial<FaultReport>> {
   await using disk = await SmallDisk.mount(64 * 2 ** 20);
-  if (!disk) return say("the full disk is left out: this process may not mount one");
+  if (!disk) return leftOut("a full disk");
   await copyFolder(model, disk.path);
   await using server = await ServerProcess.start(disk.path, { args: [...ARGS, "--no-preload"] });
   const client = new Client(server.url, asking), content = noise(random, 100_000);
@@ -98,6 +101,7 @@ async function fullDisk({ model, asking, random }: Scene): Promise<void> {
   asking.expect(data.length === 3 + weights.length, `there are ${data.length} files`);
   asking.expect(await server.stop() === 0, `the server did not stop well: ${server.log}`);
   asking.expect(!server.log.includes("internal_error"), server.log);
+  return {};
 }
 
 /** Dense weights, of which nothing is measured: the shortest job there is. */
@@ -117,9 +121,9 @@ async function storeBundled(client: Client): Promise<string[]> {
   return ids;
 }
 
-async function readOnlyDisk({ model, asking, random }: Scene): Promise<void> {
+async function readOnlyDisk({ model, asking, random }: Scene): Promise<Partial<FaultReport>> {
   await using disk = await SmallDisk.mount(64 * 2 ** 20);
-  if (!disk) return say("the read-only disk is left out: this process may not mount one");
+  if (!disk) return leftOut("a read-only disk");
   await copyFolder(model, disk.path);
   const content = noise(random, 10_000), other = noise(random, 10_000);
   let kept: Json;
@@ -141,6 +145,7 @@ async function readOnlyDisk({ model, asking, random }: Scene): Promise<void> {
   await disk.unlock();
   await using server = await ServerProcess.start(disk.path, { args: ARGS });
   await new Client(server.url, asking).serves(kept, content);
+  return {};
 }
 
 async function damagedContent({ asking, random }: Scene): Promise<void> {
@@ -270,6 +275,10 @@ async function cutDatabase({ asking, random }: Scene): Promise<void> {
   ) {
     await Deno.writeFile(path, bytes);
     await refusesToStart(data.path, asking, /Cannot open the database .*(malformed|not a database)/);
+  }
+  for (const harm of [(path: string) => Deno.truncate(path, 0), (path: string) => Deno.remove(path)]) {
+    await harm(path);
+    await refusesToStart(data.path, asking, /the database of what is in it is gone/);
   }
   await Deno.writeFile(path, whole);
   await using server = await ServerProcess.start(data.path, { args: ARGS });
