@@ -67,6 +67,8 @@ export const ERRORS = {
   rate_limit_exceeded: { status: 429, type: "rate_limit_error" },
   /** The model is loading or the server is shutting down. */
   unavailable: { status: 503, type: "server_error" },
+  /** The request waited too long for a place in the model's steps. */
+  queue_timeout: { status: 503, type: "server_error" },
   /** The disk is full or not writable. */
   storage_failed: { status: 507, type: "server_error" },
   /** A stored file is not what was uploaded: the disk lost or changed it. */

@@ -74,6 +74,7 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["serve", "--host", "0.0.0.0", "--data", data], 1, /without API keys.*--allow-anonymous/],
     [["serve", "--requests-per-minute", "0"], 2, /of at least 1/],
     [["serve", "--tokens-per-minute", "many"], 2, /of at least 1/],
+    [["serve", "--request-timeout", "x"], 2, /from 0 to/],
     [["serve", "--drain-timeout", "-1"], 2, /from 0 to/],
     [["serve", "--drain-delay", "soon"], 2, /from 0 to/],
     [["serve", "--keep-versions", "0"], 2, /of at least 1/],

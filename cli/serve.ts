@@ -25,6 +25,8 @@ export interface ServeOptions {
   readonly kv?: KvFormat;
   readonly maxSequences?: number;
   readonly maxWaiting?: number;
+  /** Seconds in the queue. */
+  readonly requestTimeout: number;
   readonly prefixCache: boolean;
   readonly speculation: boolean;
   readonly maxLoaded: number;
@@ -61,6 +63,7 @@ export async function serve(options: ServeOptions): Promise<void> {
       kvFormat: kv,
       maxSequences,
       maxWaiting,
+      maxWaitMs: options.requestTimeout * 1000,
       prefixCache,
       speculation,
       tuning: { autotune },

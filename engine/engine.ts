@@ -130,6 +130,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     scheduler,
     speculation: options.speculation ?? true,
     stats: stats.buffer,
+    maxWaitMs: options.maxWaitMs || Infinity,
   } as const;
   await times.time("ready", () => pool.ask((thread) => ({ ...init, thread })));
   times.end({ bytes: model.tensors.reduce((n, t) => n + t.bytes, 0), parallel: Boolean(model.file) });

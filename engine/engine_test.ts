@@ -260,6 +260,20 @@ test("whoever leaves is gone within a step, running or waiting, and the others g
   assert.ok((await settled).every(({ status }) => status === "rejected"));
 });
 
+test("who waits too long for a first step is refused, and who runs goes on", {
+  maxSequences: 1,
+  maxWaitMs: 1,
+}, async (engine) => {
+  const first = run(engine, request({ maxTokens: 400 }));
+  await until(() => engine.stats().running === 1);
+  await assert.rejects(
+    run(engine, request()),
+    (e) => e instanceof OatmillError && e.code === "queue_timeout",
+  );
+  assert.equal(tokens(await first).length, 400);
+  assert.equal(engine.stats().waiting, 0);
+});
+
 test("a generation that nobody reads ends when it is too far ahead", { maxSequences: 1 }, async (engine) => {
   const events = engine.generate(request({ maxTokens: 480, logprobs: 200 }))[Symbol.asyncIterator]();
   await events.next();

@@ -17,6 +17,9 @@ import { advance, COMMAND, CONTROL } from "./threads.ts";
 import { Work } from "./work.ts";
 import type { InitMessage, ToLeader, WorkEvent } from "./worker_messages.ts";
 
+/** How often waiting requests are looked at, in ms: what they wait longer than allowed. */
+const LOOK_MS = 250;
+
 export class Leader {
   readonly #init: InitMessage;
   readonly #executor: Executor;
@@ -34,6 +37,7 @@ export class Leader {
   /** Row of the rope tables where long sequences begin. */
   readonly #longTurns: number;
   #looping = false;
+  #lookedMs = 0;
   #steps = 0;
   #batchTokens = 0;
 
@@ -98,13 +102,29 @@ export class Leader {
       if (!step) throw new Error("The scheduler has work but no step");
       const start = performance.now();
       this.#step(step);
-      this.#cost.observe(step.shape, performance.now() - start);
+      const now = performance.now();
+      this.#cost.observe(step.shape, now - start);
+      this.#dropLate(now);
       this.#flush();
       await new Promise((resolve) => setImmediate(resolve));
     }
     this.#batchTokens = 0;
     this.#flush();
     this.#looping = false;
+  }
+
+  /** Looks now and then for requests that have waited too long. */
+  #dropLate(now: number): void {
+    const { maxWaitMs } = this.#init;
+    if (now - this.#lookedMs < Math.min(LOOK_MS, maxWaitMs)) return;
+    this.#lookedMs = now;
+    for (const [id, work] of this.#work) {
+      if (work.waitedMs(now) <= maxWaitMs) continue;
+      const message = `The request waited ${maxWaitMs / 1000} s in the queue. Retry later`;
+      this.#events.push({ id, error: { code: "queue_timeout", message } });
+      this.#scheduler.remove(work.sequence);
+      this.#work.delete(id);
+    }
   }
 
   #step(step: Step): void {

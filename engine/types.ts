@@ -105,7 +105,7 @@ export interface Engine {
   /**
    * Yields one "prompt" event, the tokens, one "end" event. Aborting the signal or leaving the loop frees everything
    * within one step.
-   * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), unavailable (closed), invalid_request
+   * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), queue_timeout, unavailable (closed), invalid_request
    * when the grammar cannot be compiled
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
@@ -143,6 +143,8 @@ export interface EngineOptions {
   readonly kvFormat?: KvFormat;
   /** Most waiting requests. */
   readonly maxWaiting?: number;
+  /** Requests that wait longer for their first step are refused (`queue_timeout`); default, and 0: never. */
+  readonly maxWaitMs?: number;
   /** Cap on the context window. */
   readonly contextLength?: number;
   /** Let prompts that begin alike share KV blocks; default true. Results are the same. */

@@ -49,6 +49,11 @@ export class Work {
     if (this.#started === 0) this.#started = performance.now();
   }
 
+  /** How long it has waited for its first step; 0 once that has begun. */
+  waitedMs(now: number): number {
+    return this.#started === 0 ? now - this.#added : 0;
+  }
+
   /**
    * Takes the logits after `position`.
    * @returns true when the request has ended (its last events are in `events`)

@@ -24,6 +24,8 @@ export interface InitMessage {
   readonly threads: number;
   readonly scheduler: SchedulerOptions;
   readonly speculation: boolean;
+  /** Requests that wait longer for their first step end with queue_timeout. */
+  readonly maxWaitMs: number;
   /** Of the engine's {@linkcode SharedStats}; the leader writes. */
   readonly stats: SharedArrayBuffer;
 }

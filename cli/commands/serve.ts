@@ -41,6 +41,14 @@ export function addServe(program: Command): void {
     .addOption(
       new Option("--max-waiting <n>", "most waiting generations; more get 429").argParser(integer(0)),
     )
+    .addOption(
+      // 10 minutes is what OpenAI's clients wait for an answer: whoever waits longer has gone.
+      new Option(
+        "--request-timeout <s>",
+        "seconds that a request may wait for its turn, then 503; 0 = for ever",
+      )
+        .default(600).argParser(seconds),
+    )
     .option("--no-prefix-cache", "compute every prompt anew, also what earlier ones began with")
     .addOption(noAutotune())
     .option("--no-speculation", "compute one token of a generation a step, also where it repeats its text")
