@@ -14,7 +14,7 @@ export const MAX_PART_BYTES = 64 * 2 ** 20;
 /** With parts of 64 MiB 640 GB. */
 const MAX_PARTS = 10_000;
 
-const partSchema = z.object({
+export const partSchema = z.object({
   id: z.string(),
   object: z.literal("upload.part"),
   created_at: z.int(),
@@ -22,7 +22,7 @@ const partSchema = z.object({
   bytes: z.int(),
   sha256: z.string(),
 }).openapi("UploadPart");
-const uploadSchema = z.object({
+export const uploadSchema = z.object({
   id: z.string(),
   object: z.literal("upload"),
   bytes: z.int(),

@@ -16,7 +16,9 @@ const STYLES = [
 
 /** SHA-256 of all that the generated files are made of: a test compares it without bundling. */
 export async function sourceHash(): Promise<string> {
-  const names = [...Deno.readDirSync(PAGE)].map(({ name }) => name).filter((n) => /\.(tsx?|css)$/.test(n))
+  const names = [...Deno.readDirSync(PAGE)].map(({ name }) => name).filter((n) =>
+    /(?<!_test)\.(tsx?|css)$/.test(n)
+  )
     .sort();
   const hash = createHash("sha256");
   const { preact, uplot } = project.imports;

@@ -30,7 +30,7 @@ export interface PageOptions {
 }
 
 /** A page of the console, and what the browser complained of. */
-export class ConsolePage implements AsyncDisposable {
+export class ConsolePage {
   readonly complaints: string[] = [];
   constructor(readonly page: Page, readonly url: string, { allowed = /(?!)/ }: PageOptions) {
     page.setDefaultTimeout(DEADLINE_MS);
@@ -72,14 +72,11 @@ export class ConsolePage implements AsyncDisposable {
     const path = decodeURIComponent(new URL(`${name}.png`, SCREENSHOTS).pathname);
     await this.page.screenshot({ path, fullPage: true });
   }
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.page.context().close();
-    assert.deepEqual(this.complaints, []);
-  }
 }
 
 /** With a profile of its own, which goes with it. */
 export class TestBrowser implements AsyncDisposable {
+  readonly #pages: ConsolePage[] = [];
   private constructor(readonly browser: Browser) {}
   static async start(): Promise<TestBrowser> {
     // Otherwise it looks at once for a Windows around it, in files that Deno opens for --allow-all alone.
@@ -95,7 +92,22 @@ export class TestBrowser implements AsyncDisposable {
       colorScheme: dark ? "dark" : "light",
       reducedMotion: "reduce",
     });
-    return new ConsolePage(await context.newPage(), url, options);
+    const page = new ConsolePage(await context.newPage(), url, options);
+    this.#pages.push(page);
+    return page;
+  }
+  /** Runs a test on its pages; of a failure pictures are left. @throws {Error} when a browser complained */
+  async run(test: (browser: TestBrowser) => Promise<void>): Promise<void> {
+    try {
+      await test(this);
+    } catch (error) {
+      for (const [i, page] of this.#pages.entries()) await page.screenshot(`failed-${i}`);
+      throw new Error(`${this.#complaints().join("; ") || "The browser did not complain"}`, { cause: error });
+    }
+    assert.deepEqual(this.#complaints(), []);
+  }
+  #complaints(): string[] {
+    return this.#pages.flatMap(({ complaints }) => complaints);
   }
   async [Symbol.asyncDispose](): Promise<void> {
     await this.browser.close();
@@ -112,7 +124,7 @@ export function browserTest(name: string, run: (browser: TestBrowser) => Promise
     sanitizeResources: false,
     fn: async () => {
       await using browser = await TestBrowser.start();
-      await run(browser);
+      await browser.run(run);
     },
   });
 }

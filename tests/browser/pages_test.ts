@@ -1,11 +1,14 @@
 /** The console's pages over a server with a fake engine: what they look like, and what they do with keys and text. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { join } from "node:path";
 import { FakeServer } from "../fake_server.ts";
 import { browserTest, type ConsolePage } from "./browser.ts";
 
 const PAGES: readonly { readonly path: string; readonly sees: string }[] = [
   { path: "models", sees: "table >> text=oatmill" },
   { path: "models/fake", sees: "figure >> nth=3" },
+  { path: "compress", sees: "text=All fields" },
   { path: "playground", sees: "#question" },
   { path: "status", sees: "text=Memory of the process" },
 ];
@@ -19,7 +22,7 @@ const LOOKS = [
 for (const { name, ...look } of LOOKS) {
   browserTest(`pages have no serious accessibility fault and fit: ${name}`, async (browser) => {
     await using server = await FakeServer.start();
-    await using console = await browser.page(server.url, look);
+    const console = await browser.page(server.url, look);
     for (const { path, sees } of PAGES) {
       await console.open(path);
       await console.page.waitForSelector(sees);
@@ -40,7 +43,7 @@ browserTest(
   async (browser) => {
     await using server = await FakeServer.start({ engine: { script: "Oats are milled.", tokenDelayMs: 2 } });
     await server.addModel("other");
-    await using console = await browser.page(server.url);
+    const console = await browser.page(server.url);
     const { page } = console;
     await console.open("playground/fake");
     await page.selectOption("#model-2", "other");
@@ -61,7 +64,7 @@ browserTest(
 
 browserTest("Stop ends an answer on the server too", async (browser) => {
   await using server = await FakeServer.start({ engine: { tokenDelayMs: 5, contextLength: 100_000 } });
-  await using console = await browser.page(server.url);
+  const console = await browser.page(server.url);
   await console.open("playground/fake");
   await console.page.click("text=Parameters");
   await console.page.fill("#setting-max_tokens", "90000");
@@ -76,7 +79,7 @@ browserTest("Stop ends an answer on the server too", async (browser) => {
 browserTest("what a user or a model writes stays text", async (browser) => {
   const attack = `<img src=x onerror="document.title='broken'"><script>document.title='broken'</script>`;
   await using server = await FakeServer.start({ engine: { script: attack } });
-  await using console = await browser.page(server.url);
+  const console = await browser.page(server.url);
   await console.open("playground/fake");
   await ask(console, attack);
   await console.page.waitForSelector(".figures");
@@ -88,7 +91,7 @@ browserTest("what a user or a model writes stays text", async (browser) => {
 browserTest("a key is asked for, kept for the tab, and its missing scope named", async (browser) => {
   await using server = await FakeServer.start({ apiKeys: ["key-of-the-operator"] });
   const { key } = server.keys.add("reader", ["read"]);
-  await using console = await browser.page(server.url, { allowed: /status of 40[13]/ });
+  const console = await browser.page(server.url, { allowed: /status of 40[13]/ });
   const { page } = console;
   await console.open("models");
   await page.waitForSelector("text=An API key is needed");
@@ -110,7 +113,7 @@ browserTest("a key is asked for, kept for the tab, and its missing scope named",
 
 browserTest("a key that is refused is asked for once, not at every poll", async (browser) => {
   await using server = await FakeServer.start({ apiKeys: ["key-of-the-operator"] });
-  await using console = await browser.page(server.url, { allowed: /status of 401/ });
+  const console = await browser.page(server.url, { allowed: /status of 401/ });
   await console.open("status");
   await console.page.waitForSelector("#api-key");
   await console.page.keyboard.press("Escape");
@@ -122,7 +125,7 @@ browserTest("a key that is refused is asked for once, not at every poll", async 
 
 browserTest("everything is reached and done with the keyboard", async (browser) => {
   await using server = await FakeServer.start({ engine: { script: "Yes." } });
-  await using console = await browser.page(server.url);
+  const console = await browser.page(server.url);
   const { page } = console;
   const focused = () => page.evaluate(() => document.activeElement?.textContent?.trim() ?? "");
   const tabTo = async (name: string) => {
@@ -160,7 +163,7 @@ browserTest("a model's name is pointed to another of its versions", async (brows
   await using server = await FakeServer.start();
   const old = (await (await server.get("/v1/models/fake")).json()).version;
   await server.addModel("fake", "other weights");
-  await using console = await browser.page(server.url);
+  const console = await browser.page(server.url);
   const { page } = console;
   await console.open("models/fake");
   await page.click(`button:has-text("Use ${old.slice(0, 12)}")`);
@@ -168,4 +171,55 @@ browserTest("a model's name is pointed to another of its versions", async (brows
   assert.equal((await (await server.get("/v1/models/fake")).json()).version, old);
   await console.checkAccessible();
   await console.screenshot("versions");
+});
+
+/** Three parts. */
+const FILE_BYTES = 20 * 2 ** 20;
+
+browserTest("an upload that stops goes on where it was, and becomes a job", async (browser) => {
+  await using server = await FakeServer.start();
+  const console = await browser.page(server.url, { allowed: /ERR_FAILED/ });
+  const { page } = console;
+  const folder = await Deno.makeTempDir(), file = join(folder, "big.gguf");
+  await Deno.writeFile(file, new Uint8Array(FILE_BYTES));
+  const sent: string[] = [];
+  page.on("requestfinished", (request) => {
+    if (request.url().endsWith("/parts")) sent.push(request.url());
+  });
+  await console.open("compress");
+  await page.setInputFiles("#files", file);
+  const held = await page.route("**/parts", (route) => sent.length > 0 ? undefined : route.continue());
+  await page.click("button:has-text('Upload and compress')");
+  await page.waitForSelector("text=/40 % of 21 MB/");
+  await page.click("button:has-text('Stop the upload')");
+  await held.dispose();
+  await page.reload();
+  await page.setInputFiles("#files", file);
+  await page.fill("#recipe-rate", "0.4");
+  await page.click("button:has-text('Upload and compress')");
+  await page.waitForURL(/#\/compress\/cmp-/);
+  await page.waitForSelector("dd:has-text('succeeded')");
+  assert.equal(sent.length, 3);
+  assert.equal(new Set(sent).size, 1, "one upload");
+  const { data: [job] } = await (await server.get("/v1/compressions")).json();
+  assert.deepEqual([job.model, job.recipe.rate, job.files[0].bytes], ["big", 0.4, FILE_BYTES]);
+  await Deno.remove(folder, { recursive: true });
+});
+
+browserTest("a recipe that is wrong is told, and what was sent is not sent again", async (browser) => {
+  await using server = await FakeServer.start();
+  const console = await browser.page(server.url, { allowed: /status of 400/ });
+  const { page } = console;
+  await console.open("compress");
+  await page.setInputFiles("#files", {
+    name: "a.gguf",
+    mimeType: "application/octet-stream",
+    buffer: Buffer.from("GGUF"),
+  });
+  await page.selectOption("#recipe-method", "svd");
+  await page.click("summary:has-text('All fields')");
+  await page.selectOption("#recipe-pattern", "2:4");
+  await page.click("button:has-text('Upload and compress')");
+  await page.waitForSelector("text=Method svd has no sparse part for pattern 2:4");
+  await console.checkAccessible();
 });

@@ -4,7 +4,7 @@ import { errorOf } from "./api.ts";
 /** Data of each event up to `[DONE]`. @throws {ApiError} for an error that comes as an event */
 export async function* eventData<T>(response: Response): AsyncGenerator<T, void, void> {
   for await (const event of blocks(response)) {
-    const data = event.split("\n").filter((line) => line.startsWith("data:")).map((l) =>
+    const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((l) =>
       l.slice(5).trimStart()
     )
       .join("\n");

@@ -1,6 +1,8 @@
 /** The console: one page, its parts chosen by what stands behind the # of the address. */
 import { type ComponentType, render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { CompressPage } from "./compress_page.tsx";
+import { JobPage } from "./job_page.tsx";
 import { KeyButton } from "./key.tsx";
 import { ModelPage } from "./model_page.tsx";
 import { ModelsPage } from "./models_page.tsx";
@@ -12,9 +14,12 @@ interface Page {
   readonly path: string;
   readonly title: string;
   readonly view: ComponentType;
+  /** Of the one thing that the rest of the path names. */
+  readonly one?: ComponentType<{ readonly id: string }>;
 }
 const PAGES: readonly Page[] = [
-  { path: "models", title: "Models", view: ModelsPage },
+  { path: "models", title: "Models", view: ModelsPage, one: ModelPage },
+  { path: "compress", title: "Compress", view: CompressPage, one: JobPage },
   { path: "playground", title: "Playground", view: PlaygroundPage },
   { path: "status", title: "Status", view: StatusPage },
 ];
@@ -32,8 +37,8 @@ function useHash(): string {
 function Console() {
   const [path, ...rest] = useHash().replace(/^#\/?/, "").split("/");
   const page = PAGES.find((p) => p.path === path) ?? PAGES[0];
-  const model = page.path === "models" && rest.length > 0 ? decodeURIComponent(rest.join("/")) : null;
-  const title = model ?? page.title;
+  const id = page.one && rest.length > 0 ? decodeURIComponent(rest.join("/")) : null;
+  const title = id ?? page.title;
   const main = useRef<HTMLElement>(null);
   const shown = useRef(title);
   useEffect(() => {
@@ -42,7 +47,7 @@ function Console() {
     if (shown.current !== title) main.current?.focus();
     shown.current = title;
   }, [title]);
-  const View = page.view;
+  const { view: View, one: One } = page;
   return (
     <>
       <a class="skip" href="#main" onClick={(e) => (e.preventDefault(), main.current?.focus())}>
@@ -65,7 +70,7 @@ function Console() {
         </div>
       </header>
       <main ref={main} id="main" tabIndex={-1}>
-        {model === null ? <View /> : <ModelPage key={model} id={model} />}
+        {One && id !== null ? <One key={id} id={id} /> : <View />}
       </main>
     </>
   );

@@ -3,7 +3,7 @@ import { bytes, digits, integer, percent, time } from "./format.ts";
 import { Versions } from "./versions.tsx";
 import { LayerCharts } from "./layer_charts.tsx";
 import { change, deleteModel } from "./models_page.tsx";
-import { DeleteButton, Download, Failure, Loading } from "./parts.tsx";
+import { DeleteButton, Download, type Fact, Facts, Failure, Loading } from "./parts.tsx";
 import { useResource } from "./resource.ts";
 import type { Model } from "./types.ts";
 
@@ -32,7 +32,7 @@ export function ModelPage({ id }: { readonly id: string }) {
       {!model.data && !model.error && <Loading />}
       {model.data && (
         <>
-          <Facts model={model.data} />
+          <Overview model={model.data} />
           <LayerCharts model={model.data} />
           {model.data.versions.length > 1 && <Versions id={id} model={model.data} onChanged={model.reload} />}
           <Files model={model.data} path={path} />
@@ -42,9 +42,9 @@ export function ModelPage({ id }: { readonly id: string }) {
   );
 }
 
-function Facts({ model }: { readonly model: Model }) {
+function Overview({ model }: { readonly model: Model }) {
   const { perplexity: p, bytes: packed, dense_bytes: dense } = model;
-  const facts: [string, string, string?][] = [
+  const facts: Fact[] = [
     ["Architecture", model.architecture],
     ["Context", model.context_length === 0 ? "–" : `${integer(model.context_length)} tokens`],
     ["Compression", model.method, `rate ${digits(model.rate)}, ${model.values}`],
@@ -59,18 +59,7 @@ function Facts({ model }: { readonly model: Model }) {
     ],
     ["Made", time(model.created)],
   ];
-  return (
-    <dl class="facts">
-      {facts.map(([name, value, note]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>
-            {value} {note && <small class="muted">{note}</small>}
-          </dd>
-        </div>
-      ))}
-    </dl>
-  );
+  return <Facts label="The model" facts={facts} />;
 }
 
 function Files({ model, path }: { readonly model: Model; readonly path: string }) {

@@ -127,3 +127,21 @@ async function saveFile(path: string, name: string): Promise<void> {
 type SaveFilePicker = (o: { suggestedName: string }) => Promise<{
   createWritable(): Promise<WritableStream<Uint8Array>>;
 }>;
+
+/** Name, value, and what stands small beside it. */
+export type Fact = readonly [name: string, value: ComponentChildren, note?: string];
+
+export function Facts({ label, facts }: { readonly label: string; readonly facts: readonly Fact[] }) {
+  return (
+    <dl class="facts" aria-label={label}>
+      {facts.map(([name, value, note]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>
+            {value} {note && <small class="muted">{note}</small>}
+          </dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

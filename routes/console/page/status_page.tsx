@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { Chart } from "./chart.tsx";
 import { bytes, digits, duration, integer, percent, time } from "./format.ts";
-import { Failure, Loading } from "./parts.tsx";
+import { type Fact, Facts, Failure, Loading } from "./parts.tsx";
 import { useResource } from "./resource.ts";
 import type { Job, List, Status } from "./types.ts";
 
@@ -31,7 +31,7 @@ export function StatusPage() {
       {status && (
         <>
           {status.not_ready && <p class="notice bad" role="alert">Not ready: {status.not_ready}</p>}
-          <Facts status={status} jobs={jobs.data?.data ?? []} />
+          <Overview status={status} jobs={jobs.data?.data ?? []} />
           <History points={history} />
           <Loaded status={status} />
           <Kernels status={status} />
@@ -65,12 +65,12 @@ function pointOf({ models, memory }: Status): Point {
   };
 }
 
-function Facts({ status, jobs }: { readonly status: Status; readonly jobs: readonly Job[] }) {
+function Overview({ status, jobs }: { readonly status: Status; readonly jobs: readonly Job[] }) {
   const { memory, models } = status;
   const inState = (state: Job["status"]) => jobs.filter((j) => j.status === state).length;
   const running = models.reduce((sum, m) => sum + m.running, 0);
   const waiting = models.reduce((sum, m) => sum + m.waiting, 0);
-  const facts: [string, string, string?][] = [
+  const facts: Fact[] = [
     ["Version", status.version],
     ["Running for", duration(Date.now() / 1000 - status.started_at), `since ${time(status.started_at)}`],
     ["Generations", `${running} running`, `${waiting} waiting`],
@@ -79,16 +79,7 @@ function Facts({ status, jobs }: { readonly status: Status; readonly jobs: reado
     ["Memory of the machine", bytes(memory.machine_bytes), `${bytes(memory.available_bytes)} free`],
     ["Cores", String(status.cores)],
   ];
-  return (
-    <dl class="facts">
-      {facts.map(([name, value, note]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{value} {note && <small class="muted">{note}</small>}</dd>
-        </div>
-      ))}
-    </dl>
-  );
+  return <Facts label="The server" facts={facts} />;
 }
 
 function History({ points }: { readonly points: readonly Point[] }) {

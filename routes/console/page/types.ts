@@ -1,6 +1,7 @@
 /** What the API answers, by the schemas of its routes: types alone, nothing of the server comes into the page. */
 import type { z } from "@hono/zod-openapi";
 import type { eventSchema, jobSchema } from "../../compressions.ts";
+import type { partSchema, uploadSchema } from "../../uploads.ts";
 import type { modelSchema } from "../../model_body.ts";
 import type { statusSchema } from "../../status.ts";
 
@@ -11,6 +12,8 @@ export type Model = z.infer<typeof modelSchema>;
 export type Status = z.infer<typeof statusSchema>;
 export type Job = z.infer<typeof jobSchema>;
 export type JobEvent = z.infer<typeof eventSchema>;
+export type Upload = z.infer<typeof uploadSchema>;
+export type Part = z.infer<typeof partSchema>;
 export interface List<T> {
   readonly data: readonly T[];
 }

@@ -1,0 +1,204 @@
+/** One compression: what it does now, how far it is, what it lost so far; when it is done, what it made. */
+import { useEffect, useState } from "preact/hooks";
+import { postJson } from "./api.ts";
+import { Chart } from "./chart.tsx";
+import { bytes, digits, duration, percent, time } from "./format.ts";
+import { isOver, type LiveJob, type Progress, progressOf, useJob } from "./job_events.ts";
+import { jobLink, JobState } from "./job_list.tsx";
+import { LayerCharts } from "./layer_charts.tsx";
+import { change, modelLink } from "./models_page.tsx";
+import { type Fact, Facts, Failure, Loading } from "./parts.tsx";
+import { useResource } from "./resource.ts";
+import type { Job, JobEvent, Model } from "./types.ts";
+
+export function JobPage({ id }: { readonly id: string }) {
+  const [turn, setTurn] = useState(0);
+  const live = useJob(id, turn);
+  const { job, events, error } = live;
+  return (
+    <>
+      <p class="crumbs">
+        <a href="#/compress">Compress</a>
+      </p>
+      <div class="title">
+        <h1>{job?.model ?? id}</h1>
+        {job && <Actions job={job} onChanged={() => setTurn((n) => n + 1)} />}
+      </div>
+      <Failure error={error} retry={() => setTurn((n) => n + 1)} />
+      {!job && !error && <Loading />}
+      {job && (
+        <>
+          {job.error && <p class="notice bad" role="alert">{job.error.message}</p>}
+          <Now live={live} />
+          <Phases job={job} events={events} />
+          {job.status === "succeeded" && <Result job={job} />}
+          <Events events={events} />
+        </>
+      )}
+    </>
+  );
+}
+
+function Actions({ job, onChanged }: { readonly job: Job; readonly onChanged: () => void }) {
+  const [error, setError] = useState<unknown>(null);
+  const cancel = () => postJson(`/v1/compressions/${job.id}/cancel`, {}).then(onChanged, setError);
+  const files = job.files.flatMap(({ id }) => id ? [id] : []);
+  const retry = () => {
+    const body = { files, name: job.model, recipe: job.recipe };
+    postJson<Job>("/v1/compressions", body).then(({ id }) => location.hash = jobLink(id), setError);
+  };
+  const failed = job.status === "failed" || job.status === "cancelled";
+  return (
+    <div class="actions">
+      <Failure error={error} />
+      {!isOver(job) && <button type="button" onClick={cancel}>Cancel</button>}
+      {failed && files.length > 0 && <button type="button" class="solid" onClick={retry}>Try again</button>}
+      {job.status === "succeeded" && <a class="button" href={modelLink(job.model)}>Open the model</a>}
+    </div>
+  );
+}
+
+function Now({ live: { job, events } }: { readonly live: LiveJob }) {
+  const now = useSeconds(!isOver(job!));
+  const phases = phasesOf(events), phase = phases.at(-1);
+  const { status, started_at: from, finished_at: to } = job!;
+  const errors = events.map(progressOf).filter((p) => p?.error !== undefined);
+  const state = <JobState job={{ ...job!, progress: phase?.last ?? null }} />;
+  const facts: Fact[] = [
+    ["State", state],
+    ["Step", phase ? `${phase.last.phase} ${phase.last.done} of ${phase.last.total}` : "–"],
+    ["Mean error of layers", errors.length > 0 ? percent(errors.at(-1)!.error!) : "–"],
+    ["Running for", from === null ? "–" : duration(Math.max(0, (to ?? now) - from))],
+    ["Left in this step", status === "running" && phase ? leftIn(phase, now) : "–"],
+  ];
+  return <Facts label="Now" facts={facts} />;
+}
+
+/** Seconds since 1970, moving on while it matters. */
+function useSeconds(running: boolean): number {
+  const [now, setNow] = useState(() => Date.now() / 1000);
+  useEffect(() => {
+    if (!running) return;
+    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(timer);
+  }, [running]);
+  return now;
+}
+
+interface Phase {
+  readonly last: Progress;
+  readonly from: number;
+  to: number;
+}
+function phasesOf(events: readonly JobEvent[]): Phase[] {
+  const phases = new Map<string, Phase>();
+  for (const event of events) {
+    const progress = progressOf(event);
+    if (!progress) continue;
+    const from = phases.get(progress.phase)?.from ?? event.created_at;
+    phases.set(progress.phase, { last: progress, from, to: event.created_at });
+  }
+  return [...phases.values()].sort((a, b) => a.to - b.to);
+}
+
+/** As long as what is done took. */
+function leftIn({ last: { done, total }, from }: Phase, now: number): string {
+  if (done === 0 || done >= total) return "–";
+  return `about ${duration(Math.ceil((now - from) / done * (total - done)))}`;
+}
+
+function Phases({ job, events }: { readonly job: Job; readonly events: readonly JobEvent[] }) {
+  const steps = events.map(progressOf).filter((p) =>
+    p?.phase === "compress" && p.error !== undefined
+  ) as Progress[];
+  const byBlock = [...new Map(steps.map((p) => [p.done, p.error!]))].sort(([a], [b]) => a - b);
+  const phases = phasesOf(events);
+  return (
+    <div class="charts">
+      <section class="chart" aria-label="Steps">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Step</th>
+              <th scope="col">Done</th>
+              <th scope="col" class="number">Took</th>
+            </tr>
+          </thead>
+          <tbody>
+            {phases.length === 0 && (
+              <tr>
+                <td colSpan={3} class="muted">{job.status === "queued" ? "Waits for its turn" : "Begins"}</td>
+              </tr>
+            )}
+            {phases.map(({ last: { phase, done, total }, from, to }) => (
+              <tr key={phase}>
+                <th scope="row">{phase}</th>
+                <td>
+                  <progress max={total} value={done} aria-label={`${phase}: ${done} of ${total}`} />
+                </td>
+                <td class="number">{to > from ? duration(to - from) : "under 1 s"}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </section>
+      {byBlock.length > 0 && (
+        <Chart
+          title="Mean error of layers so far"
+          about="After each block"
+          x={{ label: "Blocks done", values: byBlock.map(([done]) => done) }}
+          series={[{ label: "error", values: byBlock.map(([, error]) => error) }]}
+          format={percent}
+          wholeX
+          leastTop={0}
+        />
+      )}
+    </div>
+  );
+}
+
+interface JobResult {
+  readonly bytes: number;
+  readonly dense_bytes: number;
+  readonly perplexity: { readonly dense: number; readonly compressed: number } | null;
+}
+function Result({ job }: { readonly job: Job }) {
+  const model = useResource<Model>(`/v1/models/${encodeURIComponent(job.model)}`);
+  const { bytes: packed, dense_bytes: dense, perplexity: p } = job.result as JobResult;
+  const facts: Fact[] = [
+    ["Size, dense f16", bytes(dense)],
+    ["Size, compressed", bytes(packed), percent(packed / dense)],
+    ["Perplexity, dense", p ? digits(p.dense) : "–"],
+    [
+      "Perplexity, compressed",
+      p ? digits(p.compressed) : "–",
+      p ? change(p.compressed / p.dense) : undefined,
+    ],
+    ["Made", time(job.finished_at!)],
+  ];
+  return (
+    <section aria-labelledby="result">
+      <h2 id="result">Result</h2>
+      <Facts label="Result" facts={facts} />
+      {model.data && <LayerCharts model={model.data} />}
+    </section>
+  );
+}
+
+function Events({ events }: { readonly events: readonly JobEvent[] }) {
+  return (
+    <section>
+      <details>
+        <summary>{events.length} events</summary>
+        <ol class="events">
+          {events.map((event) => (
+            <li key={event.id}>
+              <time class="muted">{new Date(event.created_at * 1000).toLocaleTimeString("en-GB")}</time>{" "}
+              {event.message}
+            </li>
+          ))}
+        </ol>
+      </details>
+    </section>
+  );
+}
