@@ -183,7 +183,7 @@ async function damagedArtifact({ model, asking, random }: Scene): Promise<void> 
 
 /** A client sends parts in parallel while the server is killed, and goes on with what the next one says it has. */
 async function killsBetweenParts({ asking, random, full }: Scene): Promise<Partial<FaultReport>> {
-  const tried = full ? 10 : 2;
+  const tried = full ? 10 : 1;
   let survived = 0;
   await using data = await folder();
   for (let i = 0; i < tried; i++) {
@@ -256,7 +256,9 @@ async function cutLog({ asking, random, full }: Scene): Promise<Partial<FaultRep
   return { crashes: { tried, survived } };
 }
 
-async function cutDatabase({ asking, random }: Scene): Promise<void> {
+const SQLITE_HEADER_BYTES = 100;
+
+async function cutDatabase({ asking, random, full }: Scene): Promise<void> {
   await using data = await folder();
   const content = noise(random, 1000), path = join(data.path, "oatmill.db");
   let file: Json;
@@ -265,20 +267,18 @@ async function cutDatabase({ asking, random }: Scene): Promise<void> {
     file = await new Client(server.url, asking).putFile(content);
   }
   const whole = await Deno.readFile(path);
-  const header = 100;
-  for (
-    const bytes of [
-      whole.slice(0, whole.length / 2),
-      bytesOf("no database at all ".repeat(99)),
-      whole.slice(0, header),
-    ]
-  ) {
-    await Deno.writeFile(path, bytes);
-    await refusesToStart(data.path, asking, /Cannot open the database .*(malformed|not a database)/);
-  }
-  for (const harm of [(path: string) => Deno.truncate(path, 0), (path: string) => Deno.remove(path)]) {
-    await harm(path);
-    await refusesToStart(data.path, asking, /the database of what is in it is gone/);
+  const damaged = /Cannot open the database .*(malformed|not a database)/;
+  const gone = /the database of what is in it is gone/;
+  const harms: readonly (readonly [RegExp, () => Promise<void>])[] = [
+    [damaged, () => Deno.writeFile(path, whole.slice(0, whole.length / 2))],
+    [gone, () => Deno.truncate(path, 0)],
+    [damaged, () => Deno.writeFile(path, bytesOf("no database at all ".repeat(99)))],
+    [damaged, () => Deno.writeFile(path, whole.slice(0, SQLITE_HEADER_BYTES))],
+    [gone, () => Deno.remove(path)],
+  ];
+  for (const [why, harm] of full ? harms : harms.slice(0, 2)) {
+    await harm();
+    await refusesToStart(data.path, asking, why);
   }
   await Deno.writeFile(path, whole);
   await using server = await ServerProcess.start(data.path, { args: ARGS });
