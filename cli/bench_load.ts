@@ -26,6 +26,7 @@ import { runSweep } from "../bench/load/sweep.ts";
 import type { Sweep } from "../bench/load/sweep_kinds.ts";
 import { loadLines } from "./bench_load_table.ts";
 import type { Warmup } from "./commands/bench_load.ts";
+import { LinesFile } from "./lines_file.ts";
 import { note, printResult, ProgressBar } from "./output.ts";
 
 export interface BenchLoadOptions {
@@ -58,6 +59,7 @@ export interface BenchLoadOptions {
   readonly blocks: number;
   readonly selfCheck?: boolean;
   readonly report?: string;
+  readonly saveRequests?: string;
   readonly json?: boolean;
 }
 
@@ -80,7 +82,8 @@ export async function benchLoadCommand(options: BenchLoadOptions): Promise<void>
     const sides = await Promise.all(
       (options.compare ?? [null]).map((side) => openSide(side, { rows, options, signal })),
     );
-    const result = await measure(sides, options, signal);
+    using requests = options.saveRequests ? new LinesFile(options.saveRequests) : null;
+    const result = await measure(sides, options, { signal, save: (row) => requests?.write(row) });
     printResult(result, { json: options.json, lines: () => loadLines(result) });
     if (options.report) {
       const { loadReportHtml } = await import("./report/load_report.ts");
@@ -165,13 +168,14 @@ function loadOf(options: BenchLoadOptions, value?: number): OpenLoad | ClosedLoa
 async function measure(
   sides: readonly Side[],
   options: BenchLoadOptions,
-  signal: AbortSignal,
+  { signal, save }: { readonly signal: AbortSignal; readonly save: (row: object) => void },
 ): Promise<LoadResult> {
   const bar = new ProgressBar(), limit = limitOf(options);
   let phase = "load";
   const running: LoadOptions = {
     signal,
     cpuTimeUs,
+    onRequest: (row) => save({ phase, ...row }),
     onProgress: (progress) =>
       bar.show({ phase: progress.warmingUp ? "warm-up" : phase, ...steps(progress, limit) }),
   };
@@ -183,7 +187,9 @@ async function measure(
     : { ...NOTHING_MORE, ...await runLoad(side.plan(loadOf(options)), running) };
   phase = "self-check";
   const plan = { ...side.plan(found.load), limit };
-  const self_check = options.selfCheck && !signal.aborted ? await selfCheck(plan, found, running) : null;
+  const self_check = options.selfCheck && !signal.aborted
+    ? await selfCheck(plan, found, { ...running, onRequest: undefined })
+    : null;
   bar.end();
   return { ...settingOf(side, options), ...found, self_check };
 }

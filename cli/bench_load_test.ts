@@ -37,7 +37,7 @@ Deno.test("bench load --json has the promised fields, counts exactly, and sends 
   );
   const folder = await Deno.makeTempDir();
   try {
-    const report = join(folder, "report.html");
+    const report = join(folder, "report.html"), saved = join(folder, "requests.jsonl");
     const result = JSON.parse(
       await load(
         server,
@@ -70,6 +70,8 @@ Deno.test("bench load --json has the promised fields, counts exactly, and sends 
           "--self-check",
           "--report",
           report,
+          "--save-requests",
+          saved,
           "--json",
         ],
       ),
@@ -100,6 +102,13 @@ Deno.test("bench load --json has the promised fields, counts exactly, and sends 
       assert.deepEqual(stream_options, { include_usage: true });
     }
     assert.ok(server.headers.every((h) => h.get("authorization") === "Bearer sk-test"));
+    const rows = (await Deno.readTextFile(saved)).trim().split("\n").map((line) => JSON.parse(line));
+    assert.deepEqual([rows.length, rows[0].phase, rows[0].output_tokens, rows[0].error], [
+      20,
+      "load",
+      6,
+      null,
+    ]);
     assert.match(await Deno.readTextFile(report), /^\s*<!doctype html>[^]*Time to first token/i);
   } finally {
     await Deno.remove(folder, { recursive: true });

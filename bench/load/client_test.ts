@@ -29,9 +29,9 @@ Deno.test("tokens, pieces and gaps are those of the stream", async () => {
   const result = await ask({
     pieces: [
       textEvent("a"),
-      30,
+      250,
       textEvent("b"),
-      30,
+      250,
       textEvent("c"),
       finishEvent,
       usageEvent(7, 5),
@@ -46,8 +46,8 @@ Deno.test("tokens, pieces and gaps are those of the stream", async () => {
     3,
   ]);
   assert.equal(result.gapsMs.length, 2);
-  assert.ok(result.gapsMs.every((gap) => gap > 15), `${result.gapsMs}`);
-  assert.ok(result.sentMs < result.firstMs! && result.firstMs! + 30 < result.endMs);
+  assert.ok(result.gapsMs.every((gap) => gap > 50), `${result.gapsMs}`);
+  assert.ok(result.sentMs < result.firstMs! && result.firstMs! + 100 < result.endMs);
 });
 
 Deno.test("what a server had in its cache is known", async () => {
@@ -125,11 +125,11 @@ Deno.test("what goes wrong has a kind and never throws", async () => {
 
 Deno.test("a timeout is an error, the caller's end is none of the server's", async () => {
   const hang = Promise.withResolvers<void>();
-  const late = ask({ pieces: [textEvent("a"), hang.promise] }, { timeoutMs: 200 });
+  const late = ask({ pieces: [textEvent("a"), hang.promise] }, { timeoutMs: 600 });
   const abort = new AbortController();
   const left = ask({ pieces: [textEvent("a"), hang.promise] }, {}, abort.signal);
-  setTimeout(() => abort.abort(), 100);
-  setTimeout(() => hang.resolve(), 500);
+  setTimeout(() => abort.abort(), 600);
+  setTimeout(() => hang.resolve(), 1000);
   assert.equal((await late).error?.kind, "timeout");
   assert.deepEqual([(await left).error?.kind, (await left).chunks], ["cancelled", 1]);
   assert.equal((await ask(wholeAnswer(2), {}, AbortSignal.abort())).error?.kind, "cancelled");

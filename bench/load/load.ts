@@ -8,7 +8,7 @@ import { LatencyHistogram, type LatencyStats } from "./histogram.ts";
 import { waitUntil } from "./pace.ts";
 import { Places } from "./places.ts";
 import type { PromptSource } from "./prompts.ts";
-import { LoadRecord, type RecordSummary, type RequestTimes } from "./record.ts";
+import { LoadRecord, type RecordSummary, type RequestRow, requestRow } from "./record.ts";
 import type { Slo } from "./slo.ts";
 import { loadWarnings } from "./warnings.ts";
 
@@ -59,8 +59,8 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
   /** Called a few times a second. */
   readonly onProgress?: (progress: LoadProgress) => void;
-  /** Called with each measured request that succeeded. */
-  readonly onRequest?: (times: RequestTimes) => void;
+  /** Called with each measured request, when it has ended. */
+  readonly onRequest?: (row: RequestRow) => void;
   /** Microseconds of processor time that this process has used, where the load has it for itself. */
   readonly cpuTimeUs?: () => number;
 }
@@ -184,13 +184,17 @@ class LoadRun {
     this.#taken[record ? "measured" : "warmup"]++;
     const running = exchange(target, prompts.next(), this.#signal).then((result) => {
       this.#places?.give();
-      const times = record?.add(result, dueMs ?? result.sentMs);
-      if (times) this.#guard(() => this.options.onRequest?.(times));
+      if (record) this.#guard(() => this.#add(record, result, dueMs ?? result.sentMs));
       return result;
     }).finally(() => this.#running.delete(running));
     this.#running.add(running);
     this.#maxInFlight = Math.max(this.#maxInFlight, this.#running.size);
     return running;
+  }
+
+  #add(record: LoadRecord, result: Exchange, dueMs: number): void {
+    record.add(result, dueMs);
+    this.options.onRequest?.(requestRow(result, dueMs, this.#measuredFromMs));
   }
 
   async #closed({ concurrency }: ClosedLoad): Promise<void> {

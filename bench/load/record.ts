@@ -158,6 +158,37 @@ export class LoadRecord {
   }
 }
 
+/** One measured request, as a file of them has it. */
+export interface RequestRow {
+  /** When it was due and when it was sent, from the start of the measurement; alike in a closed loop. */
+  readonly due_s: number;
+  readonly sent_s: number;
+  /** From when it was due; null where it failed. */
+  readonly ttft_ms: number | null;
+  readonly tpot_ms: number | null;
+  readonly e2e_ms: number | null;
+  readonly input_tokens: number | null;
+  readonly output_tokens: number;
+  readonly error: string | null;
+}
+
+/** @param startMs of the measurement */
+export function requestRow(exchange: Exchange, intendedMs: number, startMs: number): RequestRow {
+  const times = requestTimes(exchange, intendedMs);
+  const seconds = (ms: number) => Math.round(1000 * (ms - startMs)) / 1e6;
+  const ms = (value: number | null | undefined) => value == null ? null : Math.round(1000 * value) / 1000;
+  return {
+    due_s: seconds(intendedMs),
+    sent_s: seconds(exchange.sentMs),
+    ttft_ms: ms(times?.ttftMs),
+    tpot_ms: ms(times?.tpotMs),
+    e2e_ms: ms(times?.e2eMs),
+    input_tokens: exchange.inputTokens,
+    output_tokens: exchange.outputTokens,
+    error: exchange.error?.kind ?? null,
+  };
+}
+
 export function requestTimes(exchange: Exchange, intendedMs: number): RequestTimes | null {
   const { firstMs, endMs, outputTokens, error } = exchange;
   if (error || firstMs === null) return null;

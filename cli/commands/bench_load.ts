@@ -150,6 +150,7 @@ export function addBenchLoad(bench: Command): void {
     )
     .option("--self-check", "also measure what the client adds, on a server that does nothing")
     .option("--report <file>", "write an HTML page with charts")
+    .option("--save-requests <file>", "write each measured request's times as a line of JSON")
     .addOption(json())
     .action(async (options, command: Command) => {
       if (options.compare && options.compare.length !== 2) command.error("error: --compare takes two names");
