@@ -6,12 +6,13 @@ import { answerHead } from "./answer.ts";
 import { encodeAll, encodingUsage, type OpenedEncoder, type RawInput } from "./encoding.ts";
 import { errorResponse } from "./errors.ts";
 import { imageBytes } from "./image_input.ts";
+import { nonEmptyStrings } from "./lists.ts";
 import { resource, type Services } from "./services.ts";
 
 const DEFAULT_TOP = 5;
 const MAX_TOP = 1000;
 
-const oneOrMore = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+const oneOrMore = z.union([z.string().min(1), nonEmptyStrings]);
 const modelField = z.string().min(1).openapi({ description: "A classifier's id (GET /v1/models)" });
 const jsonSchema = z.object({
   model: modelField,

@@ -20,15 +20,15 @@ import {
   timingsSchema,
   usageSchema,
 } from "./sampling.ts";
+import { strings, tokenIds, tokenLists } from "./lists.ts";
 import { resource, type Services } from "./services.ts";
 
 /** OpenAI's default. */
 const DEFAULT_MAX_TOKENS = 16;
 
-const tokenIds = z.array(z.int().min(0)).min(1);
 const requestSchema = z.object({
   ...samplingFields,
-  prompt: z.union([z.string(), z.array(z.string()).min(1), tokenIds, z.array(tokenIds).min(1)]),
+  prompt: z.union([z.string(), strings, tokenIds, tokenLists]),
   echo: z.boolean().nullish(),
   logprobs: z.int().min(0).max(5).nullish(),
   best_of: z.int().nullish(),

@@ -5,17 +5,17 @@ import type { EncoderOutput } from "../models/classifier.ts";
 import { meanState, unitVector } from "../models/vectors.ts";
 import { encodeAll, encodingUsage, type RawInput } from "./encoding.ts";
 import { errorResponse } from "./errors.ts";
+import { nonEmptyStrings, tokenIds, tokenLists } from "./lists.ts";
 import { resource, type Services } from "./services.ts";
 
-const tokenIds = z.array(z.int().min(0)).min(1);
 const text = z.string().min(1);
 const requestSchema = z.object({
   model: z.string().min(1).openapi({ description: "An encoder's id (GET /v1/models)" }),
   input: z.union([
     text,
-    z.array(text).min(1),
+    nonEmptyStrings,
     tokenIds,
-    z.array(tokenIds).min(1),
+    tokenLists,
   ]).openapi({ description: "Texts, or token ids; images as data URLs" }),
   encoding_format: z.enum(["float", "base64"]).nullish().openapi({
     description: "base64: little-endian float32",

@@ -6,6 +6,7 @@ import { needTokenizer } from "../engine/open_model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
 import { messageSchema, toMessages } from "./chat_messages.ts";
 import { errorResponse } from "./errors.ts";
+import { maybeNoTokens } from "./lists.ts";
 import { samplingFields } from "./sampling.ts";
 import { resource, type Services } from "./services.ts";
 import { readToolUse, templateTools, toolFields } from "./tools.ts";
@@ -42,7 +43,7 @@ const tokensSchema = z.object({
 
 const detokenizeSchema = z.object({
   model: samplingFields.model,
-  tokens: z.array(z.int().min(0)),
+  tokens: maybeNoTokens,
 }).openapi("DetokenizeRequest");
 const textSchema = z.object({
   prompt: z.string(),

@@ -2,9 +2,9 @@
  * Four times the requests that a server can answer: each is answered or told to come again (429), probes are answered all
  * the while, memory stays what it is, and afterwards the server answers as before.
  */
-import { fileURLToPath } from "node:url";
 import { ServerProcess } from "../server_process.ts";
 import { dataFolderWithModel } from "../testing/data_folder.ts";
+import { HEALTH_MS, latencies, probeHealth } from "./_health.ts";
 import { complete, count, type Outcome } from "./_outcome.ts";
 import { type Campaign, mergeReports } from "./report.ts";
 
@@ -20,10 +20,8 @@ const OVERLOAD = 4;
 const CLIENTS = 8;
 /** Few places, so that the queue is full most of the time. */
 const ARGS = ["--max-sequences", "8", "--max-waiting", "16"];
-/** Health answers may take so long on a machine that others use too; the aim, shown in the notes, is 100 ms. */
-const HEALTH_MS = 5_000;
-/** Memory may grow by so much of itself after the first quarter: V8 collects when it likes. */
-const GROWTH = 1.3;
+/** Memory may differ by so much: V8 lets its heap swing (243 to 306 MB over 15,000 requests in 150 s, without a trend). */
+const GROWTH_BYTES = 128e6;
 
 export const campaign: Campaign = async ({ full }) => {
   const data = await dataFolderWithModel();
@@ -44,13 +42,13 @@ export const campaign: Campaign = async ({ full }) => {
       ...after.kind === "answered" ? [] : [`Afterwards: ${JSON.stringify(after)}`],
       ...answered > 0 && refused > 0 ? [] : [`${answered} requests were answered, ${refused} refused`],
       ...health.at(-1)! <= HEALTH_MS ? [] : [`/healthz took ${health.at(-1)} ms`],
-      ...growth.ratio <= GROWTH ? [] : [`Memory grew: ${growth.text}`],
+      ...growth.bytes <= GROWTH_BYTES ? [] : [`Memory grew: ${growth.text}`],
       ...server.log.includes("unexpected error") ? ["The log has an unexpected error"] : [],
     ];
     const notes = [
       `capacity ${perSecond.toFixed(1)} requests/s, then ${OVERLOAD} times as many: ${answered} answered, ` +
       `${refused} times 429`,
-      `/healthz ms: p50 ${at(health, 0.5)}, p99 ${at(health, 0.99)}, max ${at(health, 1)}`,
+      latencies(health),
       `memory ${growth.text}`,
     ];
     return mergeReports([count([...outcomes, after]), { failures, notes }]);
@@ -90,26 +88,6 @@ function sorted(outcomes: readonly Outcome[]): { answered: number; refused: numb
   return { answered, refused: statuses.length - odd.length, odd: [...new Set(odd)] };
 }
 
-/** Latencies of /healthz, rising, as another process sees them. */
-function probeHealth(url: string): { stop(): Promise<number[]> } {
-  const script = fileURLToPath(new URL("./_health_probe.ts", import.meta.url));
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-config", "--allow-net=127.0.0.1", script, url],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  return {
-    async stop() {
-      await child.stdin.close();
-      const times: number[] = await new Response(child.stdout).json();
-      await child.status;
-      return times.sort((a, b) => a - b);
-    },
-  };
-}
-const at = (rising: readonly number[], share: number): string =>
-  rising[Math.min(rising.length - 1, Math.floor(share * rising.length))].toFixed(1);
-
 /** The server's resident memory, once a second: what it is after the first quarter of the time and at the end. */
 class MemoryWatch {
   readonly #bytes: number[] = [];
@@ -125,14 +103,14 @@ class MemoryWatch {
     const text = await (await this.server.get("/metrics")).text();
     this.#bytes.push(Number(/^process_memory_usage\S* (\d+)/m.exec(text)![1]));
   }
-  async stop(): Promise<{ ratio: number; text: string }> {
+  async stop(): Promise<{ bytes: number; text: string }> {
     clearInterval(this.#timer);
     await this.#looking;
     await this.#read();
     const early = this.#bytes[Math.floor(this.#bytes.length / 4)], end = this.#bytes.at(-1)!;
     const mb = (bytes: number) => (bytes / 1e6).toFixed(0);
     return {
-      ratio: end / early,
+      bytes: end - early,
       text: `${mb(early)} MB after a quarter of the time, ${mb(end)} MB at the end`,
     };
   }

@@ -8,6 +8,7 @@ import { type Campaign, type FaultReport, mergeReports, passed } from "./report.
 /** By name. */
 const CAMPAIGNS: Readonly<Record<string, () => Promise<{ readonly campaign: Campaign }>>> = {
   bad_inputs: () => import("./bad_inputs.ts"),
+  large: () => import("./large_requests.ts"),
   overload: () => import("./overload.ts"),
   shutdown: () => import("./shutdown.ts"),
   storage: () => import("./storage_faults.ts"),
