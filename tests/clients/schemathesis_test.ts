@@ -15,6 +15,7 @@ const CHECKS = [
   "content_type_conformance",
   "response_headers_conformance",
   "response_schema_conformance",
+  "negative_data_rejection",
 ];
 const CLI = "from schemathesis.cli import schemathesis; schemathesis()";
 /** For each operation, beside those that cover each field's borders. */
@@ -51,7 +52,8 @@ const python = pythonWith("schemathesis");
 const why = python ? "" : " (ignored: no Python with schemathesis; tests/clients/requirements.txt)";
 
 Deno.test({
-  name: `schemathesis finds every answer in the document, and no server error${why}`,
+  name:
+    `schemathesis finds every answer in the document, no server error, nothing taken that it forbids${why}`,
   ignore: python === null,
   fn: async () => {
     const data = await dataFolderWithModel();
