@@ -19,6 +19,8 @@ import type { InitMessage, ToLeader, WorkEvent } from "./worker_messages.ts";
 
 /** How often waiting requests are looked at, in ms: what they wait longer than allowed. */
 const LOOK_MS = 250;
+/** Between two looks at messages when nothing can be computed until a grammar has answered. */
+const MASK_WAIT_MS = 5;
 
 export class Leader {
   readonly #init: InitMessage;
@@ -27,6 +29,8 @@ export class Leader {
   readonly #scheduler: Scheduler;
   readonly #cost = new StepCost();
   readonly #work = new Map<number, Work>();
+  /** Those that wait for their grammars. */
+  readonly #unmasked = new Set<Work>();
   readonly #control: Int32Array;
   /** By segment. */
   readonly #ints: readonly Int32Array[];
@@ -89,8 +93,7 @@ export class Leader {
   #cancel(id: number): void {
     const work = this.#work.get(id);
     if (!work) return;
-    this.#scheduler.remove(work.sequence);
-    this.#work.delete(id);
+    this.#end(work);
     this.#flush();
   }
 
@@ -98,13 +101,15 @@ export class Leader {
     const { causal } = this.#init.spec.attention;
     this.#looping = true;
     while (!this.#scheduler.idle) {
+      this.#resume(0);
       const step = this.#scheduler.next(causal ? this.#cost : WHOLE_PROMPTS);
-      if (!step) throw new Error("The scheduler has work but no step");
-      const start = performance.now();
-      this.#step(step);
-      const now = performance.now();
-      this.#cost.observe(step.shape, now - start);
-      this.#dropLate(now);
+      if (step) {
+        const start = performance.now();
+        this.#step(step);
+        this.#cost.observe(step.shape, performance.now() - start);
+      } else if (this.#unmasked.size > 0) this.#resume(MASK_WAIT_MS);
+      else if (!this.#scheduler.idle) throw new Error("The scheduler has work but no step");
+      this.#dropLate(performance.now());
       this.#flush();
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -122,8 +127,7 @@ export class Leader {
       if (work.waitedMs(now) <= maxWaitMs) continue;
       const message = `The request waited ${maxWaitMs / 1000} s in the queue. Retry later`;
       this.#events.push({ id, error: { code: "queue_timeout", message } });
-      this.#scheduler.remove(work.sequence);
-      this.#work.delete(id);
+      this.#end(work);
     }
   }
 
@@ -150,9 +154,24 @@ export class Leader {
     const work = this.#work.get(s.id);
     // The request has ended, or an earlier row of this step chose another token than this row's draft.
     if (!work || s.tokens[position] !== token) return;
-    if (!work.output(position, this.#row(headRow), this.#events)) return;
-    this.#scheduler.remove(s);
-    this.#work.delete(s.id);
+    if (work.output(position, this.#row(headRow), this.#events)) this.#end(work);
+    else if (work.late) this.#unmasked.add(work);
+  }
+  #end(work: Work): void {
+    this.#scheduler.remove(work.sequence);
+    this.#work.delete(work.id);
+    this.#unmasked.delete(work);
+  }
+
+  /** Sequences whose mask was late go on if it has come; the first may be waited for. */
+  #resume(waitMs: number): void {
+    let left = waitMs;
+    for (const work of [...this.#unmasked]) {
+      // No row of logits is in use between steps.
+      if (work.resume(this.#row(0), left, this.#events)) this.#end(work);
+      else if (!work.late) this.#unmasked.delete(work);
+      left = 0;
+    }
   }
 
   #row(index: number): LogitsRow {

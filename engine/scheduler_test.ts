@@ -34,6 +34,8 @@ interface Request {
   readonly produce: number;
   readonly at: number;
   readonly cancelAt: number | null;
+  /** Each third token is chosen so many steps after its logits, as by a slow grammar. */
+  readonly late: number;
 }
 const request = (o: Partial<Request>): Request => ({
   prompt: prompt(20),
@@ -41,6 +43,7 @@ const request = (o: Partial<Request>): Request => ({
   produce: 10,
   at: 0,
   cancelAt: null,
+  late: 0,
   ...o,
 });
 
@@ -76,6 +79,8 @@ function checkBlocks({ blocks, prefixes }: Scheduler, sequences: readonly Sequen
 class Simulation {
   readonly scheduler: Scheduler;
   readonly #memory = new Map<number, number>();
+  /** Sequences that wait for a token, and the step that it comes before. */
+  readonly #late = new Map<Sequence, number>();
   readonly sequences: readonly {
     r: Request;
     s: Sequence;
@@ -133,17 +138,19 @@ class Simulation {
 
   #end(q: Simulation["sequences"][number]): void {
     this.scheduler.remove(q.s);
+    if (this.#late.delete(q.s)) q.seen.pop(); // its token was never chosen
     q.state = "done";
     q.endedAt = this.steps;
   }
 
   #step(): void {
+    for (const [s, due] of this.#late) if (due <= this.steps) this.#choose(s);
     const decoding = this.sequences.filter(({ s }) =>
       s.slot >= 0 && s.needed === s.tokens.length - 1 && s.computed > 0 && s.computed >= s.needed &&
       s.long === this.#isLong(s)
     );
     const step = this.scheduler.next(this.budget);
-    if (!step) return assert.ok(this.scheduler.idle, "a step comes while work waits");
+    if (!step) return assert.ok(this.scheduler.idle || this.#late.size > 0, "a step comes while work waits");
     this.rows += step.rows.length;
     this.#checkRows(step);
     for (const { s } of decoding) {
@@ -212,6 +219,12 @@ class Simulation {
     q.seen.push(position);
     s.needed = position + 1;
     if (position < s.tokens.length - 1) return;
+    if (q.r.late > 0 && s.tokens.length % 3 === 0) this.#late.set(s, this.steps + q.r.late);
+    else this.#choose(s);
+  }
+  #choose(s: Sequence): void {
+    const q = this.sequences[s.id];
+    this.#late.delete(s);
     s.tokens.push(nextToken(s.tokens));
     if (s.tokens.length - s.promptLength >= q.r.produce || s.tokens.length >= this.options.contextLength) {
       this.#end(q);
@@ -237,6 +250,7 @@ const requests = fc.record({
   produce: fc.integer({ min: 1, max: 40 }),
   at: fc.integer({ min: 0, max: 60 }),
   cancelAt: fc.option(fc.integer({ min: 0, max: 80 }), { freq: 5 }),
+  late: fc.constantFrom(0, 0, 1, 5),
 });
 
 Deno.test("Scheduler completes every request as if it were alone, reads what was written, leaks no block", () => {

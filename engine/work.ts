@@ -7,6 +7,15 @@ import { Sequence } from "./sequence.ts";
 import type { TokenLogprobs } from "./types.ts";
 import type { WorkEvent, WorkKind, WorkRequest } from "./worker_messages.ts";
 
+/**
+ * The others of the batch wait for a sequence's mask for so long, then go on without it. Masks are made while the next step
+ * runs, so that those of larger models never come later.
+ */
+const MASK_PATIENCE_MS = 1;
+
+const GRAMMAR_FAILED =
+  "The grammar's thread ended, or takes seconds for one token: make the schema's patterns simpler";
+
 /** State of one request; `output()` is called for every output row, in order of position. */
 export class Work {
   readonly sequence: Sequence;
@@ -15,6 +24,8 @@ export class Work {
   readonly #masks: MaskMailbox | null;
   readonly #values: Float32Array | null;
   readonly #promptLogprobs: (TokenLogprobs | null)[] | null;
+  /** Logits that wait for a mask. */
+  #postponed: { readonly position: number; readonly logits: Float32Array } | null = null;
   readonly #added = performance.now();
   #started = 0;
   #firstToken = 0;
@@ -65,6 +76,26 @@ export class Work {
       : this.#measure(position, row, events);
   }
 
+  /** It waits for its grammar: its sequence has no row to compute until `resume()`. */
+  get late(): boolean {
+    return this.#postponed !== null;
+  }
+  /**
+   * Goes on with the logits that wait, in the row given, when their mask comes within `waitMs`.
+   * @returns true when the request has ended
+   */
+  resume(row: LogitsRow, waitMs: number, events: WorkEvent[]): boolean {
+    if (!this.#postponed || this.#masks!.next(waitMs) === "late") return false;
+    const { position, logits } = this.#postponed;
+    this.#postponed = null;
+    row.floats.set(logits, row.address / 4);
+    return this.output(position, row, events);
+  }
+  #postpone(position: number, { floats, address, vocab }: LogitsRow): false {
+    this.#postponed = { position, logits: floats.slice(address / 4, address / 4 + vocab) };
+    return false;
+  }
+
   #measure(position: number, row: LogitsRow, events: WorkEvent[]): boolean {
     const { tokens } = this.sequence;
     const last = position === tokens.length - 1;
@@ -86,7 +117,7 @@ export class Work {
       this.#promptLogprobs![position + 1] = logprobs(row, request.logprobs ?? 0).of(s.tokens[position + 1]);
       return false;
     }
-    if (this.#produced === 0) {
+    if (this.#firstToken === 0) {
       this.#firstToken = performance.now();
       events.push({
         id: this.id,
@@ -99,10 +130,11 @@ export class Work {
       });
       if (request.maxTokens === 0) return this.#end("length", events);
     }
-    const report = request.logprobs === null ? null : logprobs(row, request.logprobs);
-    const mask = this.#masks?.next() ?? null;
+    const mask = this.#masks?.next(MASK_PATIENCE_MS) ?? null;
+    if (mask === "late") return this.#postpone(position, row);
     if (mask === "ended") return this.#end("stop", events);
-    if (mask === "failed") return this.#fail("The grammar's thread ended", events);
+    if (mask === "failed") return this.#fail(GRAMMAR_FAILED, events);
+    const report = request.logprobs === null ? null : logprobs(row, request.logprobs);
     const token = this.#sampler.sample(row, mask);
     if (this.#stop.has(token)) return this.#end("stop", events);
     this.#masks?.accept(token);

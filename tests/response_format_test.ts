@@ -166,6 +166,21 @@ describe("response_format", () => {
     assert.match(choices[0].message.content!, /^\{/);
   });
 
+  it("leaves out of the batch who waits for a slow grammar", async () => {
+    const slow = { type: "string", pattern: "^(([a-z ]{0,40}[0-9]?){0,40}x){3,40}$" };
+    const body = request({ response_format: format(slow), temperature: 0, max_completion_tokens: 400 });
+    const stream = await client.chat.completions.create({ ...body, stream: true });
+    let constrained = 0;
+    const reading = (async () => {
+      for await (const _ of stream) constrained++;
+    })().catch(() => {}); // 2 s for one token are too many
+    const { usage } = await chat({ temperature: 0, max_completion_tokens: 300 });
+    // If the batch waited, both would have got one token a step.
+    assert.ok(constrained < usage!.completion_tokens / 2, `${constrained} beside`);
+    stream.controller.abort();
+    await reading;
+  });
+
   it("speculation drafts under a grammar and changes nothing", async () => {
     const again = { type: "array", items: { const: "again and again" }, minItems: 6, maxItems: 6 };
     const before = model.engine.stats().draftedTokens;

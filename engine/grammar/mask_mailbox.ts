@@ -10,8 +10,8 @@ const VERDICT = { mask: 0, ended: 1, failed: 2 } as const;
 /** Turn and answers of a mailbox that its owner closed. */
 const CLOSED = 2 ** 30;
 /**
- * A mask takes 1 ms, after nested repetitions of patterns up to 180 (vocabulary of 49,152). Whoever waits so long waits for
- * nothing, and all other sequences with him.
+ * A mask takes 1 ms, in nested repetitions of patterns up to 1 s and more, and it grows with every token. Whoever waits so
+ * long waits for nothing.
  */
 const MASK_DEADLINE_MS = 2000;
 
@@ -23,6 +23,8 @@ export class MaskMailbox {
   readonly #ints: Int32Array;
   readonly #mask: Int32Array;
   #turn = 0;
+  /** When the leader first asked for this turn's mask. */
+  #asked: number | null = null;
 
   /** @param buffer of the other side's instance */
   constructor(readonly buffer: SharedArrayBuffer) {
@@ -34,22 +36,33 @@ export class MaskMailbox {
   }
 
   /**
-   * Leader: which tokens may come now, `[maskWords]`, valid until `accept()`; blocks until the grammar has answered.
-   * "ended": the text is complete; "failed": the grammar's thread is gone, or the generation is.
+   * Leader: which tokens may come now, `[maskWords]`, valid until `accept()`; blocks for at most `waitMs`. "late": the
+   * grammar has not answered by then; "ended": the text is complete; "failed": the grammar's thread is gone, the generation
+   * is, or the mask takes 2 s.
    */
-  next(): Int32Array | "ended" | "failed" {
-    for (;;) {
-      const answered = Atomics.load(this.#ints, PLACE.answered);
-      if (answered > this.#turn) break;
-      const heard = Atomics.wait(this.#ints, PLACE.answered, answered, MASK_DEADLINE_MS);
-      if (heard === "timed-out") return "failed";
+  next(waitMs = Infinity): Int32Array | "late" | "ended" | "failed" {
+    const now = performance.now();
+    this.#asked ??= now;
+    const deadline = this.#asked + MASK_DEADLINE_MS;
+    if (!this.#answeredBy(Math.min(deadline, now + waitMs))) {
+      return performance.now() < deadline ? "late" : "failed";
     }
     const verdict = Atomics.load(this.#ints, PLACE.verdict);
     if (verdict === VERDICT.mask) return this.#mask;
     return verdict === VERDICT.ended ? "ended" : "failed";
   }
+  #answeredBy(deadline: number): boolean {
+    for (;;) {
+      const answered = Atomics.load(this.#ints, PLACE.answered);
+      if (answered > this.#turn) return true;
+      const left = deadline - performance.now();
+      if (left <= 0) return false;
+      Atomics.wait(this.#ints, PLACE.answered, answered, left);
+    }
+  }
   /** Leader: the token that was chosen. */
   accept(token: number): void {
+    this.#asked = null;
     Atomics.store(this.#ints, PLACE.token, token);
     // Not over the owner's closing.
     Atomics.compareExchange(this.#ints, PLACE.turn, this.#turn, this.#turn + 1);

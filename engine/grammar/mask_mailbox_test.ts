@@ -32,6 +32,17 @@ it("MaskMailbox hands masks and tokens over in turns", async () => {
   assert.equal(maskWords(VOCAB), 3);
 });
 
+it("MaskMailbox says that a mask is late, and has it when it comes", () => {
+  const { leader, grammar } = sides();
+  assert.equal(leader.next(0), "late");
+  assert.equal(leader.next(1), "late");
+  grammar.answer(mask(1));
+  assert.deepEqual([leader.next(0), leader.next(0)], [mask(1), mask(1)]);
+  leader.accept(5);
+  assert.equal(leader.next(0), "late");
+  return Promise.resolve();
+});
+
 it("MaskMailbox that its owner closed holds nobody, and stays closed", async () => {
   const { owner, leader, grammar } = sides();
   grammar.answer(mask(1));
