@@ -20,7 +20,7 @@ import type { InitMessage, ToLeader, WorkEvent } from "./worker_messages.ts";
 /** How often waiting requests are looked at, in ms: what they wait longer than allowed. */
 const LOOK_MS = 250;
 /** Between two looks at messages when nothing can be computed until a grammar has answered. */
-const MASK_WAIT_MS = 5;
+const MASK_WAIT_MS = 1;
 
 export class Leader {
   readonly #init: InitMessage;

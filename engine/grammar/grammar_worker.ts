@@ -43,6 +43,8 @@ export type FromGrammar =
 
 /** Most white space between two tokens of JSON: without a limit, small models go on with it for ever. */
 const MOST_WHITESPACE = 16;
+/** The indentation that xgrammar takes for none. */
+const ONE_LINE = -1;
 
 const scope = self as unknown as { // the compiler's DOM library types `self` as a window
   onmessage: (e: MessageEvent<ToGrammar>) => void;
@@ -91,15 +93,9 @@ async function grammarOf({ rules, schemas, trigger }: RulesSource): Promise<Gram
   const { Grammar, Testings } = await xgrammar;
   const all = new Set(rules);
   for (const [name, { schema, strict }] of Object.entries(schemas)) {
-    // The text that compileJSONSchema compiles; no function without its name gives it before it is made larger.
-    const ebnf = await Testings._jsonSchemaToEBNF(
-      schema,
-      true,
-      undefined,
-      undefined,
-      strict,
-      MOST_WHITESPACE,
-    );
+    // No other function gives it before it is made larger. JSON is spaced as Python's json.dumps does it, which is how chat
+    // templates show calls: with free white space 8 schemas took 2 s to compile and 32 more than 10, now 1 and 2.
+    const ebnf = await Testings._jsonSchemaToEBNF(schema, false, ONE_LINE, undefined, strict);
     for (const rule of rulesNamed(ebnf, name)) all.add(rule);
   }
   const grammar = [...all].join("\n");
