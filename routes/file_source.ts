@@ -48,8 +48,9 @@ export async function submitFiles(value: unknown, services: Services): Promise<J
   const recipe = readRecipe(given);
   const folder = await data.temporary();
   try {
-    const chosen = [...placed(ids, folder, services), ...recipeTexts(recipe, { ids, folder, services })];
-    const source = readSource(chosen.filter(({ id }) => ids.includes(id)), folder);
+    const parts = placed(ids, folder, services);
+    const chosen = [...parts, ...recipeTexts(recipe, { parts, folder, services })];
+    const source = readSource(parts, folder);
     const task: Submission["task"] = {
       ...source,
       recipe: withPaths(recipe, chosen),
@@ -79,8 +80,8 @@ function placed(ids: readonly string[], folder: string, { storage }: Services): 
 /** What the recipe names by id beyond the model's files. */
 function recipeTexts(
   { calibration, evaluate }: Recipe,
-  { ids, folder, services }: {
-    readonly ids: readonly string[];
+  { parts, folder, services }: {
+    readonly parts: readonly LinkedFile[];
     readonly folder: string;
     readonly services: Services;
   },
@@ -91,11 +92,12 @@ function recipeTexts(
   ]] as const;
   const texts = new Map<string, LinkedFile>();
   for (const [id, param] of named) {
-    if (id === null || !FILE_ID.test(id) || ids.includes(id)) continue;
+    if (id === null || !FILE_ID.test(id) || parts.some((file) => file.id === id)) continue;
     const { filename } = known(id, param, services.storage.files.rows.get(id));
     const ending = /\.(txt|jsonl)$/.exec(filename)?.[0];
     if (ending === undefined) throw invalid(`File "${filename}" is no .txt or .jsonl file`, param);
     const name = id + ending;
+    if (parts.some((file) => file.name === name)) throw invalid(`File "${name}" is there twice`, param);
     texts.set(id, { id, name, kind: "text", path: join(folder, name) });
   }
   return [...texts.values()];

@@ -288,6 +288,25 @@ withServer(
   },
 );
 
+withServer(
+  "a text named like the place of another one is refused, and both stay whole",
+  {},
+  async (server, client) => {
+    const model = (await put(client, "m.gguf", "gguf!", "model")).id;
+    const text = (await put(client, "calibration.txt", "calibrate", "calibration")).id;
+    const namesake = (await put(client, `${text}.txt`, "another text", "calibration")).id;
+    const body = { files: [model, namesake], recipe: { calibration: { text } } };
+    const response = await server.post("/v1/compressions", body);
+    assert.deepEqual([response.status, (await response.json()).error.param], [
+      400,
+      "recipe.calibration.text",
+    ]);
+    assert.equal(await (await client.files.content(namesake)).text(), "another text");
+    assert.equal(await (await client.files.content(text)).text(), "calibrate");
+    assert.equal(leftovers(server), 0);
+  },
+);
+
 withServer("reading files needs a key's read, everything else admin", {}, async (server) => {
   const { key } = server.keys.add("reader", ["read"]);
   const headers = { authorization: `Bearer ${key}` };

@@ -46,7 +46,7 @@ export class BlobStore {
    */
   async adopt(path: string, sha256: string): Promise<Disposable> {
     const target = this.path(sha256), folder = dirname(target);
-    const pin = this.#pin(sha256);
+    const pin = this.pin(sha256);
     try {
       await storing("store the content", async () => {
         await Deno.mkdir(folder, { recursive: true });
@@ -60,7 +60,8 @@ export class BlobStore {
       throw error;
     }
   }
-  #pin(sha256: string): Disposable {
+  /** The blob stays until this is disposed of, whether a row names it or not. */
+  pin(sha256: string): Disposable {
     this.#pins.set(sha256, (this.#pins.get(sha256) ?? 0) + 1);
     return {
       [Symbol.dispose]: () => {

@@ -75,9 +75,14 @@ export class FileStorage {
     this.#blobs.collect(sha256);
   }
 
-  /** A read of all bytes ends with an error where they are damaged. @throws {OatmillError} damaged_file */
+  /**
+   * A read of all bytes ends with an error where they are damaged. Who has begun gets all of a file that is deleted
+   * meanwhile.
+   * @throws {OatmillError} damaged_file
+   */
   async *read(id: string, range?: ByteRange): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     const file = this.get(id);
+    using _pin = this.#blobs.pin(file.sha256);
     await this.#recheck(file);
     try {
       yield* readContent(this.#blobs.path(file.sha256), file, range);
@@ -91,6 +96,7 @@ export class FileStorage {
    */
   async link(id: string, target: string): Promise<StoredFile> {
     const file = this.get(id), path = this.#blobs.path(file.sha256);
+    using _pin = this.#blobs.pin(file.sha256); // the look takes a second per gigabyte, and deletions do not wait for it
     try {
       await checkContent(path, file);
     } catch (error) {
@@ -99,8 +105,12 @@ export class FileStorage {
     if (file.damage !== null) this.rows.mark(file.sha256, null);
     await storing(
       `link file "${id}"`,
-      // File systems without links (exFAT, some network ones) get a copy.
-      () => Deno.link(path, target).catch(() => Deno.copyFile(path, target)),
+      () =>
+        Deno.link(path, target).catch((error) => {
+          // A copy would write into what is there, which can be another file's content under a second name.
+          if (error instanceof Deno.errors.AlreadyExists) throw error;
+          return Deno.copyFile(path, target); // file systems without links: exFAT, some network ones
+        }),
     );
     return file;
   }

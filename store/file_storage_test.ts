@@ -47,7 +47,7 @@ async function received(data: DataFolder, text: string) {
   async function* chunks() {
     yield await Promise.resolve(new TextEncoder().encode(text));
   }
-  return { path, ...await storeStream(chunks(), path, new UploadQuota(1000)) };
+  return { path, ...await storeStream(chunks(), path, new UploadQuota(1_000_000)) };
 }
 const about = { filename: "a.txt", purpose: "user_data" };
 const code = (expected: string) => (error: unknown) =>
@@ -96,6 +96,36 @@ Deno.test("content that is stored and deleted at once is there while a file has 
         storage.files.remove(again);
       }
       assert.deepEqual(names(join(root, "blobs")).flatMap((name) => names(join(root, "blobs", name))), []);
+    })
+  ));
+
+Deno.test("a file that is deleted while it is linked or read is whole to who began before", () =>
+  withRoot((root) =>
+    withStorage(root, async ({ data, storage }) => {
+      const target = join(await data.temporary(), "linked");
+      const text = "long ".repeat(100_000); // several chunks
+      const { id } = await storage.files.add(await received(data, text), about);
+      const linking = storage.files.link(id, target), chunks = storage.files.read(id);
+      const first = chunks.next();
+      storage.files.remove(id);
+      assert.equal((await linking).id, id);
+      assert.equal(await Deno.readTextFile(target), text);
+      const rest = await Array.fromAsync(chunks, ({ length }) => length);
+      assert.equal(rest.reduce((sum, n) => sum + n, (await first).value!.length), text.length);
+      await assert.rejects(storage.files.link(id, `${target}2`), code("not_found"));
+      assert.deepEqual(names(join(root, "blobs")).flatMap((name) => names(join(root, "blobs", name))), []);
+    })
+  ));
+
+Deno.test("a link never writes over what is there", () =>
+  withRoot((root) =>
+    withStorage(root, async ({ data, storage }) => {
+      const target = join(await data.temporary(), "linked");
+      const first = await storage.files.add(await received(data, "first"), about);
+      const second = await storage.files.add(await received(data, "second"), about);
+      await storage.files.link(first.id, target);
+      await assert.rejects(storage.files.link(second.id, target), Deno.errors.AlreadyExists);
+      assert.equal(await textOf(storage, first.id), "first");
     })
   ));
 
