@@ -5,6 +5,7 @@ import { updateHeader } from "../models/formats/artifact_writer.ts";
 import type { ArtifactHeader, LayerReport } from "../models/formats/artifact_header.ts";
 import { encoderTensors } from "../models/pack_dense.ts";
 import { encodeInsight, INSIGHT_FILE } from "../models/formats/insight_file.ts";
+import type { Recipe } from "../models/recipe.ts";
 import { encodeSourceConfig, SOURCE_CONFIG_FILE } from "../models/formats/source_config.ts";
 import { hasFinalNorm, type ModelSpec } from "../models/spec.ts";
 import type { CompressedBlocks } from "./compress_blocks.ts";
@@ -14,6 +15,7 @@ import type { Residual } from "./forward/dense_forward.ts";
 import type { Inputs } from "./inputs.ts";
 import { type DenseQuality, servedQuality } from "./quality.ts";
 import { VERSION } from "./version.ts";
+import type { CompressOptions } from "./types.ts";
 import { writeNorm, writeTable } from "./write_tensors.ts";
 
 /**
@@ -45,7 +47,10 @@ export async function finishArtifact(
     created: new Date().toISOString(),
     name: options.name ?? basename(options.out),
     spec,
-    recipe: recipe.budget || recipe.method === "none" ? { ...recipe, rate: meanRate(layers) } : recipe,
+    recipe: shownRecipe(
+      recipe.budget || recipe.method === "none" ? { ...recipe, rate: meanRate(layers) } : recipe,
+      options,
+    ),
     source: {
       file: basename(checkpoint.path),
       format: checkpoint.format,
@@ -56,6 +61,17 @@ export async function finishArtifact(
     perplexity: null,
     denseBytes: denseHalfBytes(checkpoint),
   }, checkpoint.tokenizerFiles);
+}
+
+/** A recipe as headers have it. */
+export function shownRecipe(recipe: Recipe, { hidesFolders }: CompressOptions): Recipe {
+  if (!hidesFolders) return recipe;
+  const { calibration, evaluate } = recipe;
+  return {
+    ...recipe,
+    calibration: { ...calibration, text: basename(calibration.text) },
+    evaluate: { ...evaluate, text: evaluate.text && basename(evaluate.text) },
+  };
 }
 
 /** Share of the layers' parameters that were removed. */

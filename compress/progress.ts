@@ -23,6 +23,8 @@ export const resumedAt = (done: number, blocks: number): string => `Resumed at b
 export class ProgressReporter implements Disposable {
   readonly phases: Partial<Record<CompressPhase, number>> = {};
   peakRssBytes = 0;
+  /** Of the dense model, once it is measured. */
+  densePerplexity: number | null = null;
   readonly #startMs = performance.now();
   /** Of earlier runs. */
   #secondsBefore = 0;
@@ -92,6 +94,7 @@ export class ProgressReporter implements Disposable {
       done,
       total,
       ...(message === undefined ? {} : { message }),
+      ...(this.densePerplexity === null ? {} : { densePerplexity: this.densePerplexity }),
       ...(this.#errors.layers ? { error: this.#errors.sum / this.#errors.layers } : {}),
     };
     this.#options.onProgress?.(progress);

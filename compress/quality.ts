@@ -33,11 +33,18 @@ export const keptDenseQuality = (
   context.work.journal.keep(
     "dense",
     () => context.progress.time("evaluate", () => denseQuality(inputs, heldOut, context)),
-  );
+  ).then((quality) => told(quality, context));
+
+function told(quality: DenseQuality, { progress }: SourceContext): DenseQuality {
+  if ("perplexity" in quality) progress.densePerplexity = quality.perplexity;
+  return quality;
+}
 
 /** As an earlier run measured it behind the last block; null when none did. */
-export const earlierDenseQuality = ({ work: { journal } }: SourceContext): DenseQuality | null =>
-  journal.get<DenseQuality>("dense");
+export function earlierDenseQuality(context: SourceContext): DenseQuality | null {
+  const found = context.work.journal.get<DenseQuality>("dense");
+  return found && told(found, context);
+}
 
 /** Of the artifact, as it will be served. */
 export async function servedQuality(

@@ -20,6 +20,8 @@ export interface CompressProgress {
   readonly message?: string;
   /** Mean relative layer error so far. */
   readonly error?: number;
+  /** Of the dense model, once it is known. */
+  readonly densePerplexity?: number;
 }
 
 export interface CompressOptions {
@@ -35,6 +37,8 @@ export interface CompressOptions {
    */
   readonly work?: string;
   readonly recipe: RecipeInput;
+  /** The artifact's header names the recipe's texts without their folders: whose disk they are on is nobody's business. */
+  readonly hidesFolders?: boolean;
   readonly threads?: number;
   /**
    * Bytes of what is kept between passes (hidden states, statistics) that stay in memory; the rest goes to files beside

@@ -4,13 +4,14 @@
  */
 /// <reference lib="deno.worker" />
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { compress } from "../compress/pipeline.ts";
 import type { CompressProgress, CompressResult } from "../compress/types.ts";
 import { lowerThreadPriority } from "../engine/low_priority.ts";
 import { OatmillError } from "../errors.ts";
 import { extractArchive } from "../models/formats/archive.ts";
-import type { CompressTask, PlainError } from "./jobs.ts";
+import type { CompressTask } from "./compress_task.ts";
+import type { PlainError } from "./jobs.ts";
 
 export type ToWorker = { readonly type: "start"; readonly task: CompressTask } | { readonly type: "cancel" };
 export type FromWorker =
@@ -36,22 +37,44 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
 
 async function run(task: CompressTask): Promise<CompressResult> {
   let { source } = task;
-  if (task.archive !== null) {
-    await Deno.mkdir(source);
-    await extractArchive(task.archive, source, { maxBytes: task.maxBytes, maxFiles: task.maxFiles });
-    await Deno.remove(task.archive); // its content is unpacked: halves the disk a job needs
-    source = await findModel(source);
-  }
-  if (task.hub) source = await pullModel(task, task.hub);
+  if (task.archive !== null) source = await findModel(await unpacked(task.archive, task));
+  if (task.hub) source = await pulledModel(task, task.hub);
   abort.signal.throwIfAborted();
   return await compress({
     source,
     out: task.out,
+    work: task.work,
+    hidesFolders: true,
     name: task.name,
     recipe: task.recipe,
     signal: abort.signal,
     onProgress: (progress) => post({ type: "progress", progress }),
   });
+}
+
+const exists = (path: string): Promise<boolean> => Deno.lstat(path).then(() => true, () => false);
+
+/** The archive's content, unpacked now or by an earlier run of the task. */
+async function unpacked(archive: string, { source, maxBytes, maxFiles }: CompressTask): Promise<string> {
+  if (!await exists(source)) {
+    const partial = `${source}.partial`;
+    await Deno.remove(partial, { recursive: true }).catch(() => {});
+    await Deno.mkdir(partial);
+    await extractArchive(archive, partial, { maxBytes, maxFiles });
+    await Deno.rename(partial, source);
+  }
+  await Deno.remove(archive).catch(() => {}); // its content is unpacked: halves the disk a job needs
+  return source;
+}
+
+/** A hub's model, pulled now or by an earlier run: a branch may have moved on meanwhile, the job has not. */
+async function pulledModel(task: CompressTask, hub: NonNullable<CompressTask["hub"]>): Promise<string> {
+  const note = `${task.source}.pulled`;
+  if (await exists(note)) return join(task.source, await Deno.readTextFile(note));
+  const path = await pullModel(task, hub);
+  await Deno.writeTextFile(`${note}.tmp`, relative(task.source, path));
+  await Deno.rename(`${note}.tmp`, note);
+  return path;
 }
 
 async function pullModel(

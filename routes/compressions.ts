@@ -4,7 +4,7 @@ import { recipeSchema } from "../models/recipe.ts";
 import { FINAL_STATES, type Job, type JobEvent } from "../store/job_store.ts";
 import { errorResponse, toHttpError } from "./errors.ts";
 import { dataEvent, EVENT_STREAM, eventStream } from "./event_stream.ts";
-import type { JobRunner } from "./jobs.ts";
+import { type JobRunner, progressBody } from "./jobs.ts";
 import { compressionBodySchema, submitFiles } from "./file_source.ts";
 import { readJson } from "./json_body.ts";
 import { resource, type Services } from "./services.ts";
@@ -32,7 +32,12 @@ export const jobSchema = z.object({
     phase: z.string(),
     done: z.number(),
     total: z.number(),
-    error: z.number().optional(),
+    error: z.number().optional().openapi({ description: "The same as loss" }),
+    block: z.int().nullable().openapi({ description: "Blocks done in this phase; of a graph layers" }),
+    blocks: z.int().nullable(),
+    loss: z.number().nullable().openapi({ description: "Mean relative error of the layers so far" }),
+    dense_perplexity: z.number().nullable().openapi({ description: "Of the dense model, once measured" }),
+    eta_seconds: z.int().nullable().openapi({ description: "At the speed so far; null until it is known" }),
   }).nullable(),
   error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
   result: z.unknown().openapi({ description: "Sizes, perplexities, seconds and layers, once succeeded" }),
@@ -101,6 +106,29 @@ const cancelRoute = createRoute({
   responses: { 200: json("The cancelled job", jobSchema), default: errorResponse },
 });
 
+const retryRoute = createRoute({
+  method: "post",
+  path: "/v1/compressions/{id}/retry",
+  summary: "Try a failed or cancelled job again",
+  description:
+    "It goes on behind the last block that it had finished, at the end of the queue. 409 when its files are " +
+    "no longer kept: those of the three jobs that ended last are.",
+  request: { params: idParam },
+  responses: { 200: json("The job, queued", jobSchema), default: errorResponse },
+});
+const deletedSchema = z.object({
+  id: z.string(),
+  object: z.literal("compression"),
+  deleted: z.literal(true),
+});
+const deleteRoute = createRoute({
+  method: "delete",
+  path: "/v1/compressions/{id}",
+  summary: "Forget a job that is over, with its files and events; its model stays",
+  request: { params: idParam },
+  responses: { 200: json("It is gone", deletedSchema), default: errorResponse },
+});
+
 const submitRoute = createRoute({
   method: "post",
   path: "/v1/compressions",
@@ -147,6 +175,12 @@ export function compressions(services: Services): OpenAPIHono {
       has_more: found.length > limit,
     }, 200);
   });
+  app.openapi(retryRoute, (c) => c.json(jobBody(jobs.retry(c.req.valid("param").id)), 200));
+  app.openapi(deleteRoute, async (c) => {
+    const { id } = c.req.valid("param");
+    await jobs.remove(id);
+    return c.json({ id, object: "compression" as const, deleted: true as const }, 200);
+  });
   app.openapi(cancelRoute, async (c) => c.json(jobBody(await jobs.cancel(c.req.valid("param").id)), 200));
   return app;
 }
@@ -163,7 +197,7 @@ export function jobBody(job: Job): z.infer<typeof jobSchema> {
     finished_at: seconds(job.finishedMs),
     recipe: job.recipe as z.infer<typeof recipeSchema>,
     files: [...job.files],
-    progress: job.progress,
+    progress: job.progress && progressBody(job.progress),
     error: job.error,
     result: job.result,
   };

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import OpenAI from "openai";
 import { fakeRun, FakeServer, type FakeServerOptions } from "../tests/fake_server.ts";
 import { until } from "../tests/until.ts";
-import type { CompressTask } from "./jobs.ts";
+import type { CompressTask } from "./compress_task.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;

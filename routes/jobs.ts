@@ -1,13 +1,13 @@
 /**
- * Compression jobs: one runs at a time, the others wait. Each runs in a worker of its own (start() makes it), so that a
- * job that fails in any way leaves the server serving. Whatever a job leaves in `tmp/` is removed with its end.
+ * Compression jobs: one runs at a time, the others wait. Each runs in a worker of its own (run_task.ts makes it), so that a
+ * job that fails in any way leaves the server serving. A job outlives the server: its folder and its row hold all it needs, and
+ * one that was under way when the server stopped goes on at the next start.
  */
-import { join } from "node:path";
 import { type ErrorCode, OatmillError } from "../errors.ts";
 import type { CompressProgress, CompressResult } from "../compress/types.ts";
-import type { HubAccess, HubReference } from "../hub/reference.ts";
+import type { HubAccess } from "../hub/reference.ts";
 import type { Recipe } from "../models/recipe.ts";
-import { asStorageError, removeTree } from "../store/data_folder.ts";
+import { asStorageError, type DataFolder } from "../store/data_folder.ts";
 import {
   FINAL_STATES,
   INTERRUPTED,
@@ -15,33 +15,21 @@ import {
   type JobError,
   type JobEvent,
   type JobFile,
+  type JobProgress,
   type JobState,
   type JobStore,
 } from "../store/job_store.ts";
 import { log } from "../telemetry/log.ts";
 import { failSpan, type Telemetry } from "../telemetry/telemetry.ts";
+import { AT_ONCE, type JobTask, placesIn, type RunTask, storedTask, taskIn } from "./compress_task.ts";
+import { EtaEstimator, shareDone } from "./job_eta.ts";
+import { JobFolders } from "./job_folders.ts";
 import { JobProgressMeter } from "./job_progress.ts";
 import { shortVersion } from "./model_reference.ts";
 import type { ModelRegistry } from "./registry.ts";
 
-export interface CompressTask {
-  /** An archive to unpack first, or null. */
-  readonly archive: string | null;
-  /** A model of a hub to pull first. */
-  readonly hub?: HubReference & { readonly access: HubAccess };
-  /** Folder or file with the model; for an archive or a hub, the folder to make for it. */
-  readonly source: string;
-  readonly out: string;
-  readonly name: string;
-  readonly recipe: Recipe;
-  readonly maxBytes: number;
-  readonly maxFiles: number;
-}
-export interface TaskOptions {
-  readonly signal: AbortSignal;
-  readonly onProgress: (p: CompressProgress) => void;
-}
-export type RunTask = (task: CompressTask, options: TaskOptions) => Promise<CompressResult>;
+/** A job that began so often without getting further than ever fails: something in it stops the server. */
+const MOST_TRIES = 3;
 
 export interface Submission {
   readonly model: string;
@@ -49,13 +37,16 @@ export interface Submission {
   readonly files: readonly JobFile[];
   /** Folder in `tmp/` with the upload; the job owns it from here. */
   readonly folder: string;
-  readonly task: Omit<CompressTask, "out" | "name">;
+  readonly task: JobTask;
 }
 
 export interface JobRunnerOptions {
   readonly jobs: JobStore;
+  readonly data: DataFolder;
   readonly registry: ModelRegistry;
   readonly telemetry: Telemetry;
+  /** Of the server: tokens are in no job's row. */
+  readonly hub: HubAccess;
   readonly run: RunTask;
 }
 
@@ -63,28 +54,50 @@ type Listener = (event: JobEvent, job: Job) => void;
 
 export class JobRunner {
   readonly #o: JobRunnerOptions;
-  readonly #waiting: { id: string; submission: Submission }[] = [];
+  readonly #folders: JobFolders;
   readonly #listeners = new Map<string, Set<Listener>>();
   #running: { id: string; abort: AbortController; done: Promise<void> } | null = null;
   #closed = false;
 
   constructor(options: JobRunnerOptions) {
     this.#o = options;
+    this.#folders = new JobFolders(options.data, options.jobs);
+  }
+
+  /** Puts what a former process left running back into the queue, and deletes folders that no job needs. */
+  async recover(): Promise<void> {
+    const { jobs } = this.#o;
+    for (const { id, task, state } of jobs.list({ limit: -1, states: ["queued", "running"] })) {
+      if (task === null || !this.#folders.has(id)) {
+        this.#finish(id, "failed", { message: INTERRUPTED.message, error: INTERRUPTED });
+      } else if (state === "running") this.#putBack(id, "Waiting again: the server was started anew");
+    }
+    await this.#folders.tidy();
+  }
+  /** Begins with the queue as {@linkcode recover} left it. */
+  start(): void {
+    this.#next();
   }
 
   /** The jobs that are not over and will make a version of the model. */
   makingModel(model: string): Job[] {
     return this.#o.jobs.list({ limit: -1, states: ["queued", "running"] }).filter((j) => j.model === model);
   }
-  /** @throws {OatmillError} unavailable after close(); then the caller still owns the folder */
-  submit(submission: Submission): Job {
-    if (this.#closed) throw new OatmillError("unavailable", "The server is shutting down");
-    const { model, recipe, files } = submission;
-    const job = this.#o.jobs.add({ id: `cmp-${crypto.randomUUID()}`, model, recipe, files });
-    this.#waiting.push({ id: job.id, submission });
-    this.#event(job.id, "info", "Waiting", { state: "queued" });
+  /** @throws {OatmillError} unavailable after close(), storage_failed; then the caller still owns the folder */
+  submit({ model, recipe, files, folder, task }: Submission): Job {
+    this.#refuseClosed();
+    const id = `cmp-${crypto.randomUUID()}`;
+    const job = this.#folders.take(
+      id,
+      folder,
+      () => this.#o.jobs.add({ id, model, recipe, files, task: storedTask(task, folder) }),
+    );
+    this.#event(id, "info", "Waiting", { state: "queued" });
     this.#next();
     return job;
+  }
+  #refuseClosed(): void {
+    if (this.#closed) throw new OatmillError("unavailable", "The server is shutting down");
   }
 
   /** @throws {OatmillError} not_found */
@@ -116,57 +129,84 @@ export class JobRunner {
     };
   }
 
-  /** Ends a job that is not over. @throws {OatmillError} not_found, conflict */
+  /** Ends a job that is not over; what it has done stays for a while. @throws {OatmillError} not_found, conflict */
   async cancel(id: string): Promise<Job> {
     const { state } = this.get(id);
     if (FINAL_STATES.includes(state)) {
       throw new OatmillError("conflict", `Cannot cancel compression "${id}": it is ${state}`, "id");
     }
-    const at = this.#waiting.findIndex((w) => w.id === id);
-    if (at >= 0) {
-      const [{ submission }] = this.#waiting.splice(at, 1);
-      this.#finish(id, "cancelled", { message: "Cancelled" });
-      await removeTree(submission.folder);
-    } else if (this.#running?.id === id) {
+    if (this.#running?.id === id) {
       this.#running.abort.abort();
       await this.#running.done;
+    } else {
+      this.#finish(id, "cancelled", { message: "Cancelled" });
+      await this.#tidy();
     }
     return this.get(id);
+  }
+  /** A job that failed or was cancelled goes on where it stopped, behind the queue. @throws {OatmillError} not_found, conflict */
+  retry(id: string): Job {
+    this.#refuseClosed();
+    const { state, task } = this.get(id);
+    const why = state !== "failed" && state !== "cancelled"
+      ? `it is ${state}`
+      : task === null || !this.#folders.has(id)
+      ? "its files are no longer kept; send the model again"
+      : null;
+    if (why) throw new OatmillError("conflict", `Cannot try compression "${id}" again: ${why}`, "id");
+    this.#o.jobs.requeue(id);
+    this.#event(id, "info", "Waiting to be tried again", { state: "queued" });
+    this.#next();
+    return this.get(id);
+  }
+  /** Forgets a job that is over, with its files and events. @throws {OatmillError} not_found, conflict */
+  async remove(id: string): Promise<void> {
+    const { state } = this.get(id);
+    if (!FINAL_STATES.includes(state)) {
+      throw new OatmillError(
+        "conflict",
+        `Cannot delete compression "${id}": it is ${state}; cancel it first`,
+        "id",
+      );
+    }
+    this.#o.jobs.remove(id);
+    await this.#folders.remove(id);
   }
 
   #next(): void {
     if (this.#running || this.#closed) return;
-    const next = this.#waiting.shift();
+    const next = this.#o.jobs.next();
     if (!next) return;
     const abort = new AbortController();
-    const done = this.#run(next.id, next.submission, abort.signal).finally(() => {
+    const done = this.#run(next, abort.signal).finally(() => {
       this.#running = null;
       this.#next();
     });
     this.#running = { id: next.id, abort, done };
   }
-  async #run(id: string, submission: Submission, signal: AbortSignal): Promise<void> {
-    const { jobs, telemetry, registry } = this.#o;
-    jobs.change(id, { state: "running", startedMs: Date.now() });
+  async #run(job: Job, signal: AbortSignal): Promise<void> {
+    const { jobs, telemetry, registry } = this.#o, { id, model } = job;
+    if (job.tries >= MOST_TRIES) return this.#finish(id, "failed", stuck(job));
+    jobs.change(id, { state: "running", startedMs: job.startedMs ?? Date.now(), tries: job.tries + 1 });
     this.#event(id, "info", "Running", { state: "running" });
     const span = telemetry.startSpan("compression", {
-      attributes: { "oatmill.job": id, "oatmill.model": submission.model },
+      attributes: { "oatmill.job": id, "oatmill.model": model },
     });
-    const out = join(submission.folder, "artifact");
-    const progress = new JobProgressMeter(telemetry, span, (p) => this.#progress(id, p));
+    const eta = new EtaEstimator(job.recipe as Recipe);
+    const progress = new JobProgressMeter(telemetry, span, (p) => this.#progress(id, p, eta));
     try {
-      const task = { ...submission.task, out, name: submission.model };
-      const result = await this.#o.run(task, { signal, onProgress: (p) => progress.see(p) });
+      const result = await this.#made(job, { signal, onProgress: (p) => progress.see(p) });
       progress.end();
       signal.throwIfAborted();
-      const version = await registry.add(submission.model, out, result.header);
+      // The folder's name says after a crash whose it is (job_folders.ts).
+      const version = await registry.add(model, result.artifact, result.header, id);
       this.#finish(id, "succeeded", {
-        message: `Model "${submission.model}" is ready: version ${shortVersion(version)}`,
+        message: `Model "${model}" is ready: version ${shortVersion(version)}`,
         result: { version, ...resultOf(result) },
       });
     } catch (thrown) {
       progress.end();
-      if (this.#closed) this.#interrupt(id);
+      if (this.#closed) this.#putBack(id, "Stopped with the server: goes on at its next start", { tries: 0 });
       else if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" });
       else {
         const error = jobError(thrown);
@@ -176,16 +216,34 @@ export class JobRunner {
       }
     } finally {
       span.end();
-      await removeTree(submission.folder).catch((error) =>
-        log("error", "cannot clean up", { job: id, error: String(error) })
-      );
+      await this.#tidy();
     }
   }
-  #progress(id: string, p: CompressProgress): void {
-    const { phase, done, total, error } = p;
-    const progress = { phase, done, total, ...error === undefined ? {} : { error } };
-    this.#o.jobs.change(id, { progress });
-    this.#event(id, "info", p.message ?? `${phase} ${done}/${total}`, { progress });
+  /** The artifact of this run, or of one that ended between naming the artifact and saying so. */
+  async #made(
+    { id, model, task }: Job,
+    options: { signal: AbortSignal; onProgress: (p: CompressProgress) => void },
+  ): Promise<CompressResult> {
+    const { registry, hub, run } = this.#o, folder = this.#folders.path(id);
+    if (registry.versions(model).some((version) => version.folder === id)) {
+      const { earlierResult } = await import("../compress/resume/work_folder.ts"); // 60 modules that no other path needs
+      const earlier = earlierResult(placesIn(folder).work);
+      if (earlier) return { ...earlier, artifact: placesIn(folder).out };
+    }
+    return await run(taskIn(task as JobTask, { folder, model, access: hub }), options);
+  }
+  async #tidy(): Promise<void> {
+    await this.#folders.tidy().catch((error) => log("error", "cannot clean up", { error: String(error) }));
+  }
+  #progress(id: string, p: CompressProgress, eta: EtaEstimator): void {
+    const { message, ...found } = p, etaSeconds = eta.see(p);
+    const progress = { ...found, ...etaSeconds === null ? {} : { etaSeconds } };
+    const job = this.get(id), share = shareDone(p, job.recipe as Recipe) ?? 0;
+    const further = share > job.reached ? { reached: share, tries: 0 } : {};
+    this.#o.jobs.change(id, { progress, ...further });
+    this.#event(id, "info", message ?? `${p.phase} ${p.done}/${p.total}`, {
+      progress: progressBody(progress),
+    });
   }
   #finish(
     id: string,
@@ -204,20 +262,46 @@ export class JobRunner {
     for (const listener of [...this.#listeners.get(id) ?? []]) listener(event, job);
   }
 
-  #interrupt(id: string): void {
-    this.#finish(id, "failed", { message: INTERRUPTED.message, error: INTERRUPTED });
+  /** Of a job that the server's end met: it waits in its old place. */
+  #putBack(id: string, message: string, change: { readonly tries?: number } = {}): void {
+    this.#o.jobs.change(id, { state: "queued", ...change });
+    this.#event(id, "info", message, { state: "queued" });
   }
-  /** Ends the running job and those that wait, as interrupted. */
+  /** Stops the running job at once; it and those that wait go on at the next start. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#running?.abort.abort();
+    this.#running?.abort.abort(AT_ONCE);
     await this.#running?.done;
-    for (const { id, submission } of this.#waiting.splice(0)) {
-      await removeTree(submission.folder);
-      this.#interrupt(id);
-    }
   }
 }
+
+/** Of a job that ended the server whenever it ran. */
+function stuck({ tries, progress }: Job): { readonly message: string; readonly error: JobError } {
+  const where = progress ? ` behind "${progress.phase} ${progress.done}/${progress.total}"` : "";
+  const message =
+    `The server ended ${tries} times while this compression ran, each time${where}: for want of ` +
+    "memory, perhaps. Try it again with fewer or shorter calibration sequences, or on a larger machine";
+  return { message, error: { code: INTERRUPTED.code, message, param: null } };
+}
+
+/** As answers and events have it. */
+export function progressBody(progress: JobProgress) {
+  const { phase, done, total, error, densePerplexity, etaSeconds } = progress,
+    inBlocks = BLOCK_PHASES.has(phase);
+  return {
+    phase,
+    done,
+    total,
+    ...error === undefined ? {} : { error },
+    block: inBlocks ? done : null,
+    blocks: inBlocks ? total : null,
+    loss: error ?? null,
+    dense_perplexity: densePerplexity ?? null,
+    eta_seconds: etaSeconds === undefined ? null : Math.round(etaSeconds),
+  };
+}
+/** Phases whose steps are blocks (of a graph its layers). */
+const BLOCK_PHASES: ReadonlySet<string> = new Set(["calibrate", "allocate", "compress"]);
 
 /** Which job that is not over has the file among its own, in words; null when none has. */
 export function jobNeeding(jobs: JobStore, file: string): string | null {

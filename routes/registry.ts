@@ -128,10 +128,11 @@ export class ModelRegistry {
   /**
    * Takes a finished artifact folder over as a version of a name and points the name at it. Where the name's engine is
    * loaded, the new one is loaded first, so that no request waits for it. The same content is the same version.
+   * @param folder name of its folder in `models/`, for those who must find it again after a crash
    * @returns the version
    * @throws {OatmillError} why the new version does not load: the name stays where it was
    */
-  async add(name: string, artifactPath: string, header: AnyHeader): Promise<string> {
+  async add(name: string, artifactPath: string, header: AnyHeader, folder?: string): Promise<string> {
     const version = artifactVersion(header), { models, data } = this.#o;
     return await this.#turns.take(name, async () => {
       const known = this.versions(name).find((v) => v.version === version);
@@ -140,8 +141,14 @@ export class ModelRegistry {
         await this.#switch(known);
         return version;
       }
-      const folder = await data.publish(artifactPath);
-      const added: Model = { id: name, version, folder, createdMs: Date.now(), info: modelInfo(header) };
+      const stored = await data.publish(artifactPath, folder);
+      const added: Model = {
+        id: name,
+        version,
+        folder: stored,
+        createdMs: Date.now(),
+        info: modelInfo(header),
+      };
       try {
         this.#change(name, () => models.add(added));
         await this.#switch(added);

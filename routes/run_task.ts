@@ -2,7 +2,9 @@
 import { OatmillError } from "../errors.ts";
 import type { CompressResult } from "../compress/types.ts";
 import type { FromWorker, ToWorker } from "./_compress_worker.ts";
-import type { CompressTask, TaskOptions } from "./jobs.ts";
+import { AT_ONCE, type CompressTask, type TaskOptions } from "./compress_task.ts";
+
+const cancelled = () => new OatmillError("cancelled", "Compression was cancelled");
 
 /** How long a cancelled task may take to clean up before its worker is stopped. */
 const CANCEL_GRACE_MS = 5_000;
@@ -18,11 +20,9 @@ export async function runTask(task: CompressTask, options: TaskOptions): Promise
   let grace: ReturnType<typeof setTimeout> | undefined;
   const { promise, resolve, reject } = Promise.withResolvers<CompressResult>();
   const cancel = () => {
+    if (signal.reason === AT_ONCE) return reject(cancelled()); // what is kept is whole at any moment
     send({ type: "cancel" });
-    grace = setTimeout(
-      () => reject(new OatmillError("cancelled", "Compression was cancelled")),
-      CANCEL_GRACE_MS,
-    );
+    grace = setTimeout(() => reject(cancelled()), CANCEL_GRACE_MS);
   };
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
     if (data.type === "progress") onProgress(data.progress);

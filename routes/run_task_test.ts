@@ -72,7 +72,7 @@ Deno.test("runTask() pulls a model of a hub first", async () => {
   await assert.rejects(work, (e) => e instanceof OatmillError && e.code === "cancelled");
   assert.equal(phases[0], "pull");
   assert.deepEqual([...Deno.readDirSync(source)].map((e) => e.name).sort(), Object.keys(files).sort());
-  const failing = runTask({ ...task, hub: { ...task.hub, repo: "tiny/none" } }, {
+  const failing = runTask({ ...task, source: join(dir, "other"), hub: { ...task.hub, repo: "tiny/none" } }, {
     signal: new AbortController().signal,
     onProgress: () => {},
   });

@@ -19,6 +19,7 @@ import { Telemetry } from "../telemetry/telemetry.ts";
 import { ImageReader } from "../vision/image_reader.ts";
 import { ApiKeys } from "./api_keys.ts";
 import { createApp } from "./app.ts";
+import { returnArtifacts } from "./job_folders.ts";
 import { jobNeeding, JobRunner } from "./jobs.ts";
 import { refuseOpenServer } from "./loopback.ts";
 import { observeModels } from "./model_gauges.ts";
@@ -81,9 +82,9 @@ export class Server implements AsyncDisposable {
     await data.needDatabase();
     const database = openDatabase(data.database);
     const models = new ModelStore(database);
-    await tidyModels(data, models);
     const jobs = new JobStore(database);
-    for (const job of jobs.failInterrupted()) log("warn", "compression was interrupted", { job });
+    await returnArtifacts(data, jobs, models);
+    await tidyModels(data, models);
     const telemetry = await Telemetry.open({ version, otlp: options.otlp });
     const tuning: TuningOptions = {
       ...options.engine.tuning,
@@ -93,7 +94,9 @@ export class Server implements AsyncDisposable {
     const open = (path: string) => openModel(path, { ...options.engine, tuning });
     const { maxLoaded, idleMs, keepVersions = KEEP_VERSIONS } = options;
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
-    const runner = new JobRunner({ jobs, registry, telemetry, run: runTask });
+    const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
+    const runner = new JobRunner({ jobs, data, registry, telemetry, hub, run: runTask });
+    await runner.recover();
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const storage = await openStorage({
       database,
@@ -103,7 +106,6 @@ export class Server implements AsyncDisposable {
       onDamage: ({ id, filename }, damage) => log("error", "file is damaged", { file: id, filename, damage }),
       onLostPart: (part) => log("warn", "part of an upload is lost", { part }),
     });
-    const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
     const notReady = () => server.#notReady;
     const keys = new ApiKeys(new KeyStore(database), options.apiKeys);
     const images = new ImageReader();
@@ -149,6 +151,7 @@ export class Server implements AsyncDisposable {
     }
     const { hostname, port: bound } = this.#http.addr;
     log("info", "listening", { host: hostname, port: bound });
+    this.services.jobs.start();
     return { host: hostname, port: bound };
   }
   /**

@@ -5,6 +5,7 @@
  * - `models/F/`   one artifact folder per model; `models.folder` in the database says which is whose
  * - `blobs/`    content of files by its SHA-256 (blob_store.ts)
  * - `uploads/U/` parts of unfinished uploads (upload_storage.ts)
+ * - `jobs/J/`     files and work of a compression that is not over, or may be tried again
  * - `tmp/F/`      everything unfinished: uploads, artifacts being written or deleted. What is there at start is rubbish.
  * - `tuning.json` what the autotuner measured; may be deleted at any time
  * - `lock`        held by the one process that uses the folder
@@ -22,7 +23,7 @@ export class DataFolder implements Disposable {
   static async open(path: string): Promise<DataFolder> {
     const root = resolve(path);
     const lock = await storing(`create the data folder "${root}"`, async () => {
-      for (const room of ["models", "blobs", "uploads"]) {
+      for (const room of ["models", "blobs", "uploads", "jobs"]) {
         await Deno.mkdir(join(root, room), { recursive: true });
       }
       return await Deno.open(join(root, "lock"), { create: true, write: true });
@@ -69,6 +70,10 @@ export class DataFolder implements Disposable {
   modelPath(folder: string): string {
     return join(this.root, "models", folder);
   }
+  /** Of a compression. */
+  jobPath(id: string): string {
+    return join(this.root, "jobs", id);
+  }
   /** A new empty folder for unfinished work. */
   async temporary(): Promise<string> {
     const path = join(this.root, "tmp", crypto.randomUUID());
@@ -76,9 +81,8 @@ export class DataFolder implements Disposable {
     return path;
   }
 
-  /** Makes a finished folder of `tmp/` a model's folder; returns its name. */
-  async publish(path: string): Promise<string> {
-    const folder = crypto.randomUUID();
+  /** Makes a finished folder of `tmp/` or `jobs/` a model's folder; returns its name. */
+  async publish(path: string, folder: string = crypto.randomUUID()): Promise<string> {
     await storing(`store the artifact "${folder}"`, async () => {
       await Deno.rename(path, this.modelPath(folder));
       await syncFolder(join(this.root, "models"));
@@ -107,6 +111,13 @@ export class DataFolder implements Disposable {
     return orphans;
   }
 
+  /** Deletes folders of `jobs/` that no job owns (a crash between folder and row). */
+  async removeJobsBut(owned: ReadonlySet<string>): Promise<void> {
+    for await (const { name } of Deno.readDir(join(this.root, "jobs"))) {
+      if (!owned.has(name)) await removeTree(this.jobPath(name));
+    }
+  }
+
   async #emptyTemporary(): Promise<void> {
     const path = join(this.root, "tmp");
     await removeTree(path);
@@ -117,11 +128,17 @@ export class DataFolder implements Disposable {
   }
 }
 
+/** Again where a file came in meanwhile, of an upload that is not over yet. */
+const REMOVE_TRIES = 5;
+
 export async function removeTree(path: string): Promise<void> {
-  try {
-    await Deno.remove(path, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  for (let left = REMOVE_TRIES;; left--) {
+    try {
+      return await Deno.remove(path, { recursive: true });
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return;
+      if (left === 1 || !/os error 39\b|ENOTEMPTY/.test((error as Error).message)) throw error;
+    }
   }
 }
 

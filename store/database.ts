@@ -93,6 +93,12 @@ const MIGRATIONS = [
      sha256 TEXT NOT NULL
    ) STRICT;
    CREATE INDEX upload_parts_upload ON upload_parts (upload, seq);`,
+  // What a restarted server needs to take jobs up again. Those without a task are of former versions.
+  `ALTER TABLE jobs ADD COLUMN task TEXT;
+   ALTER TABLE jobs ADD COLUMN queued_ms INTEGER;
+   ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE jobs ADD COLUMN reached REAL NOT NULL DEFAULT 0;
+   UPDATE jobs SET queued_ms = created_ms;`,
 ];
 
 /** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */

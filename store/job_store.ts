@@ -1,4 +1,7 @@
-/** Compression jobs and their events. States only move forward: queued -> running -> succeeded | failed | cancelled. */
+/**
+ * Compression jobs and their events. queued -> running -> succeeded | failed | cancelled; running -> queued when the server
+ * stops; failed | cancelled -> queued when the job is tried again. The queue is what is queued, the longest first.
+ */
 import type { DatabaseSync } from "node:sqlite";
 
 export type JobState = "queued" | "running" | "succeeded" | "failed" | "cancelled";
@@ -15,6 +18,10 @@ export interface JobProgress {
   readonly total: number;
   /** Mean relative layer error so far. */
   readonly error?: number;
+  /** Of the dense model, once it is measured. */
+  readonly densePerplexity?: number;
+  /** At the speed so far. */
+  readonly etaSeconds?: number;
 }
 export interface JobFile {
   readonly name: string;
@@ -36,6 +43,12 @@ export interface Job {
   readonly progress: JobProgress | null;
   readonly error: JobError | null;
   readonly result: unknown;
+  /** What it is to do, as the caller stored it; null of a job from before tasks were stored. */
+  readonly task: unknown;
+  /** Starts since it last got further than ever. */
+  readonly tries: number;
+  /** How far that was, as the caller counts. */
+  readonly reached: number;
 }
 export interface JobEvent {
   /** Rises over all jobs. */
@@ -45,14 +58,17 @@ export interface JobEvent {
   readonly message: string;
   readonly data: unknown;
 }
-/** Of a job that a stop of the server ended. */
+/** Of a job that a stop of the server ended for good: its files are gone. */
 export const INTERRUPTED: JobError = {
   code: "interrupted",
   message: "The server stopped while the job was under way",
   param: null,
 };
 export type JobChange = Partial<
-  Pick<Job, "state" | "startedMs" | "finishedMs" | "progress" | "error" | "result">
+  Pick<
+    Job,
+    "state" | "startedMs" | "finishedMs" | "progress" | "error" | "result" | "tries" | "reached"
+  >
 >;
 
 const COLUMNS = {
@@ -62,7 +78,11 @@ const COLUMNS = {
   progress: "progress",
   error: "error",
   result: "result",
+  tries: "tries",
+  reached: "reached",
 } as const satisfies Record<keyof JobChange, string>;
+
+export type NewJob = Pick<Job, "id" | "model" | "recipe" | "files"> & Partial<Pick<Job, "task">>;
 
 type Row = Record<string, string | number | null>;
 const parsed = (v: string | number | null) => v === null ? null : JSON.parse(v as string);
@@ -78,6 +98,9 @@ const jobFromRow = (r: Row): Job => ({
   progress: parsed(r.progress),
   error: parsed(r.error),
   result: parsed(r.result),
+  task: parsed(r.task),
+  tries: r.tries as number,
+  reached: r.reached as number,
 });
 const eventFromRow = (r: Row): JobEvent => ({
   seq: r.seq as number,
@@ -93,11 +116,31 @@ export class JobStore {
     this.#db = db;
   }
 
-  add(job: Pick<Job, "id" | "model" | "recipe" | "files">): Job {
+  add({ id, model, recipe, files, task = null }: NewJob): Job {
+    const json = [recipe, files, task].map((value) => JSON.stringify(value));
     this.#db.prepare(
-      "INSERT INTO jobs (id, model, state, created_ms, recipe, files) VALUES (?, ?, 'queued', ?, ?, ?)",
-    ).run(job.id, job.model, Date.now(), JSON.stringify(job.recipe), JSON.stringify(job.files));
-    return this.get(job.id)!;
+      `INSERT INTO jobs (id, model, state, created_ms, queued_ms, recipe, files, task)
+       VALUES (?1, ?2, 'queued', ?3, ?3, ?4, ?5, ?6)`,
+    ).run(id, model, Date.now(), ...json);
+    return this.get(id)!;
+  }
+  /** The job that waits the longest. */
+  next(): Job | null {
+    const row = this.#db.prepare(
+      "SELECT * FROM jobs WHERE state = 'queued' ORDER BY queued_ms, rowid LIMIT 1",
+    ).get();
+    return row ? jobFromRow(row as Row) : null;
+  }
+  /** Puts a job that is over behind all others of the queue, as if it was new. */
+  requeue(id: string): void {
+    this.#db.prepare(
+      `UPDATE jobs SET state = 'queued', queued_ms = ?, started_ms = NULL, finished_ms = NULL, error = NULL,
+         tries = 0, reached = 0 WHERE id = ?`,
+    ).run(Date.now(), id);
+  }
+  /** With its events. */
+  remove(id: string): void {
+    this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id);
   }
   get(id: string): Job | null {
     const row = this.#db.prepare("SELECT * FROM jobs WHERE id = ?").get(id);
@@ -144,16 +187,5 @@ export class JobStore {
     const rows = this.#db.prepare("SELECT * FROM job_events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
       .all(job, options.afterSeq ?? 0, options.limit ?? -1);
     return (rows as Row[]).map(eventFromRow);
-  }
-
-  /** What a former process left queued or running fails: its upload is gone. @returns their ids */
-  failInterrupted(): string[] {
-    const left = this.list({ limit: -1, states: ["queued", "running"] });
-    for (const job of left) {
-      this.change(job.id, { state: "failed", finishedMs: Date.now(), error: INTERRUPTED });
-      const data = { state: "failed", error: INTERRUPTED };
-      this.addEvent(job.id, { level: "error", message: INTERRUPTED.message, data });
-    }
-    return left.map((j) => j.id);
   }
 }

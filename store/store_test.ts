@@ -64,15 +64,29 @@ Deno.test("JobStore keeps states, progress and events; a page starts after a job
   db.close();
 });
 
-Deno.test("JobStore fails what a former process left under way", () => {
+Deno.test("JobStore is a queue: the longest waiting first, those that are tried again last", () => {
   const db = openDatabase(":memory:");
   const store = new JobStore(db);
-  for (const id of ["queued", "running", "done"]) store.add({ id, model: id, recipe: {}, files: [] });
-  store.change("running", { state: "running" });
-  store.change("done", { state: "succeeded" });
-  assert.deepEqual(store.failInterrupted().sort(), ["queued", "running"]);
-  assert.equal(store.get("running")!.error!.code, "interrupted");
-  assert.equal(store.get("done")!.state, "succeeded");
+  const tasks = ["a", "b", "c"].map((id) =>
+    store.add({ id, model: id, recipe: {}, files: [], task: { id } })
+  );
+  assert.deepEqual(tasks.map((job) => job.task), [{ id: "a" }, { id: "b" }, { id: "c" }]);
+  assert.equal(store.next()!.id, "a");
+  store.change("a", { state: "running", tries: 2, reached: 0.5 });
+  assert.equal(store.next()!.id, "b");
+  store.change("a", { state: "queued" });
+  assert.equal(store.next()!.id, "a");
+  const error = { code: "x", message: "y", param: null };
+  store.change("a", { state: "failed", startedMs: 1, finishedMs: 2, error });
+  store.requeue("a");
+  const { state, startedMs, finishedMs, tries, reached, error: none } = store.get("a")!;
+  assert.deepEqual([state, startedMs, finishedMs, tries, reached, none], ["queued", null, null, 0, 0, null]);
+  store.change("b", { state: "succeeded" });
+  store.change("c", { state: "succeeded" });
+  assert.equal(store.next()!.id, "a");
+  store.addEvent("a", { level: "info", message: "one", data: null });
+  store.remove("a");
+  assert.deepEqual([store.next(), store.get("a"), store.events("a")], [null, null, []]);
   db.close();
 });
 

@@ -8,7 +8,8 @@ import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { recipeSchema } from "../models/recipe.ts";
 import { ApiKeys } from "../routes/api_keys.ts";
 import { createApp } from "../routes/app.ts";
-import { jobNeeding, JobRunner, type RunTask } from "../routes/jobs.ts";
+import type { RunTask } from "../routes/compress_task.ts";
+import { jobNeeding, JobRunner } from "../routes/jobs.ts";
 import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
 import { Traffic } from "../routes/traffic.ts";
@@ -72,11 +73,14 @@ export class FakeServer implements AsyncDisposable {
     const models = new ModelStore(database);
     const { maxLoaded = 4, idleMs = 0, keepVersions = 3 } = options;
     const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
+    const hub = { url: "http://hub.test", token: "hf_test" };
     const jobStore = new JobStore(database);
     const jobs = new JobRunner({
       jobs: jobStore,
+      data,
       registry,
       telemetry,
+      hub,
       run: options.run ?? fakeRun,
     });
     const keys = new KeyStore(database);
@@ -103,7 +107,7 @@ export class FakeServer implements AsyncDisposable {
       rates: options.rates ?? new RateLimiter({}),
       traffic: new Traffic(),
       corsOrigins: options.corsOrigins ?? [],
-      hub: { url: "http://hub.test", token: "hf_test" },
+      hub,
       notReady: () => null,
     };
     const http = Deno.serve(

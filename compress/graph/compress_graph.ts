@@ -31,6 +31,7 @@ import { LinalgPool } from "../linalg/pool.ts";
 import { inputScale } from "../quantize.ts";
 import { type InputStatistics, toShared } from "../statistics.ts";
 import { blockChunksOf } from "../stored_parts.ts";
+import { shownRecipe } from "../finish_artifact.ts";
 import { VERSION } from "../version.ts";
 import { measureAgreement } from "./agreement.ts";
 import { checkGraphRecipe, layerPlans } from "./graph_plans.ts";
@@ -195,7 +196,7 @@ async function finish(
     oatmill: VERSION,
     created: new Date().toISOString(),
     name: options.name ?? basename(options.out),
-    recipe,
+    recipe: shownRecipe(recipe, options),
     source: { file: basename(source.path), format: "onnx", tensorBytes },
     blockChunks,
     layers,

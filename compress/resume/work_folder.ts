@@ -25,6 +25,10 @@ interface Manifest {
 
 const RESULT = "result";
 
+/** What a run in this folder came to, perhaps in another process; null when none came to its end. */
+export const earlierResult = (folder: string): CompressResult | null =>
+  Journal.open(folder).get<CompressResult>(RESULT);
+
 /** The folder that `compress --out` works in, when it is to be found again. */
 export const workFolderOf = (out: string): string => join(dirname(out), `.${basename(out)}.partial`);
 

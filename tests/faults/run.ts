@@ -11,6 +11,7 @@ const CAMPAIGNS: Readonly<Record<string, () => Promise<{ readonly campaign: Camp
   large: () => import("./large_requests.ts"),
   overload: () => import("./overload.ts"),
   shutdown: () => import("./shutdown.ts"),
+  job_crashes: () => import("./job_crashes.ts"),
   storage: () => import("./storage_faults.ts"),
   swaps: () => import("./swaps.ts"),
 };
