@@ -1,6 +1,8 @@
 /** The messages of a conversation, as requests have them and as chat templates get them. */
 import { z } from "@hono/zod-openapi";
+import { deeperThan } from "../engine/grammar/json_schema.ts";
 import { OatmillError } from "../errors.ts";
+import { MOST_LEVELS } from "../models/tools/json_reader.ts";
 import type { ChatMessage, MessageToolCall } from "../models/chat_templates.ts";
 
 /** Most calls of one message. */
@@ -49,13 +51,20 @@ const toCalls = (calls: NonNullable<Message["tool_calls"]>, message: number): Me
 
 /** No text at all stands for no arguments. */
 function toObject(text: string, param: string): Record<string, unknown> {
-  try {
-    const value = JSON.parse(text.trim() || "{}");
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  } catch {
-    // the same message
+  const value = parsed(text.trim() || "{}");
+  if (typeof value !== "object" || value === null || Array.isArray(value) || deeperThan(value, MOST_LEVELS)) {
+    const message =
+      `Invalid value of "${param}": must be a JSON object, nested at most ${MOST_LEVELS} levels deep`;
+    throw new OatmillError("invalid_request", message, param);
   }
-  throw new OatmillError("invalid_request", `Invalid value of "${param}": must be a JSON object`, param);
+  return value as Record<string, unknown>;
+}
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function callIdOf({ tool_call_id: id }: Message, message: number): string {

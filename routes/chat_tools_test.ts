@@ -183,6 +183,12 @@ Deno.test("streams join to the whole answer, whatever the model writes", async (
   );
 });
 
+function nested(depth: number): object {
+  let schema: object = {};
+  for (let i = 0; i < depth; i++) schema = { items: schema };
+  return schema;
+}
+
 withAnswer("tools that cannot be used are 400 and name the field", "", async (server) => {
   const strict = (parameters: object) => [tool("a", { strict: true, parameters })];
   const cases: [body: object, param: string][] = [
@@ -194,21 +200,27 @@ withAnswer("tools that cannot be used are 400 and name the field", "", async (se
     [{ tools: [tool("a", { description: "x".repeat(300_000) })] }, "tools"],
     [{ tools: [tool("a", { parameters: { type: "array" } })] }, "tools.0.function.parameters.type"],
     [{ tools: strict({ properties: { a: { multipleOf: 5 } } }) }, "tools.0.function.parameters"],
+    ...[100, 8000].map((depth): [object, string] => [
+      { tools: [tool("a", { parameters: nested(depth) })] },
+      "tools.0.function.parameters",
+    ]),
     [{ tools: [], tool_choice: "required" }, "tool_choice"],
     [{ tool_choice: "maybe" }, "tool_choice"],
     [{ tool_choice: { type: "function", function: { name: "unknown" } } }, "tool_choice"],
     [{ functions: [] }, "functions"],
     [{ function_call: "auto" }, "function_call"],
     [{ messages: [{ role: "tool", content: "x" }] }, "messages.0.tool_call_id"],
-    [
+    ...["[]", "{", "null", `{"a":${"[".repeat(100_000)}${"]".repeat(100_000)}}`].map((
+      args,
+    ): [object, string] => [
       {
         messages: [{
           role: "assistant",
-          tool_calls: [{ id: "1", type: "function", function: { name: "a", arguments: "[]" } }],
+          tool_calls: [{ id: "1", type: "function", function: { name: "a", arguments: args } }],
         }],
       },
       "messages.0.tool_calls.0.function.arguments",
-    ],
+    ]),
     [
       { messages: [{ role: "assistant", tool_calls: [{ id: "1", type: "function" }] }] },
       "messages.0.tool_calls.0.function",

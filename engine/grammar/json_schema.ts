@@ -42,8 +42,8 @@ export function prepareSchema(schema: JsonSchema): PreparedSchema | string {
   return { schema: prepare(schema, "#", loose) as JsonSchema, loose };
 }
 
-/** Level by level: a schema may be nested deeper than functions can be. */
-function deeperThan(value: unknown, most: number): boolean {
+/** Level by level: JSON may be nested deeper than functions can be. */
+export function deeperThan(value: unknown, most: number): boolean {
   let level: unknown[] = [value];
   for (let depth = 0; level.length > 0; depth++) {
     if (depth > most) return true;

@@ -2,7 +2,7 @@
 import { type CharStream, isSpace, type Reading } from "./char_stream.ts";
 
 /** Each level takes a few generators. */
-const MOST_LEVELS = 128;
+export const MOST_LEVELS = 128;
 const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 const NUMBER_CHARS = "+-.0123456789eE";
 const HEX = /^[0-9a-fA-F]$/;
