@@ -16,6 +16,7 @@ import { onError } from "./errors.ts";
 import { files } from "./files.ts";
 import { refuseForeignPages } from "./foreign_pages.ts";
 import { commonHeaders } from "./headers.ts";
+import { loads } from "./loads/loads.ts";
 import { models } from "./models.ts";
 import { serveDocument } from "./openapi.ts";
 import { operations } from "./operations.ts";
@@ -36,6 +37,7 @@ const LIMITED = [
   "/v1/chat/completions",
   "/v1/classify",
   "/v1/embeddings",
+  "/v1/loads",
   "/v1/models/:id",
   "/v1/responses",
   "/v1/uploads",
@@ -86,6 +88,7 @@ export function createApp(
   app.route("/", embeddings(services));
   app.route("/", tokenize(services));
   app.route("/", status(services));
+  app.route("/", loads(services));
   app.route("/", docs());
   app.route("/", consolePage());
   serveDocument(app, services.version);

@@ -21,6 +21,7 @@ import { ApiKeys } from "./api_keys.ts";
 import { createApp } from "./app.ts";
 import { returnArtifacts } from "./job_folders.ts";
 import { jobNeeding, JobRunner } from "./jobs.ts";
+import { LoadRunner } from "./loads/load_runner.ts";
 import { refuseOpenServer } from "./loopback.ts";
 import { observeModels } from "./model_gauges.ts";
 import { RateLimiter, type RateLimits } from "./rate_limits.ts";
@@ -71,6 +72,7 @@ const FLUSH_MS = 1_000;
 
 export class Server implements AsyncDisposable {
   #http: Deno.HttpServer<Deno.NetAddr> | null = null;
+  #address: string | null = null;
   #notReady: string | null = "The server is starting";
 
   private constructor(readonly services: Services, readonly database: DatabaseSync) {}
@@ -124,6 +126,8 @@ export class Server implements AsyncDisposable {
       rates: new RateLimiter(options.rates ?? {}),
       traffic: new Traffic(),
       corsOrigins,
+      loads: new LoadRunner(),
+      address: (): string | null => server.#address,
       notReady,
     }, database);
     observeModels(server.services);
@@ -150,6 +154,7 @@ export class Server implements AsyncDisposable {
       });
     }
     const { hostname, port: bound } = this.#http.addr;
+    this.#address = `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${bound}`;
     log("info", "listening", { host: hostname, port: bound });
     this.services.jobs.start();
     return { host: hostname, port: bound };
@@ -179,9 +184,10 @@ export class Server implements AsyncDisposable {
    * error in its answer; jobs stop at once and go on at the next start.
    */
   async close({ delayMs = 0, timeoutMs = 0 }: DrainOptions = {}): Promise<void> {
-    const { services: { registry, jobs, telemetry, data, images, storage, traffic } } = this;
+    const { services: { registry, jobs, telemetry, data, images, storage, traffic, loads } } = this;
     this.#notReady = LEAVING;
     traffic.leave();
+    loads[Symbol.dispose](); // its requests are nobody's to wait for
     log("info", "shutting down", { requests: traffic.open });
     const stoppedJobs = jobs.close();
     await Promise.all([

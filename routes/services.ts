@@ -8,6 +8,8 @@ import { invalidInput } from "./errors.ts";
 import type { JobRunner } from "./jobs.ts";
 import type { DataFolder } from "../store/data_folder.ts";
 import type { Storage } from "../store/storage.ts";
+import type { LoadRunner } from "./loads/load_runner.ts";
+import type { LoadSettings } from "./loads/loads.ts";
 import type { RateLimiter } from "./rate_limits.ts";
 import type { ModelRegistry } from "./registry.ts";
 import type { Traffic } from "./traffic.ts";
@@ -45,6 +47,9 @@ export interface Services {
   readonly corsOrigins: readonly string[];
   /** Where models are pulled from. */
   readonly hub: HubAccess;
+  readonly loads: LoadRunner<LoadSettings>;
+  /** Where the server reaches itself, as in `http://127.0.0.1:8000`; null before it listens. */
+  address(): string | null;
   /** Why the server is not ready, or null when it is. */
   notReady(): string | null;
 }

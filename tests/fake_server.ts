@@ -10,6 +10,7 @@ import { ApiKeys } from "../routes/api_keys.ts";
 import { createApp } from "../routes/app.ts";
 import type { RunTask } from "../routes/compress_task.ts";
 import { jobNeeding, JobRunner } from "../routes/jobs.ts";
+import { LoadRunner } from "../routes/loads/load_runner.ts";
 import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
 import { Traffic } from "../routes/traffic.ts";
@@ -108,6 +109,8 @@ export class FakeServer implements AsyncDisposable {
       traffic: new Traffic(),
       corsOrigins: options.corsOrigins ?? [],
       hub,
+      loads: new LoadRunner(),
+      address: () => self.url,
       notReady: () => null,
     };
     const http = Deno.serve(
@@ -116,6 +119,7 @@ export class FakeServer implements AsyncDisposable {
     );
     const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, models, async () => {
       await jobs.close();
+      services.loads[Symbol.dispose]();
       await http.shutdown();
       services.images.close();
       storage.uploads[Symbol.dispose]();

@@ -10,6 +10,7 @@ const PAGES: readonly { readonly path: string; readonly sees: string }[] = [
   { path: "models/fake", sees: "figure >> nth=3" },
   { path: "compress", sees: "text=All fields" },
   { path: "playground", sees: "#question" },
+  { path: "load", sees: "button:has-text('Start')" },
   { path: "status", sees: "text=Memory of the process" },
 ];
 const LOOKS = [
@@ -222,4 +223,26 @@ browserTest("a recipe that is wrong is told, and what was sent is not sent again
   await page.click("button:has-text('Upload and compress')");
   await page.waitForSelector("text=Method svd has no sparse part for pattern 2:4");
   await console.checkAccessible();
+});
+
+browserTest("loads are started, watched, and compared in one chart", async (browser) => {
+  await using server = await FakeServer.start({ engine: { tokenDelayMs: 2, contextLength: 8192 } });
+  const console = await browser.page(server.url);
+  const { page } = console;
+  await console.open("load");
+  for (const users of ["1", "3"]) {
+    await page.fill("#load-concurrency", users);
+    await page.fill("#load-seconds", "2");
+    await page.fill("#load-output_tokens", "8");
+    await page.click("button:has-text('Start')");
+    await page.waitForSelector(`tr:has-text("${users} users"):has-text("succeeded")`);
+  }
+  for (const box of await page.locator("tr input[type=checkbox]").all()) await box.check();
+  const chart = page.locator("figure", { hasText: "Tokens a second" });
+  await chart.locator("text=/2: fake, 1 users/").waitFor();
+  await chart.locator("summary").click();
+  const rates = (await chart.locator("tbody td").allInnerTexts()).map((text) => parseFloat(text));
+  assert.ok(rates.filter((rate) => rate > 0).length >= 4, String(rates));
+  await console.checkAccessible();
+  await console.screenshot("load-two");
 });

@@ -45,6 +45,7 @@ function pointed(document: Json): Json {
   };
   const requests = narrow(document);
   requests.paths["/v1/models/{id}"].get.parameters[0].schema = model;
+  delete requests.paths["/v1/loads"].post; // it would take the server from the others
   return requests;
 }
 

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { CompressPage } from "./compress_page.tsx";
 import { JobPage } from "./job_page.tsx";
 import { KeyButton } from "./key.tsx";
+import { LoadPage } from "./load_page.tsx";
 import { ModelPage } from "./model_page.tsx";
 import { ModelsPage } from "./models_page.tsx";
 import { PlaygroundPage } from "./playground_page.tsx";
@@ -21,6 +22,7 @@ const PAGES: readonly Page[] = [
   { path: "models", title: "Models", view: ModelsPage, one: ModelPage },
   { path: "compress", title: "Compress", view: CompressPage, one: JobPage },
   { path: "playground", title: "Playground", view: PlaygroundPage },
+  { path: "load", title: "Load", view: LoadPage },
   { path: "status", title: "Status", view: StatusPage },
 ];
 

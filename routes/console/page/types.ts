@@ -2,6 +2,7 @@
 import type { z } from "@hono/zod-openapi";
 import type { eventSchema, jobSchema } from "../../compressions.ts";
 import type { partSchema, uploadSchema } from "../../uploads.ts";
+import type { loadSchema, LoadSettings } from "../../loads/loads.ts";
 import type { modelSchema } from "../../model_body.ts";
 import type { statusSchema } from "../../status.ts";
 
@@ -14,6 +15,9 @@ export type Job = z.infer<typeof jobSchema>;
 export type JobEvent = z.infer<typeof eventSchema>;
 export type Upload = z.infer<typeof uploadSchema>;
 export type Part = z.infer<typeof partSchema>;
+export type { LoadSettings };
+export type Load = z.infer<typeof loadSchema>;
+export type { LoadSummary } from "../../../bench/load/load.ts";
 export interface List<T> {
   readonly data: readonly T[];
 }
