@@ -183,6 +183,14 @@ Deno.test("streams join to the whole answer, whatever the model writes", async (
   );
 });
 
+withAnswer("tokenize shows tools to the template as chat completions do", "", async (server) => {
+  const { messages } = BODY;
+  const { count } = await (await server.post("/tokenize", { model: "fake", messages, tools: TOOLS })).json();
+  const tokenized = rendered;
+  const { usage } = await answer(server);
+  assert.deepEqual([tokenized, count], [rendered, usage.prompt_tokens]);
+});
+
 function nested(depth: number): object {
   let schema: object = {};
   for (let i = 0; i < depth; i++) schema = { items: schema };
