@@ -8,6 +8,7 @@ import type { CompressProgress, CompressResult } from "../compress/types.ts";
 import type { HubAccess } from "../hub/reference.ts";
 import type { Recipe } from "../models/recipe.ts";
 import { asStorageError, type DataFolder } from "../store/data_folder.ts";
+import { ifWritable } from "../store/database.ts";
 import {
   FINAL_STATES,
   INTERRUPTED,
@@ -30,6 +31,9 @@ import type { ModelRegistry } from "./registry.ts";
 
 /** A job that began so often without getting further than ever fails: something in it stops the server. */
 const MOST_TRIES = 3;
+/** How often a disk that takes no writes is asked again. */
+const DISK_RETRY_MS = 1000;
+const pause = (ms: number) => new Promise((done) => setTimeout(done, ms));
 
 export interface Submission {
   readonly model: string;
@@ -178,11 +182,31 @@ export class JobRunner {
     const next = this.#o.jobs.next();
     if (!next) return;
     const abort = new AbortController();
-    const done = this.#run(next, abort.signal).finally(() => {
-      this.#running = null;
-      this.#next();
-    });
+    const done = this.#run(next, abort.signal)
+      .catch((error) => this.#waitForDisk(next.id, { error, signal: abort.signal }))
+      .finally(() => {
+        this.#running = null;
+        this.#next();
+      });
     this.#running = { id: next.id, abort, done };
+  }
+  /** The queue stands still until a disk that did not take a job's state takes it: the job waits again, or is over. */
+  async #waitForDisk(
+    id: string,
+    { error, signal }: { readonly error: unknown; readonly signal: AbortSignal },
+  ): Promise<void> {
+    log("error", "compression waits for the disk", { job: id, error: String(error) });
+    while (!this.#closed) {
+      await pause(DISK_RETRY_MS);
+      try {
+        if (FINAL_STATES.includes(this.get(id).state)) return;
+        if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" });
+        else this.#putBack(id, "Waiting again: the disk did not take the job's state", { tries: 0 });
+        return;
+      } catch {
+        // Not yet.
+      }
+    }
   }
   async #run(job: Job, signal: AbortSignal): Promise<void> {
     const { jobs, telemetry, registry } = this.#o, { id, model } = job;
@@ -240,7 +264,7 @@ export class JobRunner {
     const progress = { ...found, ...etaSeconds === null ? {} : { etaSeconds } };
     const job = this.get(id), share = shareDone(p, job.recipe as Recipe) ?? 0;
     const further = share > job.reached ? { reached: share, tries: 0 } : {};
-    this.#o.jobs.change(id, { progress, ...further });
+    ifWritable(() => this.#o.jobs.change(id, { progress, ...further }));
     this.#event(id, "info", message ?? `${p.phase} ${p.done}/${p.total}`, {
       progress: progressBody(progress),
     });
@@ -257,7 +281,9 @@ export class JobRunner {
     log("info", "compression ended", { job: id, state });
   }
   #event(id: string, level: "info" | "error", message: string, data: unknown): void {
-    const event = this.#o.jobs.addEvent(id, { level, message, data });
+    // Those who listen hear also what a full disk does not take.
+    let event: JobEvent = { seq: 0, atMs: Date.now(), level, message, data };
+    ifWritable(() => event = this.#o.jobs.addEvent(id, { level, message, data }));
     const job = this.get(id);
     for (const listener of [...this.#listeners.get(id) ?? []]) listener(event, job);
   }

@@ -1,6 +1,7 @@
 /** Jobs over ends of the server: each "server" here is a runner over the same data folder. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import type { DatabaseSync } from "node:sqlite";
 import { Journal } from "../compress/resume/journal.ts";
 import { OatmillError } from "../errors.ts";
 import { recipeSchema } from "../models/recipe.ts";
@@ -30,6 +31,7 @@ class Lab implements AsyncDisposable {
   readonly #runners: JobRunner[] = [];
   private constructor(
     readonly data: DataFolder,
+    readonly database: DatabaseSync,
     readonly jobs: JobStore,
     readonly models: ModelStore,
     readonly registry: ModelRegistry,
@@ -45,7 +47,7 @@ class Lab implements AsyncDisposable {
     const open = () => Promise.reject(new Error("no engine"));
     const limits = { maxLoaded: 1, idleMs: 0, keepVersions: 3 };
     const registry = new ModelRegistry({ data, models, open, ...limits, telemetry });
-    return new Lab(data, new JobStore(database), models, registry, telemetry, async () => {
+    return new Lab(data, database, new JobStore(database), models, registry, telemetry, async () => {
       await telemetry.close();
       database.close();
       data[Symbol.dispose]();
@@ -134,6 +136,34 @@ withLab("a job that a crash met goes on; one that crashes the server again and a
   // Who has mended the cause tries again.
   (await lab.start(fakeRun)).retry(id);
   await until(() => lab.state(id) === "succeeded");
+});
+
+withLab("a job whose state the disk does not take goes on when it does", async (lab) => {
+  const begun = Promise.withResolvers<void>(), ended = Promise.withResolvers<void>();
+  const runner = await lab.start(async (task, options) => {
+    begun.resolve();
+    await ended.promise;
+    await Deno.remove(task.out, { recursive: true }).catch(() => {}); // of the first run
+    return await fakeRun(task, options);
+  });
+  const id = await lab.submit(runner, "a"), heard: string[] = [];
+  runner.subscribe(id, ({ message }) => heard.push(message));
+  await begun.promise;
+  const logged: string[] = [], sink = setLogSink((line) => logged.push(line));
+  lab.database.exec("PRAGMA query_only = ON");
+  ended.resolve();
+  await until(() => logged.some((line) => line.includes("waits for the disk")));
+  setLogSink(sink);
+  assert.equal(heard.length, 1, "listeners hear of progress that the disk does not take");
+  assert.deepEqual([lab.state(id), lab.names("models")], ["running", []]);
+  lab.database.exec("PRAGMA query_only = OFF");
+  await until(() => lab.state(id) === "succeeded");
+  assert.deepEqual(lab.messages(id).slice(0, 3), [
+    "Waiting",
+    "Running",
+    "Waiting again: the disk did not take the job's state",
+  ]);
+  assert.ok(lab.registry.has("a"));
 });
 
 /** An artifact that a run in this folder has named, and what it said of it. */

@@ -151,6 +151,11 @@ export class ModelRegistry {
       };
       try {
         this.#change(name, () => models.add(added));
+      } catch (error) {
+        await data.takeBack(stored, artifactPath); // no row tells of it: whoever made it may try again
+        throw error;
+      }
+      try {
         await this.#switch(added);
       } catch (error) {
         // What lacks memory today may have it tomorrow; what is damaged will not heal.

@@ -16,6 +16,9 @@ import { OatmillError } from "../errors.ts";
 /** For commands that read and write rows while a server holds the folder. */
 export const databasePath = (root: string): string => join(root, "oatmill.db");
 
+/** Folders whose content rows own. */
+const ROOMS = ["models", "blobs", "uploads", "jobs"] as const;
+
 export class DataFolder implements Disposable {
   private constructor(readonly root: string, readonly lock: Deno.FsFile) {}
 
@@ -23,7 +26,7 @@ export class DataFolder implements Disposable {
   static async open(path: string): Promise<DataFolder> {
     const root = resolve(path);
     const lock = await storing(`create the data folder "${root}"`, async () => {
-      for (const room of ["models", "blobs", "uploads", "jobs"]) {
+      for (const room of ROOMS) {
         await Deno.mkdir(join(root, room), { recursive: true });
       }
       return await Deno.open(join(root, "lock"), { create: true, write: true });
@@ -44,7 +47,7 @@ export class DataFolder implements Disposable {
   async needDatabase(): Promise<void> {
     const size = await Deno.stat(this.database).then(({ size }) => size, () => 0);
     if (size > 0) return; // SQLite takes an empty file for a new database
-    for (const room of ["models", "blobs", "uploads"]) {
+    for (const room of ROOMS) {
       for await (const _ of Deno.readDir(join(this.root, room))) {
         throw new OatmillError(
           "storage_failed",
@@ -88,6 +91,10 @@ export class DataFolder implements Disposable {
       await syncFolder(join(this.root, "models"));
     });
     return folder;
+  }
+  /** Undoes {@linkcode publish}. A disk that refuses leaves a folder of no model, which the next start deletes. */
+  async takeBack(folder: string, path: string): Promise<void> {
+    await Deno.rename(this.modelPath(folder), path).catch(() => {});
   }
   /** Takes a model's folder away at once (rename) and deletes it. */
   async remove(folder: string): Promise<void> {

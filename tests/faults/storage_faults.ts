@@ -63,47 +63,71 @@ const leftOut = (name: string) => ({
   notes: [`${name} is left out: this process may not mount a file system`],
 });
 
-async function fullDisk({ model, asking, random }: Scene): Promise<Partial<FaultReport>> {
+async function fullDisk({ model, asking, random, full }: Scene): Promise<Partial<FaultReport>> {
   await using disk = await SmallDisk.mount(64 * 2 ** 20);
   if (!disk) return leftOut("a full disk");
   await copyFolder(model, disk.path);
   await using server = await ServerProcess.start(disk.path, { args: [...ARGS, "--no-preload"] });
-  const client = new Client(server.url, asking), content = noise(random, 100_000);
-  const kept = await client.putFile(content);
-  const weights = await storeBundled(client);
-  const upload = await client.beginUpload(2 * content.length);
-  const first = await client.putPart(upload.id, content);
+  const client = new Client(server.url, asking), stored = await storeSome(client, random);
+  const job = full ? await jobUnderWay(client, stored.weights) : null;
 
   await disk.fill();
-  const full = { status: 507, code: "storage_failed" };
-  for (let i = 0; i < 3; i++) {
-    const other = noise(random, content.length);
-    await client.putFile(other, full);
-    await client.putPart(upload.id, other, full);
-    await client.beginUpload(2 ** 30, full);
-    await client.post(`/v1/uploads/${upload.id}/complete`, { part_ids: [first.id] }, {
-      status: 400,
-      code: "invalid_request",
-    });
-    await client.serves(kept, content);
-    await client.post("/v1/completions", PROBE); // the first loads the model
-  }
-  await submitJob(client, weights, full);
+  for (let i = 0; i < 3; i++) await refusesWrites(client, stored, random);
+  if (job) await soon(() => /compression (failed|waits)/.test(server.log)); // it has met the full disk
 
   await disk.free();
-  const second = noise(random, content.length);
-  const last = await client.putPart(upload.id, second);
-  const done = await client.post(`/v1/uploads/${upload.id}/complete`, { part_ids: [first.id, last.id] });
-  const whole = new Uint8Array([...content, ...second]);
-  await client.serves(done.file, whole);
-  await client.serves(await client.putFile(second), second);
-  const { data } = await client.get("/v1/files");
-  asking.expect(data.length === 3 + weights.length, `there are ${data.length} files`);
+  await takesWrites(client, stored, random);
+  if (job) {
+    const { status, error } = await ended(client, job);
+    const told = status === "succeeded" || error?.code === "storage_failed";
+    asking.expect(told, `the job that met the full disk is ${status}: ${error?.message}`);
+  }
   asking.expect(await server.stop() === 0, `the server did not stop well: ${server.log}`);
   asking.expect(!server.log.includes("internal_error"), server.log);
   return {};
 }
 
+/** A file, a model's files, and an upload that has half of its parts. */
+interface Stored {
+  readonly content: Uint8Array<ArrayBuffer>;
+  readonly kept: Json;
+  readonly weights: readonly string[];
+  readonly upload: Json;
+  readonly part: Json;
+}
+async function storeSome(client: Client, random: Random): Promise<Stored> {
+  const content = noise(random, 100_000);
+  const kept = await client.putFile(content), weights = await storeBundled(client);
+  const upload = await client.beginUpload(2 * content.length);
+  return { content, kept, weights, upload, part: await client.putPart(upload.id, content) };
+}
+async function refusesWrites(client: Client, stored: Stored, random: Random): Promise<void> {
+  const full = { status: 507, code: "storage_failed" };
+  const { content, kept, weights, upload, part } = stored, other = noise(random, content.length);
+  await client.putFile(other, full);
+  await client.putPart(upload.id, other, full);
+  await client.beginUpload(2 ** 30, full);
+  await submitJob(client, weights, full);
+  const part_ids = [part.id], half = { status: 400, code: "invalid_request" };
+  await client.post(`/v1/uploads/${upload.id}/complete`, { part_ids }, half);
+  await client.serves(kept, content);
+  await client.post("/v1/completions", PROBE); // the first loads the model
+}
+async function takesWrites(client: Client, stored: Stored, random: Random): Promise<void> {
+  const { content, weights, upload, part } = stored, other = noise(random, content.length);
+  const last = await client.putPart(upload.id, other), part_ids = [part.id, last.id];
+  const { file } = await client.post(`/v1/uploads/${upload.id}/complete`, { part_ids });
+  await client.serves(file, new Uint8Array([...content, ...other]));
+  await client.serves(await client.putFile(other), other);
+  const { data } = await client.get("/v1/files");
+  client.asking.expect(data.length === 3 + weights.length, `there are ${data.length} files`);
+}
+
+async function jobUnderWay(client: Client, files: readonly string[]): Promise<string> {
+  const { id } = await submitJob(client, files, { status: 202 });
+  await soon(async () => (await client.get(`/v1/compressions/${id}`)).status === "running");
+  return id;
+}
 /** Dense weights, of which nothing is measured: the shortest job there is. */
 const submitJob = (client: Client, files: readonly string[], expected: { status: number; code?: string }) =>
   client.post("/v1/compressions", {
@@ -111,6 +135,23 @@ const submitJob = (client: Client, files: readonly string[], expected: { status:
     files,
     recipe: { method: "none", values: "int8", evaluate: { tokens: 64 } },
   }, expected);
+async function ended(client: Client, id: string): Promise<Json> {
+  let job: Json;
+  await soon(async () => {
+    job = await client.get(`/v1/compressions/${id}`);
+    return ["succeeded", "failed"].includes(job.status);
+  });
+  return job;
+}
+/** As until() waits, with the patience that a job of the lowest priority needs where others fill the machine. */
+async function soon(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + JOB_MS;
+  while (!await condition()) {
+    if (performance.now() > deadline) throw new Error(`Not within ${JOB_MS} ms: ${condition}`);
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}
+const JOB_MS = 120_000;
 /** @returns the ids of the bundled model's files */
 async function storeBundled(client: Client): Promise<string[]> {
   const ids: string[] = [];
