@@ -96,12 +96,16 @@ describe("the official client's responses", () => {
     helper.on("response.output_text.delta", () => helper.abort());
     await assert.rejects(helper.finalResponse(), OpenAI.APIUserAbortError);
     await until(() => model.engine.stats().running === 0);
+  });
+
+  it("leaves by abort while it waits for a whole response", async () => {
+    await using slow = await FakeServer.start({ engine: { tokenDelayMs: 5 } });
+    const client = new OpenAI({ baseURL: `${slow.url}/v1`, apiKey: "none", maxRetries: 0 });
     const controller = new AbortController();
-    const whole = client.responses.create(long, { signal: controller.signal });
-    await until(() => model.engine.stats().running === 1);
+    const whole = client.responses.create(request({ max_output_tokens: 100 }), { signal: controller.signal });
+    await until(() => slow.engines[0]?.running === 1);
     controller.abort();
     await assert.rejects(whole, OpenAI.APIUserAbortError);
-    await until(() => model.engine.stats().running === 0);
   });
 
   it("meets errors by class", async () => {
