@@ -45,10 +45,13 @@ export class JobFolders {
   }
   /** Deletes what no job needs, or will need. */
   async tidy(): Promise<void> {
+    await this.data.removeJobs((id) => !this.#kept().has(id));
+  }
+  #kept(): ReadonlySet<string> {
     const underWay = this.jobs.list({ limit: -1, states: ["queued", "running"] });
     const ended = this.jobs.list({ limit: -1, states: ["failed", "cancelled"] })
       .sort((a, b) => (b.finishedMs ?? 0) - (a.finishedMs ?? 0)).slice(0, KEPT_ENDED);
-    await this.data.removeJobsBut(new Set([...underWay, ...ended].map(({ id }) => id)));
+    return new Set([...underWay, ...ended].map(({ id }) => id));
   }
 }
 

@@ -257,3 +257,21 @@ withLab("jobs whose folder or task is gone fail with a reason", async (lab) => {
   assert.deepEqual(lab.names("jobs"), [a]);
   await second.close();
 });
+
+withLab("a job that is tried again while others are cleaned up keeps its files", async (lab) => {
+  let run: RunTask = () => Promise.reject(new OatmillError("invalid_request", "wrong"));
+  const runner = await lab.start((...args) => run(...args)), ids: string[] = [];
+  for (const model of ["a", "b", "c"]) {
+    const id = await lab.submit(runner, model);
+    await until(() => lab.state(id) === "failed");
+    ids.push(id);
+  }
+  run = endless();
+  let retried: string | undefined;
+  await lab.data.removeJobs((asked) => {
+    const other = ids.find((id) => id !== asked)!;
+    if (retried === undefined) queueMicrotask(() => runner.retry(retried = other));
+    return lab.state(asked) === "failed";
+  });
+  assert.deepEqual([lab.names("jobs"), lab.state(retried!)], [[retried], "running"]);
+});

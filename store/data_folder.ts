@@ -118,10 +118,21 @@ export class DataFolder implements Disposable {
     return orphans;
   }
 
-  /** Deletes folders of `jobs/` that no job owns (a crash between folder and row). */
-  async removeJobsBut(owned: ReadonlySet<string>): Promise<void> {
+  /**
+   * Deletes folders of `jobs/`. Each is taken away at once with the question: while one is deleted, jobs come and others
+   * are tried again, which need theirs.
+   */
+  async removeJobs(isUnneeded: (id: string) => boolean): Promise<void> {
     for await (const { name } of Deno.readDir(join(this.root, "jobs"))) {
-      if (!owned.has(name)) await removeTree(this.jobPath(name));
+      if (!isUnneeded(name)) continue;
+      const grave = join(this.root, "tmp", crypto.randomUUID());
+      try {
+        Deno.renameSync(this.jobPath(name), grave);
+      } catch (error) {
+        if (error instanceof Deno.errors.NotFound) continue;
+        throw error;
+      }
+      await removeTree(grave);
     }
   }
 
