@@ -30,12 +30,13 @@ export interface PageOptions {
 }
 
 /** A page of the console, and what the browser complained of. */
-export class ConsolePage {
+export class ConsolePage implements AsyncDisposable {
   readonly complaints: string[] = [];
+  #over = false;
   constructor(readonly page: Page, readonly url: string, { allowed = /(?!)/ }: PageOptions) {
     page.setDefaultTimeout(DEADLINE_MS);
     const see = (text: string) => {
-      if (!allowed.test(text)) this.complaints.push(text);
+      if (!allowed.test(text) && !this.#over) this.complaints.push(text);
     };
     page.on("console", (message) => {
       if (message.type() === "error" || message.type() === "warning") see(message.text());
@@ -72,7 +73,14 @@ export class ConsolePage {
     const path = decodeURIComponent(new URL(`${name}.png`, SCREENSHOTS).pathname);
     await this.page.screenshot({ path, fullPage: true });
   }
+  /** Before the server goes, which a page may be asking at that moment. Leaves a picture: what a failed test saw last. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#over = true;
+    await this.screenshot(`last-${++pagesSeen}`);
+    await this.page.context().close();
+  }
 }
+let pagesSeen = 0;
 
 /** With a profile of its own, which goes with it. */
 export class TestBrowser implements AsyncDisposable {
@@ -96,17 +104,8 @@ export class TestBrowser implements AsyncDisposable {
     this.#pages.push(page);
     return page;
   }
-  /** Runs a test on its pages; of a failure pictures are left. @throws {Error} when a browser complained */
-  async run(test: (browser: TestBrowser) => Promise<void>): Promise<void> {
-    try {
-      await test(this);
-    } catch (error) {
-      for (const [i, page] of this.#pages.entries()) await page.screenshot(`failed-${i}`);
-      throw new Error(`${this.#complaints().join("; ") || "The browser did not complain"}`, { cause: error });
-    }
-    assert.deepEqual(this.#complaints(), []);
-  }
-  #complaints(): string[] {
+  /** What the pages' consoles were told. */
+  get complaints(): string[] {
     return this.#pages.flatMap(({ complaints }) => complaints);
   }
   async [Symbol.asyncDispose](): Promise<void> {
@@ -124,7 +123,8 @@ export function browserTest(name: string, run: (browser: TestBrowser) => Promise
     sanitizeResources: false,
     fn: async () => {
       await using browser = await TestBrowser.start();
-      await browser.run(run);
+      await run(browser);
+      assert.deepEqual(browser.complaints, []);
     },
   });
 }

@@ -59,7 +59,7 @@ browserTest(
     const data = await Deno.makeTempDir();
     try {
       await using server = await ServerProcess.start(data, { args: ["--no-bundled", "--threads", "1"] });
-      const console = await browser.page(server.url, { allowed: REFUSED });
+      await using console = await browser.page(server.url, { allowed: REFUSED });
       const { page } = console;
       await console.open("compress");
       await page.waitForSelector("text=All fields");

@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
-import { FakeServer } from "../fake_server.ts";
+import { OatmillError } from "../../errors.ts";
+import type { RunTask } from "../../routes/compress_task.ts";
+import { fakeRun, FakeServer } from "../fake_server.ts";
 import { browserTest, type ConsolePage } from "./browser.ts";
 
 const PAGES: readonly { readonly path: string; readonly sees: string }[] = [
@@ -23,7 +25,7 @@ const LOOKS = [
 for (const { name, ...look } of LOOKS) {
   browserTest(`pages have no serious accessibility fault and fit: ${name}`, async (browser) => {
     await using server = await FakeServer.start();
-    const console = await browser.page(server.url, look);
+    await using console = await browser.page(server.url, look);
     for (const { path, sees } of PAGES) {
       await console.open(path);
       await console.page.waitForSelector(sees);
@@ -44,7 +46,7 @@ browserTest(
   async (browser) => {
     await using server = await FakeServer.start({ engine: { script: "Oats are milled.", tokenDelayMs: 2 } });
     await server.addModel("other");
-    const console = await browser.page(server.url);
+    await using console = await browser.page(server.url);
     const { page } = console;
     await console.open("playground/fake");
     await page.selectOption("#model-2", "other");
@@ -65,7 +67,7 @@ browserTest(
 
 browserTest("Stop ends an answer on the server too", async (browser) => {
   await using server = await FakeServer.start({ engine: { tokenDelayMs: 5, contextLength: 100_000 } });
-  const console = await browser.page(server.url);
+  await using console = await browser.page(server.url);
   await console.open("playground/fake");
   await console.page.click("text=Parameters");
   await console.page.fill("#setting-max_tokens", "90000");
@@ -80,7 +82,7 @@ browserTest("Stop ends an answer on the server too", async (browser) => {
 browserTest("what a user or a model writes stays text", async (browser) => {
   const attack = `<img src=x onerror="document.title='broken'"><script>document.title='broken'</script>`;
   await using server = await FakeServer.start({ engine: { script: attack } });
-  const console = await browser.page(server.url);
+  await using console = await browser.page(server.url);
   await console.open("playground/fake");
   await ask(console, attack);
   await console.page.waitForSelector(".figures");
@@ -92,7 +94,7 @@ browserTest("what a user or a model writes stays text", async (browser) => {
 browserTest("a key is asked for, kept for the tab, and its missing scope named", async (browser) => {
   await using server = await FakeServer.start({ apiKeys: ["key-of-the-operator"] });
   const { key } = server.keys.add("reader", ["read"]);
-  const console = await browser.page(server.url, { allowed: /status of 40[13]/ });
+  await using console = await browser.page(server.url, { allowed: /status of 40[13]/ });
   const { page } = console;
   await console.open("models");
   await page.waitForSelector("text=An API key is needed");
@@ -114,7 +116,7 @@ browserTest("a key is asked for, kept for the tab, and its missing scope named",
 
 browserTest("a key that is refused is asked for once, not at every poll", async (browser) => {
   await using server = await FakeServer.start({ apiKeys: ["key-of-the-operator"] });
-  const console = await browser.page(server.url, { allowed: /status of 401/ });
+  await using console = await browser.page(server.url, { allowed: /status of 401/ });
   await console.open("status");
   await console.page.waitForSelector("#api-key");
   await console.page.keyboard.press("Escape");
@@ -126,7 +128,7 @@ browserTest("a key that is refused is asked for once, not at every poll", async 
 
 browserTest("everything is reached and done with the keyboard", async (browser) => {
   await using server = await FakeServer.start({ engine: { script: "Yes." } });
-  const console = await browser.page(server.url);
+  await using console = await browser.page(server.url);
   const { page } = console;
   const focused = () => page.evaluate(() => document.activeElement?.textContent?.trim() ?? "");
   const tabTo = async (name: string) => {
@@ -164,7 +166,7 @@ browserTest("a model's name is pointed to another of its versions", async (brows
   await using server = await FakeServer.start();
   const old = (await (await server.get("/v1/models/fake")).json()).version;
   await server.addModel("fake", "other weights");
-  const console = await browser.page(server.url);
+  await using console = await browser.page(server.url);
   const { page } = console;
   await console.open("models/fake");
   await page.click(`button:has-text("Use ${old.slice(0, 12)}")`);
@@ -179,7 +181,7 @@ const FILE_BYTES = 20 * 2 ** 20;
 
 browserTest("an upload that stops goes on where it was, and becomes a job", async (browser) => {
   await using server = await FakeServer.start();
-  const console = await browser.page(server.url, { allowed: /ERR_FAILED/ });
+  await using console = await browser.page(server.url, { allowed: /ERR_FAILED/ });
   const { page } = console;
   const folder = await Deno.makeTempDir(), file = join(folder, "big.gguf");
   await Deno.writeFile(file, new Uint8Array(FILE_BYTES));
@@ -209,7 +211,7 @@ browserTest("an upload that stops goes on where it was, and becomes a job", asyn
 
 browserTest("a recipe that is wrong is told, and what was sent is not sent again", async (browser) => {
   await using server = await FakeServer.start();
-  const console = await browser.page(server.url, { allowed: /status of 400/ });
+  await using console = await browser.page(server.url, { allowed: /status of 400/ });
   const { page } = console;
   await console.open("compress");
   await page.setInputFiles("#files", {
@@ -227,7 +229,7 @@ browserTest("a recipe that is wrong is told, and what was sent is not sent again
 
 browserTest("loads are started, watched, and compared in one chart", async (browser) => {
   await using server = await FakeServer.start({ engine: { tokenDelayMs: 2, contextLength: 8192 } });
-  const console = await browser.page(server.url);
+  await using console = await browser.page(server.url);
   const { page } = console;
   await console.open("load");
   for (const users of ["1", "3"]) {
@@ -245,4 +247,24 @@ browserTest("loads are started, watched, and compared in one chart", async (brow
   assert.ok(rates.filter((rate) => rate > 0).length >= 4, String(rates));
   await console.checkAccessible();
   await console.screenshot("load-two");
+});
+
+browserTest("a job that fails says why, and is tried again", async (browser) => {
+  let tries = 0;
+  const run: RunTask = (task, options) => {
+    if (tries++ > 0) return fakeRun(task, options);
+    return Promise.reject(new OatmillError("insufficient_memory", "The machine has too little memory"));
+  };
+  await using server = await FakeServer.start({ run });
+  await using console = await browser.page(server.url);
+  const { page } = console;
+  await console.open("compress");
+  await page.setInputFiles("#files", { name: "a.gguf", mimeType: "", buffer: Buffer.from("GGUF") });
+  await page.click("button:has-text('Upload and compress')");
+  await page.waitForSelector("[role=alert] >> text=too little memory");
+  await console.checkAccessible();
+  await page.click("button:has-text('Try again')");
+  await page.waitForSelector("dd:has-text('succeeded')");
+  assert.equal(tries, 2);
+  assert.equal(await page.locator("[role=alert]").count(), 0);
 });

@@ -4,7 +4,7 @@ import { postJson } from "./api.ts";
 import { Chart } from "./chart.tsx";
 import { bytes, digits, duration, percent, time } from "./format.ts";
 import { isOver, type LiveJob, type Progress, progressOf, useJob } from "./job_events.ts";
-import { jobLink, JobState } from "./job_list.tsx";
+import { JobState } from "./job_list.tsx";
 import { LayerCharts } from "./layer_charts.tsx";
 import { change, modelLink } from "./models_page.tsx";
 import { type Fact, Facts, Failure, Loading } from "./parts.tsx";
@@ -42,17 +42,13 @@ export function JobPage({ id }: { readonly id: string }) {
 function Actions({ job, onChanged }: { readonly job: Job; readonly onChanged: () => void }) {
   const [error, setError] = useState<unknown>(null);
   const cancel = () => postJson(`/v1/compressions/${job.id}/cancel`, {}).then(onChanged, setError);
-  const files = job.files.flatMap(({ id }) => id ? [id] : []);
-  const retry = () => {
-    const body = { files, name: job.model, recipe: job.recipe };
-    postJson<Job>("/v1/compressions", body).then(({ id }) => location.hash = jobLink(id), setError);
-  };
+  const retry = () => postJson(`/v1/compressions/${job.id}/retry`, {}).then(onChanged, setError);
   const failed = job.status === "failed" || job.status === "cancelled";
   return (
     <div class="actions">
       <Failure error={error} />
       {!isOver(job) && <button type="button" onClick={cancel}>Cancel</button>}
-      {failed && files.length > 0 && <button type="button" class="solid" onClick={retry}>Try again</button>}
+      {failed && <button type="button" class="solid" onClick={retry}>Try again</button>}
       {job.status === "succeeded" && <a class="button" href={modelLink(job.model)}>Open the model</a>}
     </div>
   );
@@ -62,14 +58,16 @@ function Now({ live: { job, events } }: { readonly live: LiveJob }) {
   const now = useSeconds(!isOver(job!));
   const phases = phasesOf(events), phase = phases.at(-1);
   const { status, started_at: from, finished_at: to } = job!;
-  const errors = events.map(progressOf).filter((p) => p?.error !== undefined);
+  const told = events.map(progressOf).filter((p) => p !== null);
+  const loss = told.findLast((p) => p.loss !== null)?.loss ?? null;
+  const eta = phase?.last.eta_seconds ?? null;
   const state = <JobState job={{ ...job!, progress: phase?.last ?? null }} />;
   const facts: Fact[] = [
     ["State", state],
     ["Step", phase ? `${phase.last.phase} ${phase.last.done} of ${phase.last.total}` : "–"],
-    ["Mean error of layers", errors.length > 0 ? percent(errors.at(-1)!.error!) : "–"],
+    ["Mean error of layers", loss === null ? "–" : percent(loss)],
     ["Running for", from === null ? "–" : duration(Math.max(0, (to ?? now) - from))],
-    ["Left in this step", status === "running" && phase ? leftIn(phase, now) : "–"],
+    ["Left", status === "running" && eta !== null ? `about ${duration(eta)}` : "–"],
   ];
   return <Facts label="Now" facts={facts} />;
 }
@@ -101,17 +99,11 @@ function phasesOf(events: readonly JobEvent[]): Phase[] {
   return [...phases.values()].sort((a, b) => a.to - b.to);
 }
 
-/** As long as what is done took. */
-function leftIn({ last: { done, total }, from }: Phase, now: number): string {
-  if (done === 0 || done >= total) return "–";
-  return `about ${duration(Math.ceil((now - from) / done * (total - done)))}`;
-}
-
 function Phases({ job, events }: { readonly job: Job; readonly events: readonly JobEvent[] }) {
   const steps = events.map(progressOf).filter((p) =>
-    p?.phase === "compress" && p.error !== undefined
+    p?.phase === "compress" && p.loss !== null
   ) as Progress[];
-  const byBlock = [...new Map(steps.map((p) => [p.done, p.error!]))].sort(([a], [b]) => a - b);
+  const byBlock = [...new Map(steps.map((p) => [p.done, p.loss!]))].sort(([a], [b]) => a - b);
   const phases = phasesOf(events);
   return (
     <div class="charts">
