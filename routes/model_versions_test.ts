@@ -300,3 +300,20 @@ withServer("a database that takes no writes stops no answer and loses no model",
   Object.assign(models, { use, add, remove: removeRows });
   assert.equal((await remove(server, "fake")).status, 200);
 });
+
+withServer("a disk that cannot be read when an old version is free ends nothing", {
+  keepVersions: 1,
+}, async (server) => {
+  const { registry } = server.services;
+  const lease = await registry.acquire("fake");
+  const second = await server.addModel("fake", "other weights"); // the first stays, as it is in use
+  const versions = server.models.versions;
+  server.models.versions = () => {
+    throw new Error("disk I/O error");
+  };
+  lease[Symbol.dispose]();
+  await until(() => server.logs.some((line) => line.includes("cannot look for old versions")));
+  server.models.versions = versions;
+  assert.equal(await fingerprint(server, "fake"), second.slice(0, 12));
+  assert.equal(folders(server), 2);
+});

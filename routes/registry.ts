@@ -281,13 +281,22 @@ export class ModelRegistry {
     }
   }
 
+  /** What a failing disk does not tell can wait for the next change: a switch that was made stands. */
+  #tryVersions(name: string): Model[] {
+    try {
+      return this.versions(name);
+    } catch (error) {
+      log("error", "cannot look for old versions", { model: name, error: String(error) });
+      return [];
+    }
+  }
   #onFree({ id, folder }: StoredModel): void {
     for (const look of this.#waiting) look();
     if (this.#old.has(folder)) this.#turns.take(id, () => this.#removeOld(id));
   }
   /** Of the versions beyond those to keep, what nobody uses; the others go when they are free. */
   async #removeOld(name: string): Promise<void> {
-    const all = this.versions(name), old = all.slice(this.#o.keepVersions);
+    const all = this.#tryVersions(name), old = all.slice(this.#o.keepVersions);
     for (const { folder } of all) this.#old.delete(folder);
     for (const { folder } of old) this.#old.add(folder);
     const free = old.filter((v) => this.#pool.leases(v) === 0);

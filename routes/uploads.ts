@@ -2,7 +2,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { removeTree } from "../store/data_folder.ts";
-import type { Upload } from "../store/upload_storage.ts";
+import { MOST_PARTS, type Upload } from "../store/upload_storage.ts";
 import type { StoredPart } from "../store/upload_store.ts";
 import { errorResponse } from "./errors.ts";
 import { checkFilename, fileBody, fileSchema, purposeSchema, refuseExpiry } from "./files.ts";
@@ -11,8 +11,6 @@ import { resource, type Services } from "./services.ts";
 
 /** OpenAI's limit. */
 export const MAX_PART_BYTES = 64 * 2 ** 20;
-/** With parts of 64 MiB 640 GB. */
-const MAX_PARTS = 10_000;
 
 export const partSchema = z.object({
   id: z.string(),
@@ -91,7 +89,7 @@ const completeRoute = createRoute({
   request: {
     params: idParam,
     body: body(z.object({
-      part_ids: z.array(z.string()).min(1).max(MAX_PARTS),
+      part_ids: z.array(z.string()).min(1).max(MOST_PARTS),
       md5: digest(32).optional().openapi({ description: "Of the whole file" }),
       sha256: digest(64).optional().openapi({ description: "Of the whole file" }),
     })),

@@ -25,6 +25,7 @@ async function withStorage(root: string, run: (opened: Opened) => Promise<void>)
     neededBy: () => null,
     onDamage: () => {},
     onLostPart: (part) => lost.push(part),
+    mostParts: 3,
   });
   try {
     await run({ data, database, storage, lost });
@@ -114,6 +115,20 @@ Deno.test("a file that is deleted while it is linked or read is whole to who beg
       assert.equal(rest.reduce((sum, n) => sum + n, (await first).value!.length), text.length);
       await assert.rejects(storage.files.link(id, `${target}2`), code("not_found"));
       assert.deepEqual(names(join(root, "blobs")).flatMap((name) => names(join(root, "blobs", name))), []);
+    })
+  ));
+
+Deno.test("an upload takes so many parts and no more; the same again are none", () =>
+  withRoot((root) =>
+    withStorage(root, async ({ data, storage: { uploads } }) => {
+      const { id } = await uploads.create({ ...about, bytes: 9 });
+      for (const text of ["a", "b", "c", "b"]) await uploads.addPart(id, await received(data, text));
+      await assert.rejects(
+        async () => await uploads.addPart(id, await received(data, "d")),
+        code("invalid_request"),
+      );
+      assert.equal(uploads.parts(id).length, 3);
+      assert.equal(names(join(root, "uploads", id)).length, 3);
     })
   ));
 

@@ -11,7 +11,7 @@ export interface Storage {
   readonly quota: StorageQuota;
 }
 export interface StorageOptions
-  extends Omit<FileStorageOptions, "blobs">, Pick<UploadStorageOptions, "monotonicMs"> {
+  extends Omit<FileStorageOptions, "blobs">, Pick<UploadStorageOptions, "monotonicMs" | "mostParts"> {
   readonly database: DatabaseSync;
   readonly data: DataFolder;
   /** Infinity: only the disk limits. */

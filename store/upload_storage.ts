@@ -19,6 +19,8 @@ import { storeStream } from "./upload.ts";
 /** An upload that nobody adds to for so long expires, as OpenAI says. */
 export const UPLOAD_IDLE_MS = 60 * 60_000;
 const SWEEP_MS = 60_000;
+/** Of one upload; with parts of 64 MiB 640 GB. */
+export const MOST_PARTS = 10_000;
 
 export interface UploadStorageOptions {
   /** Folder of the uploads. */
@@ -29,6 +31,8 @@ export interface UploadStorageOptions {
   readonly temporary: () => Promise<string>;
   /** Milliseconds of a clock that nobody sets: one that jumps would end uploads under way. */
   readonly monotonicMs?: () => number;
+  /** Default: {@linkcode MOST_PARTS}. */
+  readonly mostParts?: number;
 }
 export interface Completion {
   /** In the order of the file. */
@@ -174,6 +178,10 @@ export class UploadStorage implements Disposable {
     const parts = this.rows.parts(upload);
     const same = parts.find((part) => part.sha256 === sha256);
     if (same) return same;
+    const { mostParts = MOST_PARTS } = this.#o;
+    if (parts.length >= mostParts) {
+      throw invalid(`The upload has ${mostParts} parts already: send fewer, larger ones`, "data");
+    }
     const there = total(parts);
     if (there + bytes <= promised) return null;
     throw new OatmillError(
