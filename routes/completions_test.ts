@@ -181,7 +181,7 @@ withServer("wrong requests are 400 and name the field", {}, async (server) => {
     [{ model: "fake", prompt: "a", temperature: "hot" }, "temperature", "invalid_request"],
     [{ model: "fake", prompt: "a", temperature: 3 }, "temperature", "invalid_request"],
     [{ model: "fake", prompt: "a", max_tokens: 1.5 }, "max_tokens", "invalid_request"],
-    [{ model: "fake", prompt: [1, "a"] }, "prompt.0", "invalid_request"],
+    [{ model: "fake", prompt: [1, "a"] }, "prompt.1", "invalid_request"],
     [{ model: "fake", prompt: [258] }, "prompt", "invalid_request"],
     [{ model: "fake", prompt: {} }, "prompt", "invalid_request"],
     [{ model: "fake", prompt: "a", stop: ["1", "2", "3", "4", "5"] }, "stop", "invalid_request"],

@@ -97,7 +97,8 @@ function deepest(issue: Issue): Issue {
   if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;
   const inner = issue.errors.flatMap((e) => e.slice(0, 1)).map(deepest);
   const depth = (i: Issue) => i.path.length > 0 ? i.path.length + 1 : i.code === "invalid_type" ? 0 : 1;
-  const best = inner.toSorted((a, b) => depth(b) - depth(a))[0];
+  const element = ({ path: [first] }: Issue) => typeof first === "number" ? first : 0;
+  const best = inner.toSorted((a, b) => depth(b) - depth(a) || element(b) - element(a))[0];
   if (!best || depth(best) === 0) return { ...issue, message: unionMessage(inner) };
   return { ...best, path: [...issue.path, ...best.path] } as Issue;
 }
