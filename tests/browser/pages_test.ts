@@ -206,6 +206,9 @@ browserTest("an upload that stops goes on where it was, and becomes a job", asyn
   assert.equal(new Set(sent).size, 1, "one upload");
   const { data: [job] } = await (await server.get("/v1/compressions")).json();
   assert.deepEqual([job.model, job.recipe.rate, job.files[0].bytes], ["big", 0.4, FILE_BYTES]);
+  await page.click("button:has-text('Delete them')");
+  await page.waitForSelector("text=The uploaded files are deleted.");
+  assert.deepEqual((await (await server.get("/v1/files")).json()).data, []);
   await Deno.remove(folder, { recursive: true });
 });
 

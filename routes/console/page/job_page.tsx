@@ -1,6 +1,6 @@
 /** One compression: what it does now, how far it is, what it lost so far; when it is done, what it made. */
 import { useEffect, useState } from "preact/hooks";
-import { postJson } from "./api.ts";
+import { postJson, request } from "./api.ts";
 import { Chart } from "./chart.tsx";
 import { bytes, digits, duration, percent, time } from "./format.ts";
 import { isOver, type LiveJob, type Progress, progressOf, useJob } from "./job_events.ts";
@@ -32,6 +32,7 @@ export function JobPage({ id }: { readonly id: string }) {
           <Now live={live} />
           <Phases job={job} events={events} />
           {job.status === "succeeded" && <Result job={job} />}
+          {isOver(job) && <UploadedFiles job={job} />}
           <Events events={events} />
         </>
       )}
@@ -191,6 +192,36 @@ function Events({ events }: { readonly events: readonly JobEvent[] }) {
           ))}
         </ol>
       </details>
+    </section>
+  );
+}
+
+/** They stay on the server for other recipes until somebody deletes them. */
+function UploadedFiles({ job: { files } }: { readonly job: Job }) {
+  const [gone, setGone] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const stored = useResource<{ readonly data: readonly { readonly id: string; readonly bytes: number }[] }>(
+    "/v1/files",
+  );
+  const kept = (stored.data?.data ?? []).filter(({ id }) => files.some((file) => file.id === id));
+  if (gone) return <p class="muted" role="status">The uploaded files are deleted.</p>;
+  if (kept.length === 0) return null;
+  const remove = async () => {
+    try {
+      for (const { id } of kept) await request(`/v1/files/${id}`, { method: "DELETE" });
+      setGone(true);
+    } catch (caught) {
+      setError(caught);
+      stored.reload();
+    }
+  };
+  return (
+    <section>
+      <Failure error={error} />
+      <p>
+        The uploaded files ({bytes(kept.reduce((sum, file) => sum + file.bytes, 0))}) are kept for other
+        recipes. <button type="button" onClick={remove}>Delete them</button>
+      </p>
     </section>
   );
 }
