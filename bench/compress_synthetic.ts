@@ -9,7 +9,7 @@ import type { CompressPhase, CompressProgress } from "../compress/types.ts";
 import type { RecipeInput } from "../models/recipe.ts";
 import type { SyntheticShape } from "../models/synthetic_shapes.ts";
 import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
-import { writeSyntheticCheckpoint } from "./_synthetic_checkpoint.ts";
+import { writeSyntheticCheckpoint } from "./synthetic_checkpoint.ts";
 
 export interface BenchCompressOptions {
   readonly shape: SyntheticShape;

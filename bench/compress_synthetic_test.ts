@@ -3,7 +3,7 @@ import { OatmillError } from "../errors.ts";
 import type { WeightRole } from "../models/checkpoint.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { SYNTHETIC_SPECS } from "../models/synthetic_specs.ts";
-import { writeSyntheticCheckpoint } from "./_synthetic_checkpoint.ts";
+import { writeSyntheticCheckpoint } from "./synthetic_checkpoint.ts";
 import { benchCompress } from "./compress_synthetic.ts";
 
 Deno.test("writeSyntheticCheckpoint() writes shards that open as a model of that shape", async () => {

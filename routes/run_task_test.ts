@@ -5,6 +5,7 @@ import { OatmillError } from "../errors.ts";
 import { FakeHub } from "../hub/testing/fake_hub.ts";
 import { recipeSchema } from "../models/recipe.ts";
 import { niceValues } from "../tests/nice_values.ts";
+import { AT_ONCE } from "./compress_task.ts";
 import { runTask } from "./run_task.ts";
 
 const SOURCE = new URL("../models/default", import.meta.url).pathname;
@@ -77,5 +78,32 @@ Deno.test("runTask() pulls a model of a hub first", async () => {
     onProgress: () => {},
   });
   await assert.rejects(failing, (e) => e instanceof OatmillError && e.code === "source_not_found");
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("runTask() that is stopped at once goes on from what it had finished", async () => {
+  const dir = await Deno.makeTempDir(), text = join(dir, "text.txt"), stop = new AbortController();
+  await Deno.writeTextFile(text, "Once upon a time, there was a little girl named Lily. ".repeat(40));
+  const calibration = { text, sequences: 2, length: 32 };
+  const task = {
+    ...{ archive: null, source: SOURCE, out: join(dir, "out"), work: join(dir, "work"), name: "x" },
+    recipe: recipeSchema.parse({
+      ...{ method: "none", values: "int4", rounding: "feedback", calibration },
+      evaluate: { tokens: 64 },
+    }),
+    ...{ maxBytes: 0, maxFiles: 0 },
+  };
+  const first = runTask(task, {
+    signal: stop.signal,
+    onProgress: ({ phase, done }) => phase === "compress" && done === 2 && stop.abort(AT_ONCE),
+  });
+  await assert.rejects(first, (e) => e instanceof OatmillError && e.code === "cancelled");
+  const messages: (string | undefined)[] = [];
+  const { header } = await runTask(task, {
+    signal: new AbortController().signal,
+    onProgress: ({ message }) => void messages.push(message),
+  });
+  assert.ok(messages.some((message) => /^Resumed at block [2-6] of 6$/.test(message ?? "")), messages.join());
+  assert.equal(header.recipe.calibration.text, "text.txt"); // whose disk it is on is nobody's business
   await Deno.remove(dir, { recursive: true });
 });
