@@ -4,6 +4,7 @@ import type { Context } from "hono";
 import { OatmillError } from "../errors.ts";
 import type { StoredFile } from "../store/file_store.ts";
 import { removeTree } from "../store/data_folder.ts";
+import { UploadQuota } from "../store/upload.ts";
 import { byteRange } from "./byte_range.ts";
 import { errorResponse, logUnexpected } from "./errors.ts";
 import { modelFilePlace } from "./model_source.ts";
@@ -154,8 +155,9 @@ export function fileBody(file: StoredFile): z.infer<typeof fileSchema> {
 const FORM_BYTES = 2 ** 20;
 
 async function receive(request: Request, { data, limits, storage }: Services): Promise<StoredFile> {
-  const announced = Number(request.headers.get("content-length") ?? 0);
-  using reservation = await storage.quota.reserve(Math.max(0, announced - FORM_BYTES));
+  const announced = Math.max(0, Number(request.headers.get("content-length") ?? 0) - FORM_BYTES);
+  new UploadQuota(limits.uploadBytes, "file").take(announced); // too large for any disk or quota
+  using reservation = await storage.quota.reserve(announced);
   const folder = await data.temporary();
   try {
     const { fields, files } = await receiveMultipart(request, {

@@ -316,3 +316,10 @@ withServer("reading files needs a key's read, everything else admin", {}, async 
     assert.deepEqual([response.status, (await response.json()).error.code], [403, "missing_scope"], path);
   }
 });
+
+withServer("a file beyond what any upload may have is too large, whatever the quota has left", {
+  limits: { uploadBytes: 1000, storageBytes: 500 },
+}, async (_server, client) => {
+  await assert.rejects(put(client, "a.txt", "a".repeat(2 ** 21)), isError(413, "too_large"));
+  await assert.rejects(put(client, "a.txt", "a".repeat(800)), isError(413, "storage_quota_exceeded"));
+});

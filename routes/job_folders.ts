@@ -45,7 +45,8 @@ export class JobFolders {
   }
   /** Deletes what no job needs, or will need. */
   async tidy(): Promise<void> {
-    await this.data.removeJobs((id) => !this.#kept().has(id));
+    const kept = this.#kept(); // asking anew for each of a long queue would hold the HTTP thread
+    await this.data.removeJobs((id) => !kept.has(id) && !this.#kept().has(id));
   }
   #kept(): ReadonlySet<string> {
     const underWay = this.jobs.list({ limit: -1, states: ["queued", "running"] });
