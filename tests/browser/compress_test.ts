@@ -39,6 +39,7 @@ async function checkCharts({ page }: ConsolePage, titles: readonly string[], lea
     const chart = page.locator("figure", { hasText: title });
     assert.ok(await chart.locator("canvas").evaluate(isPainted), `${title} is painted`);
     await chart.locator("summary").click();
+    await chart.locator("tbody td").first().waitFor();
     const values = (await chart.locator("tbody td").allInnerTexts()).filter((text) => text !== "–");
     assert.ok(values.length >= least && values.some((text) => parseFloat(text) > 0), `${title}: ${values}`);
   }

@@ -155,8 +155,10 @@ browserTest("everything is reached and done with the keyboard", async (browser) 
   await page.keyboard.press("Enter");
   await page.waitForSelector("dialog[open]");
   await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog h2", { state: "detached" });
   assert.equal(await focused(), "Delete fake");
   await page.keyboard.press("Enter");
+  await page.waitForSelector("dialog[open]");
   await tabTo("Delete");
   await page.keyboard.press("Enter");
   await page.waitForSelector("text=No models yet.");
@@ -246,6 +248,7 @@ browserTest("loads are started, watched, and compared in one chart", async (brow
   const chart = page.locator("figure", { hasText: "Tokens a second" });
   await chart.locator("text=/2: fake, 1 users/").waitFor();
   await chart.locator("summary").click();
+  await chart.locator("tbody td").first().waitFor();
   const rates = (await chart.locator("tbody td").allInnerTexts()).map((text) => parseFloat(text));
   assert.ok(rates.filter((rate) => rate > 0).length >= 4, String(rates));
   await console.checkAccessible();
