@@ -139,7 +139,8 @@ export class JobRunner {
     if (FINAL_STATES.includes(state)) {
       throw new OatmillError("conflict", `Cannot cancel compression "${id}": it is ${state}`, "id");
     }
-    if (this.#running?.id === id) {
+    // One that is tried again waits in the queue while its former run is cleaned up.
+    if (state === "running" && this.#running?.id === id) {
       this.#running.abort.abort();
       await this.#running.done;
     } else {

@@ -275,3 +275,15 @@ withLab("a job that is tried again while others are cleaned up keeps its files",
   });
   assert.deepEqual([lab.names("jobs"), lab.state(retried!)], [[retried], "running"]);
 });
+
+withLab("a job that is tried again and cancelled while its end is cleaned up is cancelled", async (lab) => {
+  const runner = await lab.start(() => Promise.reject(new OatmillError("invalid_request", "wrong")));
+  const id = await lab.submit(runner, "a"), cancelled = Promise.withResolvers<string>();
+  runner.subscribe(id, (_event, { state }) => {
+    if (state !== "failed") return;
+    runner.retry(id);
+    runner.cancel(id).then((job) => cancelled.resolve(job.state), cancelled.reject);
+  });
+  assert.equal(await cancelled.promise, "cancelled");
+  assert.equal(lab.tasks.length, 1);
+});
