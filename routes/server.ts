@@ -68,7 +68,7 @@ export interface DrainOptions {
 
 const LEAVING = "The server is shutting down";
 /** What ends by the timeout's error gets so long to be sent. */
-const FLUSH_MS = 1_000;
+const FLUSH_MS = 5_000;
 
 export class Server implements AsyncDisposable {
   #http: Deno.HttpServer<Deno.NetAddr> | null = null;
@@ -197,6 +197,7 @@ export class Server implements AsyncDisposable {
     const stoppedListening = this.#http?.shutdown();
     await Promise.all([stoppedJobs, registry.close()]);
     await withinMs(FLUSH_MS, stoppedListening);
+    log("info", "stopped", { unanswered: traffic.open });
     images.close();
     storage.uploads[Symbol.dispose]();
     await telemetry.close();

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import type { EngineStats } from "../engine/types.ts";
 import { FakeServer, readEvents } from "./fake_server.ts";
-import { withOracle } from "./oracle_server.ts";
 import { openChatting } from "./testing/chatting_model.ts";
 import { until } from "./until.ts";
 
@@ -54,26 +53,6 @@ Deno.test("a client that closes its connection frees what it held, long before i
     }
   });
 });
-
-withOracle(
-  "a client that closes its connection ends the inputs that it sent to an encoder",
-  "bert",
-  async (server) => {
-    const inputs = 2048;
-    const input = Array.from({ length: inputs }, () => Array.from({ length: 32 }, (_, i) => i));
-    const stats = () => server.services.registry.stats()[0]?.stats;
-    const connection = await send(server, "/v1/embeddings", { model: "fake", input });
-    await until(() => (stats()?.stepsTotal ?? 0) > 2);
-    connection.close();
-    let seen = -1;
-    await until(() => {
-      const still = seen === stats().stepsTotal && free(stats());
-      seen = stats().stepsTotal;
-      return still;
-    });
-    assert.ok(seen < inputs, `${seen} of ${inputs} inputs ran`);
-  },
-);
 
 Deno.test("a reader who takes nothing keeps no KV block and nobody waiting, and finds its answer whole", async () => {
   await withModel(async (server, stats) => {
