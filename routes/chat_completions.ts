@@ -20,6 +20,7 @@ import {
 import { resource, type Services } from "./services.ts";
 import { toolGrammarOf } from "./tool_grammar.ts";
 import { needToolSyntax, readToolUse, templateTools, toolFields, type ToolUse } from "./tools.ts";
+import { wholeAnswer } from "./whole_answer.ts";
 
 const requestSchema = z.object({
   ...samplingFields,
@@ -54,8 +55,7 @@ export function chatCompletions(services: Services): OpenAPIHono {
     });
     const answer = new ChatAnswer(body, generation, use && callsOf(use, generation.model));
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
-    if (body.stream) return answer.stream() as any;
-    return c.json(await answer.whole(), 200);
+    return await (body.stream ? answer.stream() : wholeAnswer(c, answer.whole(), { generation })) as any;
   });
   return app;
 }

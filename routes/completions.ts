@@ -22,6 +22,7 @@ import {
 } from "./sampling.ts";
 import { strings, tokenIds, tokenLists } from "./lists.ts";
 import { resource, type Services } from "./services.ts";
+import { wholeAnswer } from "./whole_answer.ts";
 
 /** OpenAI's default. */
 const DEFAULT_MAX_TOKENS = 16;
@@ -87,9 +88,9 @@ export function completions(services: Services): OpenAPIHono {
       services,
     });
     const completion = new Completion(body, generation);
+    const answer = body.stream ? completion.stream() : wholeAnswer(c, completion.whole(), { generation });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
-    if (body.stream) return completion.stream() as any;
-    return c.json(await completion.whole(), 200);
+    return await answer as any;
   });
   return app;
 }

@@ -7,6 +7,7 @@ import { resource, type Services } from "../services.ts";
 import { streamResponse } from "./events.ts";
 import { checkBody, readChoice, requestSchema } from "./request.ts";
 import { GrowingResponse, type ResponseBody, responseSchema } from "./response.ts";
+import { wholeAnswer } from "../whole_answer.ts";
 
 const route = answerRoute({
   path: "/v1/responses",
@@ -33,9 +34,11 @@ export function responses(services: Services): OpenAPIHono {
       },
     );
     const response = new GrowingResponse(body, needTokenizer(generation.model));
+    const answer = body.stream
+      ? streamResponse(response, generation)
+      : wholeAnswer(c, whole(response, generation), { generation });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
-    if (body.stream) return streamResponse(response, generation) as any;
-    return c.json(await whole(response, generation), 200);
+    return await answer as any;
   });
   return app;
 }
