@@ -54,8 +54,11 @@ export function chatCompletions(services: Services): OpenAPIHono {
       services,
     });
     const answer = new ChatAnswer(body, generation, use && callsOf(use, generation.model));
+    const sent = body.stream
+      ? answer.stream()
+      : wholeAnswer(c, answer.whole(), { generation, ...services.limits });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
-    return await (body.stream ? answer.stream() : wholeAnswer(c, answer.whole(), { generation })) as any;
+    return await sent as any;
   });
   return app;
 }

@@ -88,7 +88,9 @@ export function completions(services: Services): OpenAPIHono {
       services,
     });
     const completion = new Completion(body, generation);
-    const answer = body.stream ? completion.stream() : wholeAnswer(c, completion.whole(), { generation });
+    const answer = body.stream
+      ? completion.stream()
+      : wholeAnswer(c, completion.whole(), { generation, ...services.limits });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     return await answer as any;
   });

@@ -23,12 +23,15 @@ export interface Limits {
   readonly uploadFiles: number;
   /** Bytes of all files and uploads under way; Infinity: only the disk limits. */
   readonly storageBytes: number;
+  /** A whole answer that takes longer begins before it is there (whole_answer.ts). */
+  readonly beginAfterMs: number;
 }
 export const DEFAULT_LIMITS: Limits = {
   jsonBytes: 16 * 2 ** 20,
   uploadBytes: 64 * 2 ** 30,
   uploadFiles: 512,
   storageBytes: Infinity,
+  beginAfterMs: 5000,
 };
 
 export interface Services {

@@ -6,9 +6,6 @@
 import type { Context } from "hono";
 import type { Generation } from "./generation.ts";
 
-/** Short answers keep their length in the head, and their status when they fail. */
-const BEGIN_AFTER_MS = 250;
-
 /**
  * @param answer of that generation
  * @returns 200 with it as JSON. When it fails after its response began, the connection breaks: clients see no half answer
@@ -17,9 +14,10 @@ const BEGIN_AFTER_MS = 250;
 export async function wholeAnswer(
   c: Context,
   answer: Promise<object>,
-  { generation, beginAfterMs = BEGIN_AFTER_MS }: {
+  { generation, beginAfterMs }: {
     readonly generation: Generation;
-    readonly beginAfterMs?: number;
+    /** Answers before keep their length in the head, and their status when they fail. */
+    readonly beginAfterMs: number;
   },
 ): Promise<Response> {
   let timer: ReturnType<typeof setTimeout> | undefined;

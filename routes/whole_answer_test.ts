@@ -3,6 +3,7 @@ import { FakeServer } from "../tests/fake_server.ts";
 import { until } from "../tests/until.ts";
 
 const encoder = new TextEncoder();
+const limits = { beginAfterMs: 250 };
 
 /** Sends head and body in packets of their own, as clients do. */
 async function ask(server: FakeServer, path: string, body: object): Promise<Deno.TcpConn> {
@@ -25,7 +26,7 @@ for (
   ] as const
 ) {
   Deno.test(`a whole answer of ${path} is not made for a client that left`, async () => {
-    await using server = await FakeServer.start({ engine: { tokenDelayMs: 20 } });
+    await using server = await FakeServer.start({ engine: { tokenDelayMs: 20 }, limits });
     for (const leaveAfterTokens of [3, 20]) {
       const connection = await ask(server, path, body);
       await until(() => server.engines[0]?.running === 1);
@@ -39,7 +40,7 @@ for (
 }
 
 Deno.test("a long answer is whole, and one that fails late breaks its connection", async () => {
-  await using server = await FakeServer.start({ engine: { tokenDelayMs: 20 } });
+  await using server = await FakeServer.start({ engine: { tokenDelayMs: 20 }, limits });
   const answer = await server.post("/v1/completions", {
     model: "fake",
     prompt: "x",
@@ -50,7 +51,7 @@ Deno.test("a long answer is whole, and one that fails late breaks its connection
   assert.equal(answer.headers.get("content-length"), null); // it began before it was there
   assert.equal((await answer.json()).choices[0].text.length, 30);
 
-  await using other = await FakeServer.start({ engine: { tokenDelayMs: 20, failAfter: 25 } });
+  await using other = await FakeServer.start({ engine: { tokenDelayMs: 20, failAfter: 25 }, limits });
   const broken = await other.post("/v1/completions", { model: "fake", prompt: "x", max_tokens: 30 });
   await assert.rejects(broken.text());
 });

@@ -61,7 +61,9 @@ async function withServer(
   const report = await run(server);
   const failures: string[] = [];
   try {
-    await until(() => [...Deno.readDirSync(join(data, "tmp"))].length === 0);
+    const left = () => [...Deno.readDirSync(join(data, "tmp"))].map(({ name }) => name);
+    // A body that stopped arriving is given up after 30 s.
+    await until(() => left().length === 0, 90_000).catch(() => failures.push(`Left in tmp/: ${left()}`));
     const after = await state(server, data);
     if (after !== before) failures.push(`The server was ${before} and is ${after}`);
   } catch (error) {
