@@ -157,7 +157,7 @@ export function welcome(
 ): string {
   const shown = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
   const url = `http://${shown.includes(":") ? `[${shown}]` : shown}:${port}`;
-  const lines = [`Oatmill serves on ${url}`, whoMayCall(host, keys)];
+  const lines = [`Oatmill serves on ${url}`, `Console: ${url}/`, whoMayCall(host, keys)];
   const key = keys ? ' -H "authorization: Bearer $OATMILL_API_KEY"' : "";
   if (bundled) {
     const body =

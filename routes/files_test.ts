@@ -1,21 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import OpenAI from "openai";
-import { fakeRun, FakeServer, type FakeServerOptions } from "../tests/fake_server.ts";
+import { fakeRun, type FakeServer, type FakeServerOptions } from "../tests/fake_server.ts";
 import { until } from "../tests/until.ts";
+import { withClient } from "../tests/with_client.ts";
 import type { CompressTask } from "./compress_task.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
-const withServer = (
-  name: string,
-  options: FakeServerOptions,
-  run: (server: FakeServer, client: OpenAI) => Promise<void>,
-) =>
-  Deno.test(name, async () => {
-    await using server = await FakeServer.start(options);
-    await run(server, new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 }));
-  });
 const sha256Of = async (bytes: BufferSource) =>
   new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 const put = async (client: OpenAI, name: string, text: string, purpose: string = "user_data") =>
@@ -33,7 +25,7 @@ const leftovers = (server: FakeServer) =>
 const isError = (status: number, code: string) => (e: unknown) =>
   e instanceof OpenAI.APIError && e.status === status && e.code === code;
 
-withServer("the official client stores, finds, reads and deletes files", {}, async (server, client) => {
+withClient("the official client stores, finds, reads and deletes files", {}, async (server, client) => {
   const text = "héllo\n".repeat(100_000); // several chunks
   const file = await put(client, "my notes.txt", text);
   const bytes = new TextEncoder().encode(text);
@@ -50,7 +42,7 @@ withServer("the official client stores, finds, reads and deletes files", {}, asy
   assert.deepEqual([blobs(server), leftovers(server)], [[], 0]);
 });
 
-withServer("files are listed by pages, in both orders and by purpose", {}, async (_server, client) => {
+withClient("files are listed by pages, in both orders and by purpose", {}, async (_server, client) => {
   const ids: string[] = [];
   for (let i = 0; i < 5; i++) {
     ids.push((await put(client, `${i}.txt`, String(i), i % 2 ? "batch" : "user_data")).id);
@@ -67,7 +59,7 @@ withServer("files are listed by pages, in both orders and by purpose", {}, async
   await assert.rejects(found({ limit: 0 }), isError(400, "invalid_request"));
 });
 
-withServer("the same content is stored once and stays while a file has it", {}, async (server, client) => {
+withClient("the same content is stored once and stays while a file has it", {}, async (server, client) => {
   const [a, b] = await Promise.all([put(client, "a.txt", "same"), put(client, "b.txt", "same")]);
   assert.equal(blobs(server).length, 1);
   await client.files.delete(a.id);
@@ -76,7 +68,7 @@ withServer("the same content is stored once and stays while a file has it", {}, 
   assert.equal(blobs(server).length, 0);
 });
 
-withServer("a download gives ranges, and nothing to who has it", {}, async (server, client) => {
+withClient("a download gives ranges, and nothing to who has it", {}, async (server, client) => {
   const { id, sha256 } = await put(client, "q'ü.txt", "0123456789");
   const get = (headers: Record<string, string>, method = "GET") =>
     server.get(`/v1/files/${id}/content`, { headers, method });
@@ -99,7 +91,7 @@ withServer("a download gives ranges, and nothing to who has it", {}, async (serv
   assert.equal(head.headers.get("content-disposition"), "attachment; filename*=UTF-8''q%27%C3%BC.txt");
 });
 
-withServer(
+withClient(
   "what is no file is refused and leaves nothing",
   { limits: { uploadBytes: 2 ** 20 } },
   async (server) => {
@@ -129,7 +121,7 @@ withServer(
   },
 );
 
-withServer("a quota counts content once; what is deleted makes room", {
+withClient("a quota counts content once; what is deleted makes room", {
   limits: { storageBytes: 100 },
 }, async (_server, client) => {
   const text = "a".repeat(60);
@@ -141,7 +133,7 @@ withServer("a quota counts content once; what is deleted makes room", {
   await put(client, "b.txt", "b".repeat(60));
 });
 
-withServer(
+withClient(
   "damaged content is an error of its own, marks the file and is mended",
   {},
   async (server, client) => {
@@ -172,7 +164,7 @@ withServer(
   },
 );
 
-withServer("a client that leaves its upload leaves nothing", {}, async (server) => {
+withClient("a client that leaves its upload leaves nothing", {}, async (server) => {
   const abort = new AbortController();
   const body = new ReadableStream({
     start(controller) {
@@ -210,7 +202,7 @@ const finished = async (server: FakeServer, id: string): Promise<Json> => {
   return job;
 };
 
-withServer("stored files become a job, under their names and without a copy", {
+withClient("stored files become a job, under their names and without a copy", {
   run: recordingRun,
 }, async (server, client) => {
   tasks = [];
@@ -236,7 +228,7 @@ withServer("stored files become a job, under their names and without a copy", {
   assert.equal(blobs(server).length, 4);
 });
 
-withServer("one .gguf file names its model; what needs a file keeps it", {
+withClient("one .gguf file names its model; what needs a file keeps it", {
   run: async (task, options) => {
     await release.promise;
     return await fakeRun(task, options);
@@ -252,7 +244,7 @@ withServer("one .gguf file names its model; what needs a file keeps it", {
 });
 const release = Promise.withResolvers<void>();
 
-withServer(
+withClient(
   "a job of files that do not make a model is refused and leaves nothing",
   {},
   async (server, client) => {
@@ -288,7 +280,7 @@ withServer(
   },
 );
 
-withServer(
+withClient(
   "a text named like the place of another one is refused, and both stay whole",
   {},
   async (server, client) => {
@@ -307,7 +299,7 @@ withServer(
   },
 );
 
-withServer("reading files needs a key's read, everything else admin", {}, async (server) => {
+withClient("reading files needs a key's read, everything else admin", {}, async (server) => {
   const { key } = server.keys.add("reader", ["read"]);
   const headers = { authorization: `Bearer ${key}` };
   assert.equal((await server.get("/v1/files", { headers })).status, 200);
@@ -317,7 +309,7 @@ withServer("reading files needs a key's read, everything else admin", {}, async 
   }
 });
 
-withServer("a file beyond what any upload may have is too large, whatever the quota has left", {
+withClient("a file beyond what any upload may have is too large, whatever the quota has left", {
   limits: { uploadBytes: 1000, storageBytes: 500 },
 }, async (_server, client) => {
   await assert.rejects(put(client, "a.txt", "a".repeat(2 ** 21)), isError(413, "too_large"));

@@ -3,21 +3,13 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import fc from "fast-check";
 import OpenAI from "openai";
-import { FakeServer, type FakeServerOptions } from "../tests/fake_server.ts";
+import type { FakeServer } from "../tests/fake_server.ts";
 import { until } from "../tests/until.ts";
+import { withClient } from "../tests/with_client.ts";
 import { UPLOAD_IDLE_MS } from "../store/upload_storage.ts";
 
 // deno-lint-ignore no-explicit-any -- JSON answers, looked into by path
 type Json = any;
-const withServer = (
-  name: string,
-  options: FakeServerOptions,
-  run: (server: FakeServer, client: OpenAI) => Promise<void>,
-) =>
-  Deno.test(name, async () => {
-    await using server = await FakeServer.start(options);
-    await run(server, new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none", maxRetries: 0 }));
-  });
 const begin = (client: OpenAI, bytes: number, filename = "a.txt") =>
   client.uploads.create({ filename, bytes, mime_type: "text/plain", purpose: "user_data" });
 const addPart = (client: OpenAI, id: string, data: string | Uint8Array<ArrayBuffer>) =>
@@ -30,7 +22,7 @@ const uploadFolders = (server: FakeServer) => [...Deno.readDirSync(server.servic
 const leftovers = (server: FakeServer) =>
   [...Deno.readDirSync(join(server.services.data.root, "tmp"))].length;
 
-withServer(
+withClient(
   "the official client uploads in parts, in its own order, with a checksum",
   {},
   async (server, client) => {
@@ -60,7 +52,7 @@ withServer(
   },
 );
 
-withServer(
+withClient(
   "completing again gives the same file; another order is a conflict",
   {},
   async (_server, client) => {
@@ -79,7 +71,7 @@ withServer(
   },
 );
 
-withServer("a cancelled upload drops its parts and takes no more", {}, async (server, client) => {
+withClient("a cancelled upload drops its parts and takes no more", {}, async (server, client) => {
   const { id } = await begin(client, 4);
   const part = await addPart(client, id, "ab");
   assert.equal((await client.uploads.cancel(id)).status, "cancelled");
@@ -89,7 +81,7 @@ withServer("a cancelled upload drops its parts and takes no more", {}, async (se
   await assert.rejects(client.uploads.cancel("upload_none"), isError(404, "not_found"));
 });
 
-withServer("parts must be of the upload and add up to its bytes", {}, async (_server, client) => {
+withClient("parts must be of the upload and add up to its bytes", {}, async (_server, client) => {
   const { id } = await begin(client, 4);
   const other = await begin(client, 4);
   const strange = await addPart(client, other.id, "zz");
@@ -106,7 +98,7 @@ withServer("parts must be of the upload and add up to its bytes", {}, async (_se
   assert.equal((await complete([last.id, part.id], { sha256 })).status, "completed");
 });
 
-withServer("the same bytes again are the same part, also twice in one file", {}, async (server, client) => {
+withClient("the same bytes again are the same part, also twice in one file", {}, async (server, client) => {
   const { id } = await begin(client, 4);
   const parts = await Promise.all([1, 2, 3].map(() => addPart(client, id, "ab")));
   assert.equal(new Set(parts.map((part) => part.id)).size, 1);
@@ -116,7 +108,7 @@ withServer("the same bytes again are the same part, also twice in one file", {},
   assert.equal(await (await client.files.content(file!.id)).text(), "abab");
 });
 
-withServer("an upload is refused that cannot end well", {
+withClient("an upload is refused that cannot end well", {
   limits: { uploadBytes: 1000, storageBytes: 100 },
 }, async (server, client) => {
   await assert.rejects(begin(client, 1001), isError(413, "too_large"));
@@ -140,7 +132,7 @@ withServer("an upload is refused that cannot end well", {
   assert.equal(await refused({ ...body, mime_type: undefined }), "mime_type");
 });
 
-withServer("a part is at most 64 MiB", {}, async (server, client) => {
+withClient("a part is at most 64 MiB", {}, async (server, client) => {
   const { id } = await begin(client, 2 ** 28);
   const part = new Uint8Array(64 * 2 ** 20 + 1);
   await assert.rejects(addPart(client, id, part), isError(413, "too_large", /67108864/));
@@ -150,7 +142,7 @@ withServer("a part is at most 64 MiB", {}, async (server, client) => {
 });
 
 const clock = { ms: 0 };
-withServer("an upload expires an hour after its last part, whatever the wall clock says", {
+withClient("an upload expires an hour after its last part, whatever the wall clock says", {
   monotonicMs: () => clock.ms,
 }, async (server, client) => {
   const { id } = await begin(client, 4);
@@ -166,7 +158,7 @@ withServer("an upload expires an hour after its last part, whatever the wall clo
   assert.equal(uploadFolders(server), 0);
 });
 
-withServer(
+withClient(
   "a part whose connection drops leaves nothing, and the rest goes on",
   {},
   async (server, client) => {
@@ -194,7 +186,7 @@ withServer(
   },
 );
 
-withServer("a damaged part is dropped and can be sent again", {}, async (server, client) => {
+withClient("a damaged part is dropped and can be sent again", {}, async (server, client) => {
   const { id } = await begin(client, 4);
   const [a, b] = [await addPart(client, id, "ab"), await addPart(client, id, "cd")];
   Deno.writeTextFileSync(join(server.services.data.uploads, id, a.id), "xx");
@@ -205,7 +197,7 @@ withServer("a damaged part is dropped and can be sent again", {}, async (server,
   assert.equal((await complete([again.id, b.id])).status, "completed");
 });
 
-withServer("two uploads of the same content at once are one blob", {}, async (server, client) => {
+withClient("two uploads of the same content at once are one blob", {}, async (server, client) => {
   const content = new Uint8Array(300_000).map((_, i) => i % 251);
   const ids = await Promise.all([100_000, 70_000].map(async (step) => {
     const { id } = await begin(client, content.length);
@@ -219,7 +211,7 @@ withServer("two uploads of the same content at once are one blob", {}, async (se
   assert.equal([...Deno.readDirSync(server.services.data.blobs)].length, 1);
 });
 
-withServer("parts of any sizes, stored in any order, make the file", {}, async (server, client) => {
+withClient("parts of any sizes, stored in any order, make the file", {}, async (server, client) => {
   const cut = fc.record({
     bytes: fc.uint8Array({ minLength: 1, maxLength: 2000 }),
     cuts: fc.array(fc.nat(), { maxLength: 8 }),

@@ -60,40 +60,36 @@ export function comparisonHtml(report: ModelReport): Promise<string> {
   return pageHtml({
     title: "Models side by side",
     body,
-    sections: [sizes(report), decoding(report), prefilling(report)],
+    sections: AXES.map((axis) => front(report, axis)),
   });
 }
 
-const sizes = (report: ModelReport) =>
-  front(report, {
-    title: "What bytes buy",
-    axis: "packed, MB",
-    cost: (r) => r.bytes / 1e6,
-    better: "smaller",
-  });
-const decoding = (report: ModelReport) =>
-  front(report, {
+interface Axis {
+  readonly title: string;
+  readonly axis: string;
+  /** Less is better. */
+  readonly cost: (row: ModelRow) => number;
+  readonly better: string;
+}
+const AXES: readonly Axis[] = [
+  { title: "What bytes buy", axis: "packed, MB", better: "smaller", cost: (r) => r.bytes / 1e6 },
+  {
     title: "What decode time buys",
     axis: "ms for a token of one generation",
-    cost: (r) => 1000 / r.speed.decode,
     better: "faster",
-  });
-const prefilling = (report: ModelReport) =>
-  front(report, {
+    cost: (r) => 1000 / r.speed.decode,
+  },
+  {
     title: "What prefill time buys",
     axis: "ms for a token of a prompt",
-    cost: (r) => 1000 / r.speed.prefill,
     better: "faster",
-  });
+    cost: (r) => 1000 / r.speed.prefill,
+  },
+];
 
 function front(
   report: ModelReport,
-  { title, axis, cost, better }: {
-    readonly title: string;
-    readonly axis: string;
-    readonly cost: (row: ModelRow) => number;
-    readonly better: string;
-  },
+  { title, axis, cost, better }: Axis,
 ): Section {
   const { rows } = report, best = paretoFront(rows, cost);
   const points = rows.map((r, i) => ({

@@ -87,7 +87,7 @@ export class TestBrowser implements AsyncDisposable {
   readonly #pages: ConsolePage[] = [];
   private constructor(readonly browser: Browser) {}
   static async start(): Promise<TestBrowser> {
-    // Otherwise it looks at once for a Windows around it, in files that Deno opens for --allow-all alone.
+    // Otherwise it looks at once for a Windows around it, in files that Deno opens to nobody with listed permissions.
     Deno.env.set("__IS_WSL_TEST__", "1");
     const { chromium } = await import("playwright-core");
     return new TestBrowser(await chromium.launch({ executablePath: chromiumPath!, args: FLAGS }));
