@@ -21,6 +21,8 @@ export const ERRORS = {
   unsupported_architecture: { status: 400, type: "invalid_request_error" },
   /** A file or tensor type that Oatmill does not read. */
   unsupported_format: { status: 400, type: "invalid_request_error" },
+  /** A LoRA adapter is of a kind that is not known here, contradicts itself, or does not fit the model. */
+  invalid_adapter: { status: 400, type: "invalid_request_error" },
   /** Weights hold NaN or infinity. */
   non_finite_weights: { status: 400, type: "invalid_request_error" },
   /** A model's hidden states overflow on the calibration text, or its answers on an input. */
