@@ -14,12 +14,13 @@ const EXTERNAL = 1;
 const ELEMENT_TYPES = { f32: 1, u8: 2, i8: 3, i32: 6, i64: 7 } as const;
 export type ElementType = keyof typeof ELEMENT_TYPES;
 /** AttributeProto.type by the kind of value. */
-const ATTRIBUTE_TYPES = { float: 1, int: 2, ints: 7 } as const;
+const ATTRIBUTE_TYPES = { float: 1, int: 2, string: 3, ints: 7 } as const;
 
 /** `{ int: 1 }` and so on: ONNX distinguishes 1 from 1.0. */
 export type Attribute =
   | { readonly float: number }
   | { readonly int: number }
+  | { readonly string: string }
   | { readonly ints: readonly number[] };
 
 /** Values of a constant that lie in a file beside the model. */
@@ -36,6 +37,17 @@ export interface ExternalValues {
 
 /** A dimension is a number or the name of a free one. */
 export type Dimension = number | string;
+
+/** One step of a graph, as it is encoded. */
+export interface OnnxNode {
+  readonly op: string;
+  /** Values read; an empty name means "not given". */
+  readonly inputs: readonly string[];
+  readonly attributes: Readonly<Record<string, Attribute>>;
+  readonly outputs: readonly string[];
+  /** Empty: ONNX's own operators. */
+  readonly domain: string;
+}
 
 /** Protobuf wire format: only varints, 32-bit floats and length-delimited fields occur. */
 class ProtoWriter {
@@ -87,30 +99,57 @@ class ProtoWriter {
 }
 
 export class OnnxGraph {
-  readonly #nodes: ((w: ProtoWriter) => void)[] = [];
-  readonly #initializers: ((w: ProtoWriter) => void)[] = [];
-  readonly #inputs = new Map<string, (w: ProtoWriter) => void>();
-  readonly #outputs: ((w: ProtoWriter) => void)[] = [];
+  #nodes: OnnxNode[] = [];
+  readonly #initializers = new Map<string, (w: ProtoWriter) => void>();
+  readonly #inputs = new Map<string, { readonly shape: readonly Dimension[]; readonly type: ElementType }>();
+  #outputs: string[] = [];
+  readonly #integers = new Map<string, readonly number[]>();
+  readonly #scalars = new Map<string, number>();
   readonly #domains = new Set<string>();
   #values = 0;
 
-  #valueInfo(name: string, shape: readonly Dimension[] | null, type: ElementType = "f32") {
-    return (w: ProtoWriter) =>
-      w.string(1, name).message(2, (t) =>
-        t.message(1, (tensor) => {
-          tensor.int(1, ELEMENT_TYPES[type]);
-          if (!shape) return;
-          tensor.message(2, (s) => {
-            for (const d of shape) {
-              s.message(1, (dim) => typeof d === "number" ? dim.int(1, d) : dim.string(2, d));
-            }
-          });
-        }));
+  input(name: string, shape: readonly Dimension[], type: ElementType = "f32"): string {
+    this.#inputs.set(name, { shape, type });
+    return name;
   }
 
-  input(name: string, shape: readonly Dimension[], type: ElementType = "f32"): string {
-    this.#inputs.set(name, this.#valueInfo(name, shape, type));
-    return name;
+  /** Steps in the order of their computation. */
+  get steps(): readonly OnnxNode[] {
+    return this.#nodes;
+  }
+
+  get inputs(): ReadonlyMap<string, { readonly shape: readonly Dimension[]; readonly type: ElementType }> {
+    return this.#inputs;
+  }
+
+  get outputs(): readonly string[] {
+    return this.#outputs;
+  }
+
+  /** Constant vectors of integers and constant scalars, by name. */
+  get constants(): {
+    readonly integers: ReadonlyMap<string, readonly number[]>;
+    readonly scalars: ReadonlyMap<string, number>;
+  } {
+    return { integers: this.#integers, scalars: this.#scalars };
+  }
+
+  /** Makes an output a value like others. */
+  withdraw(output: string): void {
+    this.#outputs = this.#outputs.filter((name) => name !== output);
+  }
+
+  /** Drops the steps and constants that no output needs: ONNX Runtime would compute them. */
+  prune(): this {
+    const needed = new Set(this.#outputs);
+    const kept = this.#nodes.reverse().filter(({ inputs, outputs }) => {
+      if (!outputs.some((name) => needed.has(name))) return false;
+      for (const name of inputs) needed.add(name);
+      return true;
+    });
+    this.#nodes = kept.reverse();
+    for (const name of [...this.#initializers.keys()]) if (!needed.has(name)) this.#initializers.delete(name);
+    return this;
   }
 
   /** Whether there is an input of that name. */
@@ -121,29 +160,32 @@ export class OnnxGraph {
   /** Names `value` as an output of the graph. */
   output(name: string, value: string): void {
     this.node("Identity", [value], {}, name);
-    this.#outputs.push(this.#valueInfo(name, null));
+    this.#outputs.push(name);
   }
 
   /** A constant vector of integers (shapes, axes). */
   integers(values: readonly number[]): string {
     const name = `c${this.#values++}`;
+    this.#integers.set(name, [...values]);
     const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-    this.#initializers.push((w) =>
-      w.int(1, values.length).int(2, ELEMENT_TYPES.i64).string(8, name).bytes(9, data)
+    this.#initializers.set(
+      name,
+      (w) => w.int(1, values.length).int(2, ELEMENT_TYPES.i64).string(8, name).bytes(9, data),
     );
     return name;
   }
 
   scalar(value: number): string {
     const name = `c${this.#values++}`;
+    this.#scalars.set(name, value);
     const data = new Uint8Array(Float32Array.of(value).buffer);
-    this.#initializers.push((w) => w.int(2, ELEMENT_TYPES.f32).string(8, name).bytes(9, data));
+    this.#initializers.set(name, (w) => w.int(2, ELEMENT_TYPES.f32).string(8, name).bytes(9, data));
     return name;
   }
 
   /** A constant too large for the model's own file. */
   external({ type, shape, file, offset, bytes, name = `c${this.#values++}` }: ExternalValues): string {
-    this.#initializers.push((w) => {
+    this.#initializers.set(name, (w) => {
       for (const d of shape) w.int(1, d);
       w.int(2, ELEMENT_TYPES[type]).string(8, name);
       for (const [key, value] of Object.entries({ location: file, offset, length: bytes })) {
@@ -178,25 +220,9 @@ export class OnnxGraph {
     return outputs;
   }
 
-  #add(
-    op: string,
-    { inputs, attributes, outputs, domain }: {
-      readonly inputs: readonly string[];
-      readonly attributes: Readonly<Record<string, Attribute>>;
-      readonly outputs: readonly string[];
-      readonly domain: string;
-    },
-  ): void {
-    if (domain !== "") this.#domains.add(domain);
-    this.#nodes.push((w) => {
-      for (const input of inputs) w.string(1, input);
-      for (const output of outputs) w.string(2, output);
-      w.string(4, op);
-      for (const [name, value] of Object.entries(attributes)) {
-        w.message(5, (a) => writeAttribute(a, name, value));
-      }
-      if (domain !== "") w.string(7, domain);
-    });
+  #add(op: string, node: Omit<OnnxNode, "op">): void {
+    if (node.domain !== "") this.#domains.add(node.domain);
+    this.#nodes.push({ op, ...node });
   }
 
   encode(): Uint8Array<ArrayBuffer> {
@@ -206,20 +232,51 @@ export class OnnxGraph {
     }
     return model
       .message(7, (graph) => {
-        for (const write of this.#nodes) graph.message(1, write);
+        for (const node of this.#nodes) graph.message(1, (w) => writeNode(w, node));
         graph.string(2, "oatmill");
-        for (const write of this.#initializers) graph.message(5, write);
-        for (const write of this.#inputs.values()) graph.message(11, write);
-        for (const write of this.#outputs) graph.message(12, write);
+        for (const write of this.#initializers.values()) graph.message(5, write);
+        for (const [name, { shape, type }] of this.#inputs) {
+          graph.message(11, (w) => writeValueInfo(w, name, shape, type));
+        }
+        for (const name of this.#outputs) graph.message(12, (w) => writeValueInfo(w, name, null));
       })
       .finish();
   }
+}
+
+function writeValueInfo(
+  w: ProtoWriter,
+  name: string,
+  shape: readonly Dimension[] | null,
+  type: ElementType = "f32",
+): void {
+  w.string(1, name).message(2, (t) =>
+    t.message(1, (tensor) => {
+      tensor.int(1, ELEMENT_TYPES[type]);
+      if (!shape) return;
+      tensor.message(2, (s) => {
+        for (const d of shape) {
+          s.message(1, (dim) => typeof d === "number" ? dim.int(1, d) : dim.string(2, d));
+        }
+      });
+    }));
+}
+
+function writeNode(w: ProtoWriter, { op, inputs, attributes, outputs, domain }: OnnxNode): void {
+  for (const input of inputs) w.string(1, input);
+  for (const output of outputs) w.string(2, output);
+  w.string(4, op);
+  for (const [name, value] of Object.entries(attributes)) {
+    w.message(5, (a) => writeAttribute(a, name, value));
+  }
+  if (domain !== "") w.string(7, domain);
 }
 
 function writeAttribute(w: ProtoWriter, name: string, value: Attribute): void {
   w.string(1, name);
   if ("float" in value) w.float(2, value.float).int(20, ATTRIBUTE_TYPES.float);
   else if ("int" in value) w.int(3, value.int).int(20, ATTRIBUTE_TYPES.int);
+  else if ("string" in value) w.string(4, value.string).int(20, ATTRIBUTE_TYPES.string);
   else {
     for (const i of value.ints) w.int(8, i);
     w.int(20, ATTRIBUTE_TYPES.ints);
