@@ -5,5 +5,5 @@ export { type CodedMatrix, decode, roundScale, runCount } from "./coded_matrix.t
 export { packCoded, runColumnsOf } from "./pack_coded.ts";
 export { packF32, type PackOptions, packQ4, packQ8 } from "./pack_dense.ts";
 export { packWindows, type PackWindowsOptions } from "./pack_windows.ts";
-export { unpack } from "./unpack.ts";
+export { unpack, unpackCoded } from "./unpack.ts";
 export { assignWindows, slotsNeeded, type WindowOptions } from "./window_matching.ts";

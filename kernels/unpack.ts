@@ -1,6 +1,7 @@
 /** Dense values of a packed layer, as its kernel sees them: code x scale. */
 
 import { fromBf16 } from "./_quantize_row.ts";
+import { type CodedMatrix, runCount } from "./coded_matrix.ts";
 import {
   CHUNK,
   groupBytes,
@@ -11,6 +12,7 @@ import {
   type WeightFormat,
   windowsChunkBytes,
 } from "./layout.ts";
+import { runColumnsOf } from "./pack_coded.ts";
 import { fromPanels } from "./panels.ts";
 import { placedSlots } from "./pack_windows.ts";
 import { blocksOf } from "./window_matching.ts";
@@ -102,4 +104,19 @@ export function unpack(format: WeightFormat, bytes: Uint8Array, shape: Shape2): 
     if (code !== 0) W[row * shape[1] + column] += code * scale;
   });
   return W;
+}
+
+/** Codes and scales as {@linkcode packCoded} took them; a run that stores nothing has the scale 0. */
+export function unpackCoded(
+  format: Exclude<WeightFormat, { kind: "f32" }>,
+  bytes: Uint8Array,
+  shape: Shape2,
+): CodedMatrix {
+  const [rows, cols] = shape, runColumns = runColumnsOf(format), runs = runCount(cols, runColumns);
+  const codes = new Int8Array(rows * cols), scales = new Float32Array(rows * runs);
+  visitWeights(format, bytes, shape, (row, column, code, scale) => {
+    scales[row * runs + Math.floor(column / runColumns)] = scale;
+    if (code !== 0) codes[row * cols + column] = code;
+  });
+  return { rows, cols, codes, scales, runColumns };
 }

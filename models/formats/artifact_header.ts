@@ -57,6 +57,28 @@ export interface Agreement {
   readonly sameLabel: number | null;
 }
 
+/** What training after compression did, and what it took. */
+export interface Recovery {
+  readonly kind: "distill" | "blockwise";
+  readonly train: "lowrank" | "lowrank+sparse";
+  /** Name of the text that was trained on. */
+  readonly text: string;
+  /** Trained on; blockwise: by each block. */
+  readonly tokens: number;
+  readonly steps: number;
+  readonly learningRate: number;
+  /** Of the training alone. */
+  readonly seconds: number;
+  readonly tokensPerSecond: number;
+  readonly peakRssBytes: number;
+  /** On sequences held back from training: KL in nats per token, or mean relative squared error of the blocks. */
+  readonly loss: { readonly before: number; readonly after: number };
+  /** tokens: it went to its end; early: the loss fell no more; cancelled: it was, and the best so far was kept. */
+  readonly stopped: "tokens" | "early" | "cancelled";
+  /** As served, on text that was never trained on: that of the header's perplexity. */
+  readonly perplexity: { readonly dense: number; readonly before: number; readonly after: number } | null;
+}
+
 export interface ArtifactHeader {
   /** artifact_upgrade.ts tells how they differ; new artifacts have the last. */
   readonly format: 1 | 2 | 3;
@@ -69,7 +91,10 @@ export interface ArtifactHeader {
   /** Chunks (64 columns) per activation block, for every layer. */
   readonly blockChunks: number;
   readonly tensors: readonly TensorEntry[];
+  /** What compression made of them; a recovery changes the errors, not these. */
   readonly layers: readonly LayerReport[];
+  /** Absent: it was not recovered. */
+  readonly recovery?: Recovery;
   readonly perplexity: {
     readonly dense: number;
     readonly compressed: number;

@@ -12,6 +12,7 @@ const NOT_CONTENT = [
   "layers",
   "perplexity",
   "agreement",
+  "recovery",
 ] as const satisfies readonly (keyof AnyHeader)[];
 
 /**
