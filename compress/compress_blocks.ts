@@ -16,6 +16,7 @@ import { needsMoments } from "./recipe_needs.ts";
 import { BLOCK_STREAM, keepBlock } from "./resume/block_units.ts";
 import { type PendingStream, SavedStreams, type StreamParts, streamParts } from "./resume/streams.ts";
 import type { BlockStatistics } from "./statistics.ts";
+import type { BlockPlace } from "./types.ts";
 import { writeRouter, writeVector } from "./write_tensors.ts";
 
 /** Blocks up to this size overlap: SmolLM2's have 14 MB, and their four inputs do not keep two workers equally busy. */
@@ -130,10 +131,11 @@ class Blocks implements CompressedBlocks {
   /** @param last the block that workers still have */
   async begin(index: number, last: BlockUnderWay | null): Promise<BlockUnderWay> {
     const { plans, context } = this.options, { checkpoint, progress } = context;
-    await progress.time("write", () => this.#saveStream(index));
-    const weights = await progress.time("read", () => readBlock(checkpoint, index));
+    const place = { block: placeOf(index) };
+    await progress.time("write", () => this.#saveStream(index), place);
+    const weights = await progress.time("read", () => readBlock(checkpoint, index), place);
     const statistics = await this.#statistics(index, weights, last);
-    await progress.time("compress", () => this.insight.addBlock(weights, statistics));
+    await progress.time("compress", () => this.insight.addBlock(weights, statistics), place);
     const stored: Promise<StoredBlock> = plans.pruning && statistics
       ? plans.pruning.prune(weights, statistics)
       : Promise.resolve({ weights, statistics });
@@ -160,7 +162,10 @@ class Blocks implements CompressedBlocks {
           write,
           context,
         }),
-      last ? { phase: "compress", work: last.results } : undefined,
+      {
+        block: placeOf(index),
+        ...last ? { behind: { phase: "compress", work: last.results, block: placeOf(index - 1) } } : {},
+      },
     );
     progress.report("calibrate", index + 1, checkpoint.spec.blocks);
     return found;
@@ -168,15 +173,17 @@ class Blocks implements CompressedBlocks {
 
   async end(index: number, { weights, stored, results }: BlockUnderWay): Promise<void> {
     const { residuals, context } = this.options, { recipe, progress } = context;
-    const found = await progress.time("compress", () => results);
+    const place = { block: placeOf(index) };
+    const found = await progress.time("compress", () => results, place);
     const block = await stored;
     await progress.time("write", async () => {
       await this.#write(index, block, found);
       await this.#keep(index);
-    });
+    }, place);
     if (recipe.calibration.statistics === "dense" || !block.statistics) return;
     // What is stored stands in `weights` now.
-    await progress.time("calibrate", () => pass(residuals.calibration, weights, { block: index, context }));
+    const behind = () => pass(residuals.calibration, weights, { block: index, context });
+    await progress.time("calibrate", behind, place);
   }
 
   /** For a run that resumes. */
@@ -261,4 +268,5 @@ async function compressLayers(
   return results;
 }
 
+const placeOf = (index: number): BlockPlace => ({ pass: "compress", index });
 const scaleName = (block: number, input: InputName): string => `block.${block}.${input}.scale`;

@@ -6,7 +6,7 @@ import { openArtifact } from "../models/formats/artifact.ts";
 import { readInsight } from "../models/formats/insight_file.ts";
 import type { RecipeInput } from "../models/recipe.ts";
 import { compress } from "./pipeline.ts";
-import type { CompressProgress, CompressResult } from "./types.ts";
+import type { CompressProgress, CompressResult, CompressStep } from "./types.ts";
 
 const SOURCE = new URL("../models/default", import.meta.url).pathname;
 /** Perplexity of the compressed model over the dense one on the model's own text; measured 1.01-1.03 at rate 0.4. */
@@ -39,6 +39,18 @@ const meanRate = ({ header }: Pick<CompressResult, "header">) => {
   return header.layers.reduce((n, l) => n + l.rate * size(l), 0) / all;
 };
 
+/** Steps tell of each block's parts, and add up to what the phases took but for those below a millisecond. */
+function assertSteps(steps: readonly CompressStep[], { phases }: CompressResult): void {
+  const compressed = steps.filter(({ block }) => block?.pass === "compress");
+  for (let i = 0; i < 6; i++) {
+    const found = new Set(compressed.filter(({ block }) => block!.index === i).map(({ phase }) => phase));
+    assert.ok(found.has("compress") && found.has("write"), `block ${i}: ${[...found]}`);
+  }
+  const sum = steps.reduce((all, { startMs, endMs }) => all + (endMs - startMs) / 1000, 0);
+  const all = Object.values(phases).reduce((a, b) => a + b, 0);
+  assert.ok(sum <= all + 1e-6 && sum > 0.9 * all, `${sum} of ${all} s`);
+}
+
 for (
   const [name, over] of Object.entries<RecipeInput>({
     "oatmill, measured, windows, int8": {},
@@ -61,7 +73,10 @@ for (
       const phases = new Set<string>();
       const onProgress = (p: CompressProgress) => void phases.add(p.phase);
       const out = join(dir, "out");
-      const result = await compress({ source: SOURCE, out, recipe: recipe(over), threads: 2, onProgress });
+      const steps: CompressStep[] = [], onStep = (step: CompressStep) => void steps.push(step);
+      const options = { source: SOURCE, out, recipe: recipe(over), threads: 2 };
+      const result = await compress({ ...options, onProgress, onStep });
+      assertSteps(steps, result);
       const artifact = await openArtifact(out);
       const { perplexity, layers, bytes, denseBytes } = artifact.header;
       assert.deepEqual(perplexity, result.header.perplexity);

@@ -35,11 +35,11 @@ export async function planBlocks(
   residuals: Residuals,
   context: CompressionContext,
 ): Promise<Plans> {
-  const { recipe, checkpoint: { spec }, progress } = context;
+  const { recipe, checkpoint: { spec } } = context;
   const ratios = needsOutlierRatios(recipe)
     ? await context.work.journal.keep(
       "outliers",
-      () => progress.time("allocate", () => outlierRatios(residuals.calibration, context)),
+      () => outlierRatios(residuals.calibration, context),
     )
     : null;
   const values = blockValues(recipe, { blocks: spec.blocks, ratios });

@@ -1,12 +1,24 @@
 /** What a running compression tells about itself: progress, seconds of each phase, peak memory, and whether to stop. */
 import { OatmillError } from "../errors.ts";
-import type { CompressOptions, CompressPhase, CompressProgress } from "./types.ts";
+import type { BlockPlace, CompressOptions, CompressPhase, CompressProgress } from "./types.ts";
 
 const RSS_INTERVAL_MS = 100;
+/** Steps that took less are told to nobody. */
+const LEAST_STEP_MS = 1;
 
 interface Behind {
   readonly phase: CompressPhase;
   readonly work: Promise<unknown>;
+  readonly block?: BlockPlace;
+}
+interface StepPlace {
+  readonly block?: BlockPlace;
+  /** Work of another phase that the step queues behind: until it has ended the time is that phase's. */
+  readonly behind?: Behind;
+}
+interface StepTimes {
+  readonly start: number;
+  readonly end: number;
 }
 
 /** What a run knows of its own course. */
@@ -28,21 +40,24 @@ export class ProgressReporter implements Disposable {
   readonly #startMs = performance.now();
   /** Of earlier runs. */
   #secondsBefore = 0;
-  readonly #options: Pick<CompressOptions, "signal" | "onProgress">;
+  readonly #options: Pick<CompressOptions, "signal" | "onProgress" | "onStep">;
   readonly #timer: ReturnType<typeof setInterval>;
   #errors = { sum: 0, layers: 0 };
 
-  constructor(options: Pick<CompressOptions, "signal" | "onProgress">) {
+  constructor(options: Pick<CompressOptions, "signal" | "onProgress" | "onStep">) {
     this.#options = options;
     this.#timer = setInterval(() => this.#sampleRss(), RSS_INTERVAL_MS);
   }
 
   /**
-   * Runs one step of a phase and adds its time.
-   * @param behind work of another phase that the step queues behind: until it has ended the time is that phase's
+   * Runs one step of a phase, adds its time and tells of it.
    * @throws {OatmillError} cancelled, before the step
    */
-  async time<T>(phase: CompressPhase, step: () => T | Promise<T>, behind?: Behind): Promise<T> {
+  async time<T>(
+    phase: CompressPhase,
+    step: () => T | Promise<T>,
+    { block, behind }: StepPlace = {},
+  ): Promise<T> {
     this.checkCancelled();
     const start = performance.now();
     let own = behind ? Infinity : start;
@@ -50,15 +65,18 @@ export class ProgressReporter implements Disposable {
     try {
       return await step();
     } finally {
-      const end = performance.now();
-      this.#add(phase, end - Math.min(own, end));
-      if (behind) this.#add(behind.phase, Math.min(own, end) - start);
+      const end = performance.now(), turn = Math.min(own, end);
+      if (behind) this.#add(behind.phase, { start, end: turn }, behind.block);
+      this.#add(phase, { start: turn, end }, block);
       this.#sampleRss();
     }
   }
 
-  #add(phase: CompressPhase, ms: number): void {
-    this.phases[phase] = (this.phases[phase] ?? 0) + ms / 1000;
+  #add(phase: CompressPhase, { start, end }: StepTimes, block: BlockPlace | null = null): void {
+    this.phases[phase] = (this.phases[phase] ?? 0) + (end - start) / 1000;
+    if (end - start < LEAST_STEP_MS) return;
+    const zero = Date.now() - performance.now();
+    this.#options.onStep?.({ phase, block, startMs: zero + start, endMs: zero + end });
   }
 
   /** Of this run and those before it. */

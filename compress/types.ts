@@ -24,6 +24,20 @@ export interface CompressProgress {
   readonly densePerplexity?: number;
 }
 
+/** A block in one of the passes over all of them. */
+export interface BlockPlace {
+  readonly pass: "outliers" | "measure" | "compress";
+  readonly index: number;
+}
+/** What a run was at from one moment to another; steps of different blocks may take turns. */
+export interface CompressStep {
+  readonly phase: CompressPhase;
+  readonly block: BlockPlace | null;
+  /** Milliseconds since 1970. */
+  readonly startMs: number;
+  readonly endMs: number;
+}
+
 export interface CompressOptions {
   /** Model folder, .gguf or .onnx file. */
   readonly source: string;
@@ -47,6 +61,8 @@ export interface CompressOptions {
   readonly workMemoryBytes?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (p: CompressProgress) => void;
+  /** Hears of every step that took a millisecond or more, behind it. */
+  readonly onStep?: (step: CompressStep) => void;
   /** Hears of an earlier run in `work` before anything is done. */
   readonly onResume?: (found: FoundWork) => void;
   /** Hears of every unit that is kept; what it throws ends the run there. */

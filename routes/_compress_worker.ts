@@ -6,7 +6,7 @@
 import { readdir } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { compress } from "../compress/pipeline.ts";
-import type { CompressProgress, CompressResult } from "../compress/types.ts";
+import type { CompressPhase, CompressProgress, CompressResult, CompressStep } from "../compress/types.ts";
 import { lowerThreadPriority } from "../engine/low_priority.ts";
 import { OatmillError } from "../errors.ts";
 import { extractArchive } from "../models/formats/archive.ts";
@@ -16,6 +16,7 @@ import type { PlainError } from "./jobs.ts";
 export type ToWorker = { readonly type: "start"; readonly task: CompressTask } | { readonly type: "cancel" };
 export type FromWorker =
   | { readonly type: "progress"; readonly progress: CompressProgress }
+  | { readonly type: "step"; readonly step: CompressStep }
   | { readonly type: "result"; readonly result: CompressResult }
   | { readonly type: "error"; readonly error: PlainError };
 
@@ -37,8 +38,9 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
 
 async function run(task: CompressTask): Promise<CompressResult> {
   let { source } = task;
-  if (task.archive !== null) source = await findModel(await unpacked(task.archive, task));
-  if (task.hub) source = await pulledModel(task, task.hub);
+  const { archive, hub } = task;
+  if (archive !== null) source = await timed("read", async () => findModel(await unpacked(archive, task)));
+  if (hub) source = await timed("pull", () => pulledModel(task, hub));
   abort.signal.throwIfAborted();
   return await compress({
     source,
@@ -49,7 +51,18 @@ async function run(task: CompressTask): Promise<CompressResult> {
     recipe: task.recipe,
     signal: abort.signal,
     onProgress: (progress) => post({ type: "progress", progress }),
+    onStep: (step) => post({ type: "step", step }),
   });
+}
+
+/** A step before the compression itself. */
+async function timed<T>(phase: CompressPhase, step: () => Promise<T>): Promise<T> {
+  const startMs = Date.now();
+  try {
+    return await step();
+  } finally {
+    post({ type: "step", step: { phase, block: null, startMs, endMs: Date.now() } });
+  }
 }
 
 const exists = (path: string): Promise<boolean> => Deno.lstat(path).then(() => true, () => false);

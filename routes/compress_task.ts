@@ -1,6 +1,6 @@
 /** What a compression job's worker is asked to do, and how that is stored: a restarted server does it to the end. */
 import { join } from "node:path";
-import type { CompressProgress, CompressResult } from "../compress/types.ts";
+import type { CompressProgress, CompressResult, CompressStep } from "../compress/types.ts";
 import type { HubAccess, HubReference } from "../hub/reference.ts";
 import type { Recipe } from "../models/recipe.ts";
 
@@ -23,6 +23,7 @@ export interface TaskOptions {
   /** Ends the task; with the reason {@linkcode AT_ONCE} without letting it end its step. */
   readonly signal: AbortSignal;
   readonly onProgress: (p: CompressProgress) => void;
+  readonly onStep?: (step: CompressStep) => void;
 }
 export type RunTask = (task: CompressTask, options: TaskOptions) => Promise<CompressResult>;
 

@@ -1,29 +1,22 @@
-/** A job's progress: phases become metrics and spans, and of many reports few become events. */
+/** A job's progress: its phase becomes a metric, and of many reports few become events. */
 import type { CompressProgress } from "../compress/types.ts";
-import type { Span, Telemetry } from "../telemetry/telemetry.ts";
+import type { Telemetry } from "../telemetry/telemetry.ts";
 
 /** Events of one phase closer together than this are one. */
 const EVENT_INTERVAL_MS = 250;
 
 export class JobProgressMeter {
   #phase: string | null = null;
-  #phaseStartMs = 0;
   #lastMs = 0;
   #last: CompressProgress | null = null;
 
-  constructor(
-    readonly telemetry: Telemetry,
-    readonly span: Span,
-    readonly report: (p: CompressProgress) => void,
-  ) {}
+  constructor(readonly telemetry: Telemetry, readonly report: (p: CompressProgress) => void) {}
 
   see(p: CompressProgress): void {
     const now = Date.now();
     const phaseBegins = p.phase !== this.#phase;
-    if (phaseBegins) {
-      this.end();
-      [this.#phase, this.#phaseStartMs] = [p.phase, now];
-    }
+    if (phaseBegins) this.end();
+    this.#phase = p.phase;
     this.#last = p;
     this.telemetry.set("jobProgress", p.total > 0 ? p.done / p.total : 0, { phase: p.phase });
     if (!phaseBegins && p.done < p.total && now - this.#lastMs < EVENT_INTERVAL_MS) return;
@@ -36,13 +29,8 @@ export class JobProgressMeter {
   }
   /** Of the present phase. */
   end(): void {
-    const now = Date.now();
-    if (this.#last) this.#report(this.#last, now);
-    if (this.#phase === null) return;
-    const attributes = { phase: this.#phase };
-    this.telemetry.record("phaseDuration", (now - this.#phaseStartMs) / 1000, attributes);
-    this.telemetry.set("jobProgress", 0, attributes);
-    this.telemetry.spanOf(this.#phase, this.span, { startMs: this.#phaseStartMs, endMs: now });
+    if (this.#last) this.#report(this.#last, Date.now());
+    if (this.#phase !== null) this.telemetry.set("jobProgress", 0, { phase: this.#phase });
     this.#phase = null;
   }
 }

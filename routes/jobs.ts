@@ -21,11 +21,20 @@ import {
   type JobStore,
 } from "../store/job_store.ts";
 import { log } from "../telemetry/log.ts";
-import { failSpan, type Telemetry } from "../telemetry/telemetry.ts";
-import { AT_ONCE, type JobTask, placesIn, type RunTask, storedTask, taskIn } from "./compress_task.ts";
+import { failSpan, type Span, type Telemetry } from "../telemetry/telemetry.ts";
+import {
+  AT_ONCE,
+  type JobTask,
+  placesIn,
+  type RunTask,
+  storedTask,
+  taskIn,
+  type TaskOptions,
+} from "./compress_task.ts";
 import { EtaEstimator, shareDone } from "./job_eta.ts";
 import { JobFolders } from "./job_folders.ts";
 import { JobProgressMeter } from "./job_progress.ts";
+import { JobTrace } from "./job_trace.ts";
 import { shortVersion } from "./model_reference.ts";
 import type { ModelRegistry } from "./registry.ts";
 
@@ -214,13 +223,16 @@ export class JobRunner {
     if (job.tries >= MOST_TRIES) return this.#finish(id, "failed", stuck(job));
     jobs.change(id, { state: "running", startedMs: job.startedMs ?? Date.now(), tries: job.tries + 1 });
     this.#event(id, "info", "Running", { state: "running" });
-    const span = telemetry.startSpan("compression", {
-      attributes: { "oatmill.job": id, "oatmill.model": model },
-    });
+    const trace = new JobTrace(telemetry, { "oatmill.job": id, "oatmill.model": model }), { span } = trace;
+    log("info", "compression begins", { job: id, model }, span);
     const eta = new EtaEstimator(job.recipe as Recipe);
-    const progress = new JobProgressMeter(telemetry, span, (p) => this.#progress(id, p, eta));
+    const progress = new JobProgressMeter(telemetry, (p) => this.#progress(id, p, eta));
     try {
-      const result = await this.#made(job, { signal, onProgress: (p) => progress.see(p) });
+      const result = await this.#made(job, {
+        signal,
+        onProgress: (p) => progress.see(p),
+        onStep: (step) => trace.see(step),
+      });
       progress.end();
       signal.throwIfAborted();
       // The folder's name says after a crash whose it is (job_folders.ts).
@@ -228,26 +240,26 @@ export class JobRunner {
       this.#finish(id, "succeeded", {
         message: `Model "${model}" is ready: version ${shortVersion(version)}`,
         result: { version, ...resultOf(result) },
-      });
+      }, span);
     } catch (thrown) {
       progress.end();
       if (this.#closed) this.#putBack(id, "Stopped with the server: goes on at its next start", { tries: 0 });
-      else if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" });
+      else if (signal.aborted) this.#finish(id, "cancelled", { message: "Cancelled" }, span);
       else {
-        const error = jobError(thrown);
+        const error = jobError(thrown, span);
         failSpan(span, error.code);
         log("error", "compression failed", { job: id, code: error.code, reason: error.message }, span);
-        this.#finish(id, "failed", { message: error.message, error });
+        this.#finish(id, "failed", { message: error.message, error }, span);
       }
     } finally {
-      span.end();
+      trace.end();
       await this.#tidy();
     }
   }
   /** The artifact of this run, or of one that ended between naming the artifact and saying so. */
   async #made(
     { id, model, task }: Job,
-    options: { signal: AbortSignal; onProgress: (p: CompressProgress) => void },
+    options: TaskOptions,
   ): Promise<CompressResult> {
     const { registry, hub, run } = this.#o, folder = this.#folders.path(id);
     if (registry.versions(model).some((version) => version.folder === id)) {
@@ -274,12 +286,13 @@ export class JobRunner {
     id: string,
     state: Extract<JobState, "succeeded" | "failed" | "cancelled">,
     outcome: { message: string; error?: JobError; result?: unknown },
+    span?: Span,
   ): void {
     const { message, error = null, result = null } = outcome;
     this.#o.jobs.change(id, { state, finishedMs: Date.now(), error, result });
     this.#event(id, state === "failed" ? "error" : "info", message, { state, error, result });
     this.#o.telemetry.add("jobs", 1, { state });
-    log("info", "compression ended", { job: id, state });
+    log("info", "compression ended", { job: id, state }, span);
   }
   #event(id: string, level: "info" | "error", message: string, data: unknown): void {
     // Those who listen hear also what a full disk does not take.
@@ -351,13 +364,13 @@ function resultOf({ header, seconds, peakRssBytes, phases }: CompressResult): ob
   };
 }
 
-function jobError(thrown: unknown): JobError {
+function jobError(thrown: unknown, span: Span): JobError {
   const error = asStorageError(thrown, "write the artifact");
   if (error instanceof OatmillError) return { code: error.code, message: error.message, param: error.param };
   log("error", "unexpected error", {
     where: "compression",
     error: error instanceof Error ? error.stack : String(error),
-  });
+  }, span);
   const reason = error instanceof Error ? error.message : String(error);
   return { code: "internal_error", message: `Compression stopped unexpectedly: ${reason}`, param: null };
 }

@@ -287,3 +287,23 @@ withLab("a job that is tried again and cancelled while its end is cleaned up is 
   assert.equal(await cancelled.promise, "cancelled");
   assert.equal(lab.tasks.length, 1);
 });
+
+withLab("log lines of a job carry its trace", async (lab) => {
+  const lines: { message: string; trace_id?: string }[] = [];
+  setLogSink((line) => lines.push(JSON.parse(line)));
+  const step = { phase: "compress", block: null, startMs: 0, endMs: 9 } as const;
+  const runner = await lab.start((_task, { onStep }) => {
+    onStep!(step);
+    return Promise.reject(new Error("odd"));
+  });
+  const id = await lab.submit(runner, "a");
+  await until(() => lab.state(id) === "failed");
+  assert.deepEqual(lines.map(({ message }) => message), [
+    "compression begins",
+    "unexpected error",
+    "compression failed",
+    "compression ended",
+  ]);
+  assert.equal(new Set(lines.map(({ trace_id }) => trace_id)).size, 1);
+  assert.match(lines[0].trace_id!, /^[0-9a-f]{32}$/);
+});

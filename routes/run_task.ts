@@ -11,7 +11,7 @@ const CANCEL_GRACE_MS = 5_000;
 
 /** @throws {OatmillError} what the task threw; cancelled when the signal ended it */
 export async function runTask(task: CompressTask, options: TaskOptions): Promise<CompressResult> {
-  const { signal, onProgress } = options;
+  const { signal, onProgress, onStep } = options;
   const worker = new Worker(new URL("./_compress_worker.ts", import.meta.url), {
     type: "module",
     name: "compression",
@@ -26,6 +26,7 @@ export async function runTask(task: CompressTask, options: TaskOptions): Promise
   };
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
     if (data.type === "progress") onProgress(data.progress);
+    else if (data.type === "step") onStep?.(data.step);
     else if (data.type === "result") resolve(data.result);
     else if (data.error.code === null) reject(new Error(data.error.message));
     else reject(new OatmillError(data.error.code, data.error.message, data.error.param));

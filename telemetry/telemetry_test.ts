@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
+import { OtlpReceiver } from "../tests/otlp_receiver.ts";
 import { log, setLogSink } from "./log.ts";
-import { otlpFromEnv } from "./otlp.ts";
 import { failSpan, Telemetry } from "./telemetry.ts";
 
 Deno.test("Telemetry writes Prometheus text with buckets, units and observed gauges", async () => {
@@ -22,54 +22,27 @@ Deno.test("Telemetry writes Prometheus text with buckets, units and observed gau
   await telemetry.close();
 });
 
-// deno-lint-ignore no-explicit-any -- OTLP's JSON, looked into by path
-type Otlp = any;
-
-async function withReceiver(
-  run: (endpoint: string, received: Map<string, Otlp[]>) => Promise<void>,
-): Promise<void> {
-  const received = new Map<string, Otlp[]>();
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, async (request) => {
-    const { pathname } = new URL(request.url);
-    received.set(pathname, [...received.get(pathname) ?? [], await request.json()]);
-    return Response.json({});
-  });
-  try {
-    await run(`http://127.0.0.1:${server.addr.port}`, received);
-  } finally {
-    await server.shutdown();
-  }
-}
-
 Deno.test("Telemetry sends metrics and the caller's trace to an OTLP receiver", async () => {
-  await withReceiver(async (endpoint, received) => {
-    const telemetry = await Telemetry.open({
-      version: "0",
-      otlp: otlpFromEnv((name) => name === "OTEL_EXPORTER_OTLP_ENDPOINT" ? endpoint : undefined),
-    });
-    const headers = new Headers({ traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` });
-    const request = telemetry.startSpan("text_completion m", { parent: telemetry.contextOf(headers) });
-    telemetry.spanOf("prefill", request, { startMs: 1000, endMs: 1500 }, { tokens: 4 });
-    failSpan(request, "rate_limit_exceeded");
-    request.end();
-    telemetry.record("requestDuration", 1.5, { "gen_ai.operation.name": "chat" });
-    await telemetry.close();
+  await using receiver = new OtlpReceiver();
+  const telemetry = await Telemetry.open({ version: "0", otlp: receiver.options });
+  const headers = new Headers({ traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` });
+  const request = telemetry.startSpan("text_completion m", { parent: telemetry.contextOf(headers) });
+  telemetry.spanOf("prefill", request, { startMs: 1000, endMs: 1500 }, { tokens: 4 });
+  failSpan(request, "rate_limit_exceeded");
+  request.end();
+  telemetry.record("requestDuration", 1.5, { "gen_ai.operation.name": "chat" });
+  await telemetry.close();
 
-    const spans = received.get("/v1/traces")!.flatMap((b) => b.resourceSpans[0].scopeSpans[0].spans);
-    const [prefill, parent] = ["prefill", "text_completion m"].map((n) =>
-      spans.find((s: Otlp) => s.name === n)
-    );
-    assert.equal(parent.traceId, "a".repeat(32));
-    assert.equal(parent.parentSpanId, "b".repeat(16));
-    assert.equal(prefill.parentSpanId, parent.spanId);
-    assert.equal(BigInt(prefill.endTimeUnixNano) - BigInt(prefill.startTimeUnixNano), 500_000_000n);
-    const metrics = received.get("/v1/metrics")!.flatMap((b) =>
-      b.resourceMetrics.scopeMetrics ?? b.resourceMetrics[0].scopeMetrics[0].metrics
-    );
-    const duration = metrics.find((m: Otlp) => m.name === "gen_ai.server.request.duration");
-    assert.equal(duration.unit, "s");
-    assert.equal(duration.histogram.dataPoints[0].sum, 1.5);
-  });
+  const [prefill, parent] = ["prefill", "text_completion m"].map((n) =>
+    receiver.spans().find((s) => s.name === n)
+  );
+  assert.equal(parent.traceId, "a".repeat(32));
+  assert.equal(parent.parentSpanId, "b".repeat(16));
+  assert.equal(prefill.parentSpanId, parent.spanId);
+  assert.equal(BigInt(prefill.endTimeUnixNano) - BigInt(prefill.startTimeUnixNano), 500_000_000n);
+  const duration = receiver.metrics().find((m) => m.name === "gen_ai.server.request.duration");
+  assert.equal(duration.unit, "s");
+  assert.equal(duration.histogram.dataPoints[0].sum, 1.5);
 });
 
 Deno.test("log() writes one JSON line with the trace's id", async () => {

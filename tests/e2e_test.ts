@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import OpenAI from "openai";
 import { readEvents } from "./fake_server.ts";
+import { OtlpReceiver } from "./otlp_receiver.ts";
 import { runReadme } from "./readme.ts";
 import { until } from "./until.ts";
 import { permissionsOf, ROOT, ServerProcess, sharedFolder } from "./server_process.ts";
@@ -307,30 +308,19 @@ describe("server", () => {
 
   it("stops when asked, starts again with what it has, and sends traces and metrics to an OTLP receiver", async () => {
     assert.equal(await server.stop(), 0);
-    const received: Record<string, Json[]> = { "/v1/traces": [], "/v1/metrics": [] };
-    const receiver = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
-      received[new URL(request.url).pathname].push(await request.json());
-      return Response.json({});
+    await using receiver = new OtlpReceiver();
+    server = await ServerProcess.start(data, { env: { OTEL_EXPORTER_OTLP_ENDPOINT: receiver.endpoint } });
+    assert.doesNotMatch(server.log, /compress/);
+    const traceparent = `00-${"c".repeat(32)}-${"d".repeat(16)}-01`;
+    const headers = { "content-type": "application/json", traceparent };
+    const response = await server.post("/v1/completions", { model: MODEL, prompt: "A", max_tokens: 4 }, {
+      headers,
     });
-    try {
-      const env = { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${receiver.addr.port}` };
-      server = await ServerProcess.start(data, { env });
-      assert.doesNotMatch(server.log, /compress/);
-      const traceparent = `00-${"c".repeat(32)}-${"d".repeat(16)}-01`;
-      const headers = { "content-type": "application/json", traceparent };
-      const response = await server.post("/v1/completions", { model: MODEL, prompt: "A", max_tokens: 4 }, {
-        headers,
-      });
-      assert.equal((await response.json()).choices[0].finish_reason, "length");
-      assert.equal(await server.stop(), 0);
-      const spans = received["/v1/traces"].flatMap((b) => b.resourceSpans[0].scopeSpans[0].spans);
-      const names = spans.filter((s) => s.traceId === "c".repeat(32)).map((s) => s.name).sort();
-      assert.deepEqual(names, ["decode", "prefill", "queue", `text_completion ${MODEL}`]);
-      const metrics = received["/v1/metrics"].flatMap((b) => b.resourceMetrics[0].scopeMetrics[0].metrics);
-      assert.ok(metrics.some((m) => m.name === "gen_ai.server.time_to_first_token"));
-      assert.match(server.log, new RegExp(`"message":"request".*"trace_id":"${"c".repeat(32)}"`));
-    } finally {
-      await receiver.shutdown();
-    }
+    assert.equal((await response.json()).choices[0].finish_reason, "length");
+    assert.equal(await server.stop(), 0);
+    const names = receiver.spans().filter((s) => s.traceId === "c".repeat(32)).map((s) => s.name).sort();
+    assert.deepEqual(names, ["decode", "prefill", "queue", `text_completion ${MODEL}`]);
+    assert.ok(receiver.metrics().some((m) => m.name === "gen_ai.server.time_to_first_token"));
+    assert.match(server.log, new RegExp(`"message":"request".*"trace_id":"${"c".repeat(32)}"`));
   });
 });

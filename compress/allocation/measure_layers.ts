@@ -53,17 +53,19 @@ export async function measureLayers(
   );
   for (let i = first; i < spec.blocks; i++) {
     if (i > first) await streams.save(i, parts(), { probes, statistics: statistics.entries() })?.commit();
-    const weights = await progress.time("read", () => readBlock(checkpoint, i));
+    const place = { block: { pass: "measure", index: i } } as const;
+    const weights = await progress.time("read", () => readBlock(checkpoint, i), place);
     const found = await progress.time(
       "calibrate",
       () => passWithStatistics(weights, own, { block: i, moments: true, write: true, context }),
+      place,
     );
     progress.report("calibrate", i + 1, spec.blocks);
     if (!sequential) statistics.put(i, found!);
     await progress.time("allocate", async () => {
       probes.push(await probe(weights, found!, { replacements, context }));
       await sensitivity.advance(weights, replacements);
-    });
+    }, place);
     progress.report("allocate", i + 1, spec.blocks, `block ${i}`);
     collectBehind(i);
   }

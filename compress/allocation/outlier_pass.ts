@@ -20,20 +20,21 @@ export async function outlierRatios(
   const residual = firstSequences(calibration, sequences, hiddenSize);
   const ratios: number[] = [];
   for (let i = 0; i < blocks; i++) {
-    progress.checkCancelled();
-    const weights = await readBlock(checkpoint, i);
-    const statistics = await runBlockOver(residual, weights, {
-      block: i,
-      checkpoint,
-      pool,
-      collect: true,
-      momentSequences: 0,
-      write: true,
-      sink: false,
-    });
-    const layers = names.map((name) => ({ W: weights[name].data, d: statistics![inputOf(name)].d }));
-    const multiples = [recipe.allocation.m];
-    ratios.push(...await pool.run<"outliers">({ kind: "outliers", layers, multiples }));
+    await progress.time("allocate", async () => {
+      const weights = await readBlock(checkpoint, i);
+      const statistics = await runBlockOver(residual, weights, {
+        block: i,
+        checkpoint,
+        pool,
+        collect: true,
+        momentSequences: 0,
+        write: true,
+        sink: false,
+      });
+      const layers = names.map((name) => ({ W: weights[name].data, d: statistics![inputOf(name)].d }));
+      const multiples = [recipe.allocation.m];
+      ratios.push(...await pool.run<"outliers">({ kind: "outliers", layers, multiples }));
+    }, { block: { pass: "outliers", index: i } });
     progress.report("allocate", i + 1, blocks);
   }
   return ratios;
