@@ -8,7 +8,6 @@ import type { EncoderModel } from "../models/classifier.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
 import { type AnyHeader, isGraphArtifact } from "../models/formats/graph_artifact.ts";
 import { isOnnxFile } from "../models/onnx/onnx_file.ts";
-import { openCheckpoint } from "../models/open.ts";
 import { type DenseValues, packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
 import type { ModelSpec } from "../models/spec.ts";
@@ -67,6 +66,7 @@ export async function openModel(path: string, options: OpenModelOptions = {}): P
     const opened = await open(artifact, artifact.tokenizerFiles, { checked: true });
     return { ...opened, header: artifact.header, longTexts: new LongTexts(path) };
   }
+  const { openCheckpoint } = await import("../models/open.ts"); // 45 modules: every format and family
   const checkpoint = await times.time("header", () => openCheckpoint(path));
   try {
     const packed = packDense(checkpoint, { values });

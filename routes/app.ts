@@ -1,35 +1,19 @@
-/** The HTTP surface: every resource mounted, and what holds for all of them (limits, errors, headers). */
+/** Resources mounted under what holds for all of them: limits, errors, headers, keys. */
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
 import { contextStorage } from "hono/context-storage";
 import { OatmillError } from "../errors.ts";
 import { requireKey } from "./api_keys.ts";
 import type { AppEnv } from "./app_env.ts";
-import { chatCompletions } from "./chat_completions.ts";
-import { classify } from "./classify.ts";
-import { completions } from "./completions.ts";
-import { compressions } from "./compressions.ts";
-import { consolePage } from "./console/console.ts";
-import { docs } from "./docs.ts";
-import { embeddings } from "./embeddings.ts";
 import { onError } from "./errors.ts";
-import { files } from "./files.ts";
 import { refuseForeignPages } from "./foreign_pages.ts";
 import { commonHeaders } from "./headers.ts";
-import { loads } from "./loads/loads.ts";
-import { models } from "./models.ts";
-import { serveDocument } from "./openapi.ts";
-import { operations } from "./operations.ts";
 import { readJsonBody } from "./bounded_json.ts";
 import { limitRate } from "./rate_limits.ts";
 import { countRequests } from "./request_counter.ts";
-import { responses } from "./responses/responses.ts";
 import { logRequests } from "./request_log.ts";
 import type { Services } from "./services.ts";
-import { status } from "./status.ts";
-import { tokenize } from "./tokenize.ts";
 import { countTraffic } from "./traffic.ts";
-import { uploads } from "./uploads.ts";
 
 /** Routes that read their whole body into memory. */
 const LIMITED = [
@@ -46,10 +30,18 @@ const LIMITED = [
   "/detokenize",
 ];
 
-/** @param options.allowAnonymous a proxy before the server knows who calls */
+/** Makes the routes of one resource. */
+export type Resource = (services: Services) => OpenAPIHono;
+
+export interface AppOptions {
+  /** A proxy before the server knows who calls. */
+  readonly allowAnonymous?: boolean;
+}
+
 export function createApp(
   services: Services,
-  { allowAnonymous = false }: { readonly allowAnonymous?: boolean } = {},
+  resources: readonly Resource[],
+  { allowAnonymous = false }: AppOptions = {},
 ): OpenAPIHono<AppEnv> {
   const app = new OpenAPIHono<AppEnv>();
   app.onError(onError);
@@ -76,21 +68,6 @@ export function createApp(
   });
   app.on("POST", LIMITED, readJsonBody({ maxBytes: services.limits.jsonBytes }), limit);
 
-  app.route("/", operations(services));
-  app.route("/", models(services));
-  app.route("/", compressions(services));
-  app.route("/", files(services));
-  app.route("/", uploads(services));
-  app.route("/", completions(services));
-  app.route("/", chatCompletions(services));
-  app.route("/", responses(services));
-  app.route("/", classify(services));
-  app.route("/", embeddings(services));
-  app.route("/", tokenize(services));
-  app.route("/", status(services));
-  app.route("/", loads(services));
-  app.route("/", docs());
-  app.route("/", consolePage());
-  serveDocument(app, services.version);
+  for (const resource of resources) app.route("/", resource(services));
   return app;
 }

@@ -1,6 +1,6 @@
 /** GET /docs: the OpenAPI document for people, without anything from elsewhere. */
 import { createHash } from "node:crypto";
-import { Hono } from "hono";
+import { OpenAPIHono } from "@hono/zod-openapi";
 
 const PAGE = `<!doctype html>
 <html lang="en">
@@ -55,6 +55,8 @@ function sourceHash(element: string): string {
   return `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
 }
 
-export function docs(): Hono {
-  return new Hono().get("/docs", (c) => c.html(PAGE, 200, { "content-security-policy": POLICY }));
+export function docs(): OpenAPIHono {
+  const app = new OpenAPIHono();
+  app.get("/docs", (c) => c.html(PAGE, 200, { "content-security-policy": POLICY }));
+  return app;
 }

@@ -18,7 +18,6 @@ import type { OtlpOptions } from "../telemetry/otlp.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
 import { ImageReader } from "../vision/image_reader.ts";
 import { ApiKeys } from "./api_keys.ts";
-import { createApp } from "./app.ts";
 import { returnArtifacts } from "./job_folders.ts";
 import { jobNeeding, JobRunner } from "./jobs.ts";
 import { LoadRunner } from "./loads/load_runner.ts";
@@ -26,6 +25,7 @@ import { refuseOpenServer } from "./loopback.ts";
 import { observeModels } from "./model_gauges.ts";
 import { RateLimiter, type RateLimits } from "./rate_limits.ts";
 import { KEEP_VERSIONS, ModelRegistry } from "./registry.ts";
+import { requestHandler } from "./request_handler.ts";
 import { runTask } from "./run_task.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "./services.ts";
 import { tidyModels } from "./stored_models.ts";
@@ -141,9 +141,9 @@ export class Server implements AsyncDisposable {
    */
   listen({ host, port, allowAnonymous = false }: ListenOptions): { host: string; port: number } {
     refuseOpenServer(host, { keys: this.services.keys.required, allowAnonymous });
-    const app = createApp(this.services, { allowAnonymous });
+    const handler = requestHandler(this.services, { allowAnonymous });
     try {
-      this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
+      this.#http = Deno.serve({ hostname: host, port, onListen: () => {} }, handler);
     } catch (error) {
       const where = `Cannot listen on ${host}:${port}`;
       if (error instanceof Deno.errors.AddrInUse) {

@@ -7,12 +7,12 @@ import type { CompressResult } from "../compress/types.ts";
 import type { ArtifactHeader } from "../models/formats/artifact_header.ts";
 import { recipeSchema } from "../models/recipe.ts";
 import { ApiKeys } from "../routes/api_keys.ts";
-import { createApp } from "../routes/app.ts";
 import type { RunTask } from "../routes/compress_task.ts";
 import { jobNeeding, JobRunner } from "../routes/jobs.ts";
 import { LoadRunner } from "../routes/loads/load_runner.ts";
 import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
+import { requestHandler } from "../routes/request_handler.ts";
 import { Traffic } from "../routes/traffic.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "../routes/services.ts";
 import { DataFolder } from "../store/data_folder.ts";
@@ -115,7 +115,7 @@ export class FakeServer implements AsyncDisposable {
     };
     const http = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      createApp(services, options).fetch,
+      requestHandler(services, options),
     );
     const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, models, async () => {
       await jobs.close();

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, it } from "@std/testing/bdd";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { parseHTML } from "linkedom";
 import { ERRORS } from "../errors.ts";
-import { createApp } from "../routes/app.ts";
+import { createWholeApp } from "../routes/all_resources.ts";
 import { STATUSES } from "../routes/openapi.ts";
 import { FakeServer } from "./fake_server.ts";
 
@@ -38,7 +38,7 @@ describe("/openapi.json", () => {
   });
 
   it("has every route, each with a name of its own", () => {
-    const routes = createApp(server.services).routes
+    const routes = createWholeApp(server.services).routes
       .filter(({ method, path }) =>
         method !== "ALL" && !path.includes("*") && !UNLISTED.includes(path.replace("/console/", ""))
       )

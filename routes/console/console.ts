@@ -3,7 +3,8 @@
  * their first request: a server's start knows nothing of them.
  */
 import { createHash } from "node:crypto";
-import { type Context, Hono } from "hono";
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import { etag, RETAINED_304_HEADERS } from "hono/etag";
 
 interface Asset {
@@ -56,8 +57,8 @@ const etags = etag({ retainedHeaders: [...RETAINED_304_HEADERS, "content-securit
 const takesGzip = (c: Context): boolean =>
   /(^|,)\s*gzip\s*(;\s*q=(1|0\.\d*[1-9])[^,]*)?(,|$)/.test(c.req.header("accept-encoding") ?? "");
 
-export function consolePage(): Hono {
-  const app = new Hono();
+export function consolePage(): OpenAPIHono {
+  const app = new OpenAPIHono();
   for (const [path, asset] of Object.entries(ASSETS)) {
     let loaded: Promise<Loaded> | undefined;
     app.get(path, etags, async (c) => {
