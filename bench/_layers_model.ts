@@ -103,6 +103,7 @@ function onlyLayers(
   const body: PlanOp[] = [], blockEnds: number[] = [];
   let block = 0, taken = false;
   for (const op of ops) {
+    if (op.op === "adapt_in" || op.op === "adapt_out") continue; // nothing in a step without adapters
     const match = op.op === "linear" ? weight.exec(op.weights[0]) : null;
     if (match) block = Number(match[1]);
     const ownTile = op.op === "prepare" && names.some((name) => op.tile === `low.${name}`);

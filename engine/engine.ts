@@ -8,9 +8,11 @@ import { ATTENTION_MODULES } from "../kernels/manifest.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
 import type { TokenInput } from "../models/classifier.ts";
 import type { ImageRows } from "../models/image_input.ts";
+import type { LoraAdapter } from "../models/adapter.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
 import { readsTokens } from "../models/spec.ts";
+import { Adapters, type AdaptersOptions } from "./adapters.ts";
 import { availableMemory, defaultKvFormat, planCapacity } from "./capacity.ts";
 import { ComputeThreads } from "./compute_threads.ts";
 import { Grammars } from "./grammar/grammars.ts";
@@ -143,6 +145,14 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     threads,
     memoryBytes,
     stats,
+    adapters: {
+      plan: plan.adapters,
+      segments: map.segments,
+      memories,
+      bytes: options.adapterBytes,
+      memoryLimitBytes: options.memoryLimitBytes,
+      availableBytes: availableMemory,
+    },
   });
 }
 
@@ -199,6 +209,7 @@ class EngineHandle implements Engine {
   readonly #fixed: Pick<EngineStats, "threads" | "memoryBytes">;
   readonly #stats: SharedStats;
   readonly #grammars: Grammars;
+  readonly #adapters: Adapters;
   #nextId = 1;
   #closed: Promise<void> | null = null;
   /** Set when a thread died: nothing can run any more. */
@@ -215,6 +226,7 @@ class EngineHandle implements Engine {
       threads: number;
       memoryBytes: number;
       stats: SharedStats;
+      adapters: Omit<AdaptersOptions, "drop">;
     },
   ) {
     this.#workers = workers;
@@ -226,10 +238,11 @@ class EngineHandle implements Engine {
     this.#fixed = { threads: o.threads, memoryBytes: o.memoryBytes };
     this.#stats = o.stats;
     this.#grammars = new Grammars(o.vocabSize);
+    this.#adapters = new Adapters({ ...o.adapters, drop: (slot) => this.#post({ type: "drop", slot }) });
     workers[0].onmessage = (e: MessageEvent<FromWorker>) => {
       if (e.data.type === "events") {
         for (const event of e.data.events) this.#listeners.get(event.id)?.(event);
-      }
+      } else if (e.data.type === "dropped") this.#adapters.dropped(e.data.slot);
     };
     for (const w of workers) {
       w.onerror = (e) => {
@@ -242,6 +255,7 @@ class EngineHandle implements Engine {
 
   async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
     this.#check("generate", request.promptIds, request.maxTokens > 0 ? 1 : 0);
+    if (request.adapter !== undefined) this.#adapters.use(request.adapter);
     const { grammar, ...plain } = request; // the leader knows its masks alone
     if (!grammar) return yield* this.#generate(plain, signal);
     using masks = await this.#grammars.open(grammar);
@@ -249,7 +263,10 @@ class EngineHandle implements Engine {
     yield* this.#generate({ ...plain, masks: masks.buffer }, signal);
   }
 
-  async *#generate(request: WorkRequest, signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
+  async *#generate(
+    request: Omit<GenerateRequest, "grammar"> & Pick<WorkRequest, "masks">,
+    signal?: AbortSignal,
+  ): AsyncGenerator<GenerateEvent> {
     const queue: WorkEvent[] = [];
     let wake = () => {}, unread = 0;
     const id = this.#start("generate", request, (e) => {
@@ -291,19 +308,23 @@ class EngineHandle implements Engine {
     }
   }
 
-  async score(ids: readonly number[], { from = 0, signal }: MeasureOptions = {}): Promise<Float32Array> {
+  async score(
+    ids: readonly number[],
+    { from = 0, adapter, signal }: MeasureOptions = {},
+  ): Promise<Float32Array> {
     this.#check("score", ids, -1);
+    if (adapter !== undefined) this.#adapters.use(adapter);
     if (ids.length === 1) return new Float32Array();
     // The last id is only looked up in what its predecessor says.
-    return await this.#values("score", { ids, rows: ids.length - 1, from }, signal);
+    return await this.#values("score", { ids, rows: ids.length - 1, from, adapter }, signal);
   }
 
   async logits(
     ids: readonly number[],
-    { from = ids.length - 1, signal }: MeasureOptions = {},
+    { from = ids.length - 1, adapter, signal }: MeasureOptions = {},
   ): Promise<Float32Array> {
     this.#check("logits", ids, 0);
-    return await this.#values("logits", { ids, rows: ids.length, from }, signal);
+    return await this.#values("logits", { ids, rows: ids.length, from, adapter }, signal);
   }
 
   async encode(input: Parameters<Engine["encode"]>[0], signal?: AbortSignal): Promise<Float32Array> {
@@ -335,8 +356,20 @@ class EngineHandle implements Engine {
     return this.#failure;
   }
 
+  async addAdapter(name: string, adapter: LoraAdapter): Promise<void> {
+    this.#checkRuns();
+    await this.#adapters.add(name, adapter);
+  }
+  async removeAdapter(name: string): Promise<void> {
+    await this.#adapters.remove(name);
+  }
+  adapters(): readonly string[] {
+    return this.#adapters.names();
+  }
+
   stats(): EngineStats {
-    return { ...this.#stats.read(), ...this.#fixed };
+    const { threads, memoryBytes } = this.#fixed;
+    return { ...this.#stats.read(), threads, memoryBytes: memoryBytes + this.#adapters.grownBytes };
   }
 
   close(): Promise<void> {
@@ -370,7 +403,8 @@ class EngineHandle implements Engine {
     kind: Exclude<WorkKind, "generate">,
     { ids, rows, from, ...input }:
       & { readonly ids: readonly number[]; readonly rows: number; readonly from: number }
-      & Pick<WorkRequest, "types" | "image">,
+      & Pick<WorkRequest, "types" | "image">
+      & Pick<MeasureOptions, "adapter">,
     signal?: AbortSignal,
   ): Promise<Float32Array> {
     if (!(Number.isInteger(from) && from >= 0 && from < Math.max(rows, 1))) {
@@ -405,10 +439,14 @@ class EngineHandle implements Engine {
     });
   }
 
-  /** Whether it runs, and the model is of the kind that is asked. */
-  #checkKind(kind: WorkKind, given: "images" | "text"): void {
+  #checkRuns(): void {
     if (this.#failure !== null) throw new OatmillError("unavailable", this.#failure);
     if (this.#closed) throw new OatmillError("unavailable", "The engine is closed");
+  }
+
+  /** Whether it runs, and the model is of the kind that is asked. */
+  #checkKind(kind: WorkKind, given: "images" | "text"): void {
+    this.#checkRuns();
     if ((kind === "encode") !== this.#encoder) {
       throw new OatmillError(
         "invalid_request",
@@ -445,10 +483,16 @@ class EngineHandle implements Engine {
     }
   }
 
-  #start(kind: WorkKind, request: WorkRequest, listener: Listener): number {
+  /** @throws {OatmillError} model_not_found when there is no such adapter */
+  #start(
+    kind: WorkKind,
+    { adapter: name, ...request }: Omit<WorkRequest, "adapter"> & Pick<GenerateRequest, "adapter">,
+    listener: Listener,
+  ): number {
+    const adapter = name === undefined ? null : this.#adapters.use(name);
     const id = this.#nextId++;
     this.#listeners.set(id, listener);
-    this.#post({ type: "add", id, kind, request });
+    this.#post({ type: "add", id, kind, request: { ...request, adapter } });
     return id;
   }
 
@@ -458,6 +502,7 @@ class EngineHandle implements Engine {
 
   /** Ends every request with an error. */
   #fail(message: string): void {
+    this.#adapters.close();
     for (const [id, listener] of [...this.#listeners]) {
       listener({ id, error: { code: "unavailable", message } });
     }

@@ -8,6 +8,7 @@ import type { ModelSpec } from "../models/spec.ts";
 import type { MemoryMap } from "./memory_map.ts";
 import type { SegmentMap } from "./segment_map.ts";
 import { bindAttention, bindKvWrite, bindRope, StepAttention } from "./operations/attention.ts";
+import { bindAdaptIn, bindAdaptOut, StepAdapters } from "./operations/adapters.ts";
 import { type BindContext, type OpOf, type Run, tilesOf } from "./operations/bound.ts";
 import { bindLinear } from "./operations/linear.ts";
 import {
@@ -46,7 +47,13 @@ interface Segment {
 }
 
 /** Operations whose kernel calls differ from step to step, even of one row. */
-const FOUND_ANEW: ReadonlySet<PlanOp["op"]> = new Set(["attention", "route", "add_chosen"]);
+const FOUND_ANEW: ReadonlySet<PlanOp["op"]> = new Set([
+  "attention",
+  "route",
+  "add_chosen",
+  "adapt_in",
+  "adapt_out",
+]);
 
 /** A list of operations: for any step, and as the calls of a step of one row. */
 interface Program {
@@ -72,6 +79,7 @@ export class Executor {
   readonly #waiter: Waiter;
   readonly #outRows: Int32Array;
   readonly #attention: StepAttention;
+  readonly #adapters: StepAdapters;
 
   constructor(options: ExecutorOptions) {
     this.#o = options;
@@ -80,7 +88,12 @@ export class Executor {
     this.#waiter = new Waiter(new Int32Array(memories[0].buffer, first.control, 16));
     this.#outRows = new Int32Array(memories[0].buffer, first.step.outRows);
     this.#attention = new StepAttention(new Int32Array(memories[0].buffer), first, options);
-    const shared = { attention: this.#attention, barrier: () => this.#waiter.barrier(options.threads) };
+    this.#adapters = new StepAdapters(new Int32Array(memories[0].buffer), first.step.adapters, options);
+    const shared = {
+      attention: this.#attention,
+      adapters: this.#adapters,
+      barrier: () => this.#waiter.barrier(options.threads),
+    };
     this.#segments = map.segments.map((segment, i) => {
       const floats = new Float32Array(memories[i].buffer), calls: Call[] = [];
       const context = {
@@ -89,6 +102,7 @@ export class Executor {
         map: segment,
         kernels: kernels[i],
         routing: new Routing(floats),
+        words: new Uint32Array(memories[i].buffer),
       };
       return {
         map: segment,
@@ -127,9 +141,13 @@ export class Executor {
     return { runs, row };
   }
 
-  /** All blocks over the `rows` rows of the step; ends synchronised. */
-  runBody(rows: number): void {
+  /**
+   * All blocks over the `rows` rows of the step; ends synchronised.
+   * @param adapterRuns of the step's rows that have LoRA adapters
+   */
+  runBody(rows: number, adapterRuns = 0): void {
     this.#attention.begin(rows);
+    this.#adapters.begin(adapterRuns);
     this.#run(this.#body, rows);
   }
 
@@ -195,7 +213,9 @@ export class Executor {
     switch (op.op) {
       case "sync":
         return (_rows, tiles) => {
-          if (!op.prepared || tiles.length > 1) this.#waiter.barrier(this.#o.threads);
+          if (op.prepared && tiles.length === 1) return;
+          if (op.adapted && this.#adapters.tiles.length === 0) return;
+          this.#waiter.barrier(this.#o.threads);
         };
       case "embed":
         return bindEmbed(op, context);
@@ -221,6 +241,10 @@ export class Executor {
         return bindRoute(op, context);
       case "add_chosen":
         return bindAddChosen(op, context);
+      case "adapt_in":
+        return bindAdaptIn(op, context);
+      case "adapt_out":
+        return bindAdaptOut(op, context);
     }
   }
 }

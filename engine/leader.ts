@@ -6,6 +6,7 @@ import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import type { Kernels } from "../kernels/load.ts";
 import type { ImageRows } from "../models/image_input.ts";
+import { RUN_WORDS } from "./adapter_places.ts";
 import type { Executor } from "./executor.ts";
 import { HEAD_ROWS } from "./segment_map.ts";
 import type { LogitsRow } from "./sampler.ts";
@@ -15,7 +16,7 @@ import { StepCost, WHOLE_PROMPTS } from "./step_cost.ts";
 import { SharedStats } from "./shared_stats.ts";
 import { advance, COMMAND, CONTROL } from "./threads.ts";
 import { Work } from "./work.ts";
-import type { InitMessage, ToLeader, WorkEvent } from "./worker_messages.ts";
+import type { FromWorker, InitMessage, ToLeader, WorkEvent } from "./worker_messages.ts";
 
 /** How often waiting requests are looked at, in ms: what they wait longer than allowed. */
 const LOOK_MS = 250;
@@ -36,8 +37,10 @@ export class Leader {
   readonly #ints: readonly Int32Array[];
   readonly #headFloats: Float32Array;
   readonly #stats: SharedStats;
-  readonly #report: (events: WorkEvent[]) => void;
+  readonly #report: (message: FromWorker) => void;
   #events: WorkEvent[] = [];
+  /** Slots of adapters that were removed while something used them. */
+  readonly #leaving = new Set<number>();
   /** Row of the rope tables where long sequences begin. */
   readonly #longTurns: number;
   #looping = false;
@@ -49,7 +52,7 @@ export class Leader {
     init: InitMessage,
     executor: Executor,
     kernels: Kernels,
-    report: (events: WorkEvent[]) => void,
+    report: (message: FromWorker) => void,
   ) {
     this.#init = init;
     this.#executor = executor;
@@ -69,6 +72,10 @@ export class Leader {
   receive(m: ToLeader): void {
     if (m.type === "add") this.#add(m);
     if (m.type === "cancel") this.#cancel(m.id);
+    if (m.type === "drop") {
+      this.#leaving.add(m.slot);
+      this.#flush();
+    }
     if (m.type === "close") {
       Atomics.store(this.#control, CONTROL.command, COMMAND.exit);
       advance(this.#control, CONTROL.epoch);
@@ -136,9 +143,11 @@ export class Leader {
     const control = this.#control;
     Atomics.store(control, CONTROL.rows, step.rows.length);
     Atomics.store(control, CONTROL.outputs, outputs.length);
+    const adapterRuns = this.#writeRuns(step.rows);
+    Atomics.store(control, CONTROL.adapterRuns, adapterRuns);
     Atomics.store(control, CONTROL.command, COMMAND.step);
     advance(control, CONTROL.epoch);
-    this.#executor.runBody(step.rows.length);
+    this.#executor.runBody(step.rows.length, adapterRuns);
     for (let from = 0; from < outputs.length; from += HEAD_ROWS) {
       const count = Math.min(HEAD_ROWS, outputs.length - from);
       this.#executor.runHead(from, count);
@@ -218,6 +227,21 @@ export class Leader {
     return outputs;
   }
 
+  /** Writes which rows have which LoRA adapter; returns how many runs they are. The first memory's are read. */
+  #writeRuns(rows: readonly StepRow[]): number {
+    const [ints] = this.#ints, at = this.#init.map.segments[0].step.adapters / 4;
+    let runs = 0, slot = -1;
+    rows.forEach(({ sequence: { adapter } }, row) => {
+      if (adapter === null) return; // those without one come first
+      if (adapter.slot !== slot) {
+        slot = adapter.slot;
+        ints.set([slot, row], at + runs++ * RUN_WORDS);
+      }
+      ints[at + (runs - 1) * RUN_WORDS + 2] = row + 1;
+    });
+    return runs;
+  }
+
   /** Fills the buffers that an image's plan begins with, from row `first` on. */
   #writeImage({ rows, patches, added }: ImageRows, first: number): void {
     const { map, memories } = this.#init, [segment] = map.body;
@@ -246,9 +270,18 @@ export class Leader {
       stepsTotal: this.#steps,
       batchTokens: this.#batchTokens,
     });
-    if (this.#events.length === 0) return;
-    const events = this.#events;
-    this.#events = [];
-    this.#report(events);
+    if (this.#events.length > 0) {
+      const events = this.#events;
+      this.#events = [];
+      this.#report({ type: "events", events });
+    }
+    for (const slot of this.#leaving) this.#drop(slot);
+  }
+
+  /** Says that nothing uses the adapter in the slot, if that is so. */
+  #drop(slot: number): void {
+    for (const { sequence: { adapter } } of this.#work.values()) if (adapter?.slot === slot) return;
+    this.#leaving.delete(slot);
+    this.#report({ type: "dropped", slot });
   }
 }

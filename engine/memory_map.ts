@@ -18,7 +18,7 @@ import {
 import { cutIntoRuns, type ItemRun, ownersOf, type PlanItems, planItems } from "./segments.ts";
 
 /** Largest WebAssembly memory with 32-bit addresses. */
-const MAX_MEMORY_BYTES = 2 ** 32 - 65536;
+export const MAX_MEMORY_BYTES = 2 ** 32 - 65536;
 
 /** For messages. */
 export const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;

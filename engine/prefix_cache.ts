@@ -25,6 +25,13 @@ export const ROOT = 0;
 /** The same for sequences whose keys are those of long ones: theirs fit no other. */
 export const LONG_ROOT = 1;
 
+/**
+ * The empty prefix of sequences with an adapter: what is computed with one fits no other's.
+ * @param serial of the adapter, 1 or more; 0: none
+ */
+export const rootOf = (serial: number, long: boolean): number =>
+  serial === 0 ? long ? LONG_ROOT : ROOT : -2 * serial - (long ? 1 : 0);
+
 export class PrefixCache {
   readonly #byKey = new Map<string, CachedBlock>();
   readonly #byBlock = new Map<number, CachedBlock>();

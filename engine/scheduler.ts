@@ -6,6 +6,8 @@
  * those with the least left first, so that a short prompt does not wait for a long one, but every row that others get
  * counts for whoever waits. While something decodes, prompt chunks get little time, so that the time between tokens
  * stays bounded.
+ *
+ * Rows stand in order of their sequences' LoRA adapters, those without one first: the rows of one adapter are a run.
  */
 import { OatmillError } from "../errors.ts";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
@@ -142,7 +144,7 @@ export class Scheduler {
     // A sequence that was preempted after its rows were taken does not run.
     const runs = (r: StepRow) => r.sequence.slot >= 0;
     const kept = { decodes: decodes.filter(runs), prompts: prompts.filter(runs) };
-    const rows = [...kept.decodes, ...kept.prompts];
+    const rows = byAdapter([...kept.decodes, ...kept.prompts]);
     if (rows.length === 0) return null;
     const shape = {
       decodeRows: kept.decodes.length,
@@ -355,6 +357,12 @@ export class Scheduler {
     if (s.slot >= 0) this.#slots.push(s.slot);
     s.slot = -1;
   }
+}
+
+/** In order of adapters' slots; otherwise as they were, so that a sequence's rows stay together. */
+function byAdapter(rows: StepRow[]): StepRow[] {
+  const slot = ({ sequence: { adapter } }: StepRow) => adapter ? adapter.slot : -1;
+  return rows.some((row) => slot(row) >= 0) ? rows.sort((a, b) => slot(a) - slot(b)) : rows;
 }
 
 /** At most `count` rows more, so that `before` and they fill whole tiles, if they fill one. */

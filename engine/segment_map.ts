@@ -13,6 +13,7 @@ import type { PackedModel } from "../models/packed.ts";
 import { blockSpec, blockSpecs, type ModelSpec } from "../models/spec.ts";
 import type { Plan, PlanOp } from "../models/plan.ts";
 import { operandsOf, withInner } from "../models/plan_operands.ts";
+import { type AdapterPlaces, adapterPlaces, MAX_ADAPTERS, RUN_WORDS } from "./adapter_places.ts";
 import { tileRowsOf } from "./attention_work.ts";
 import { ropeRows } from "./rope_tables.ts";
 import { CONTROL_BYTES } from "./threads.ts";
@@ -60,6 +61,8 @@ export interface CommonPlaces {
     readonly contexts: number;
     readonly tables: number;
     readonly outRows: number;
+    /** `[MAX_ADAPTERS][RUN_WORDS]`: runs of rows with the same LoRA adapter. */
+    readonly adapters: number;
   };
   /** KV block tables: `[maxSequences][blocksPerSequence]` i32. */
   readonly blockTables: number;
@@ -87,6 +90,8 @@ export interface SegmentMap extends CommonPlaces {
   readonly scratch: readonly number[];
   /** Partial softmaxes of split attention, `[rows][heads][maxParts]` records (kernels/kv_layout.ts). */
   readonly parts: PartsPlace;
+  /** null where no layer can be adapted. */
+  readonly adapters: AdapterPlaces | null;
 }
 
 export interface PartsPlace {
@@ -190,6 +195,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
     contexts: i32(o.maxRows),
     tables: i32(o.maxRows),
     outRows: i32(o.maxRows),
+    adapters: i32(MAX_ADAPTERS * RUN_WORDS),
   };
   const blocksPerSequence = Math.ceil(o.contextLength / KV_BLOCK_TOKENS);
   const blockTables = i32(o.maxSequences * blocksPerSequence);
@@ -247,6 +253,7 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
   const scratch = Array.from({ length: part.blocks.length > 0 ? o.threads : 0 }, () => take(scratchBytes));
   const { bytes: partsBytes, ...partsRoom } = partsSize({ heads, headDim }, o.contextLength);
   const parts = { address: part.blocks.length > 0 ? take(partsBytes) : 0, ...partsRoom };
+  const adapters = adapterPlaces(plan.adapters, part.ops, { ...o, take });
   // Last, so that pages of the pools that are never used are never touched.
   const kv: Record<number, { k: number; v: number }> = {};
   for (const block of part.blocks) {
@@ -271,5 +278,6 @@ export function mapSegment(model: PackedModel, plan: Plan, part: Part, o: Segmen
     candidates,
     scratch,
     parts,
+    adapters,
   };
 }

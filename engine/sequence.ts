@@ -1,5 +1,6 @@
 /** One request as the scheduler sees it: its tokens, how far they are computed, and the KV blocks it holds. */
-import { LONG_ROOT, ROOT } from "./prefix_cache.ts";
+import type { AdapterUse } from "./adapters.ts";
+import { rootOf } from "./prefix_cache.ts";
 import type { PromptLookup } from "./prompt_lookup.ts";
 
 /** Which positions of a prompt need logits. */
@@ -25,7 +26,7 @@ export class Sequence {
   readonly blocks: number[] = [];
   /** How many of the blocks the prefix cache knows, and the number of the prefix they hold. */
   known = 0;
-  prefix = ROOT;
+  prefix: number;
   /** Has outgrown the length up to which the model turns short sequences (longrope). */
   long = false;
   /** Row of the block tables; -1 while waiting. */
@@ -33,20 +34,25 @@ export class Sequence {
   /** Prompt rows the scheduler had given to anybody when this sequence was first admitted. */
   since = -1;
 
-  /** @param lookup proposes drafts; null = none */
+  /**
+   * @param lookup proposes drafts; null = none
+   * @param adapter LoRA adapter that its rows go through; null = none
+   */
   constructor(
     readonly id: number,
     promptIds: readonly number[],
     outputs: Outputs,
     readonly lookup: PromptLookup | null = null,
+    readonly adapter: AdapterUse | null = null,
   ) {
     this.tokens = [...promptIds];
     this.promptLength = promptIds.length;
     this.needed = outputs === "all" ? 0 : promptIds.length - 1;
+    this.prefix = this.root;
   }
   /** The prefix of none of its blocks. */
   get root(): number {
-    return this.long ? LONG_ROOT : ROOT;
+    return rootOf(this.adapter?.serial ?? 0, this.long);
   }
   get pending(): number {
     return this.tokens.length - this.computed;

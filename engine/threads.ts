@@ -15,6 +15,8 @@ export const CONTROL = {
   rows: 4,
   outputs: 5,
   command: 6,
+  /** Runs of the step's rows that have LoRA adapters. */
+  adapterRuns: 7,
 } as const;
 export const CONTROL_BYTES = 64;
 export const COMMAND = { step: 1, exit: 2 } as const;

@@ -2,6 +2,7 @@
 import type { KvFormat } from "../kernels/kv_layout.ts";
 import type { TokenInput } from "../models/classifier.ts";
 import type { ImageRows } from "../models/image_input.ts";
+import type { LoraAdapter } from "../models/adapter.ts";
 import type { GrammarRequest } from "./grammar/grammars.ts";
 import type { TuningOptions } from "./tuning.ts";
 import type { LoadTimes } from "./load_times.ts";
@@ -44,6 +45,8 @@ export interface GenerateRequest {
   readonly promptLogprobs?: boolean;
   /** What the text must follow, to its end (a stop token) or to `maxTokens`. */
   readonly grammar?: GrammarRequest;
+  /** Name of the LoRA adapter that the sequence goes through; absent: none. */
+  readonly adapter?: string;
 }
 
 export interface TokenLogprobs {
@@ -93,6 +96,8 @@ export interface EngineStats {
 export interface MeasureOptions {
   /** First position whose prediction is asked for. */
   readonly from?: number;
+  /** Name of a LoRA adapter. */
+  readonly adapter?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -106,7 +111,7 @@ export interface Engine {
    * Yields one "prompt" event, the tokens, one "end" event. Aborting the signal or leaving the loop frees everything
    * within one step.
    * @throws {OatmillError} context_length_exceeded, rate_limit_exceeded (queue full), queue_timeout, unavailable (closed), invalid_request
-   * when the grammar cannot be compiled
+   * when the grammar cannot be compiled, model_not_found when the adapter is unknown
    */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<GenerateEvent>;
   /**
@@ -128,6 +133,23 @@ export interface Engine {
   encode(input: readonly number[] | TokenInput | ImageRows, signal?: AbortSignal): Promise<Float32Array>;
   /** A vector of the model by its name, `[n]` or a matrix's rows one after the other; null: it has none. Not to be changed. */
   vector(name: string): Float32Array | null;
+  /**
+   * Makes a LoRA adapter known by a name, beside what runs: requests that give the name go through it, in the same steps as
+   * those of other adapters and of none. It is stored as the model's weights are (f32 beside f32 ones, else 8 bits), in
+   * memory that grows by it; what `removeAdapter()` frees is used again.
+   * @throws {OatmillError} conflict when the name is taken or there are too many, insufficient_memory (`adapterBytes`, the
+   * memory's or the machine's limit), invalid_request when a layer is not the model's (experts take none), has another shape or rank,
+   * or the model is no decoder, non_finite_weights
+   */
+  addAdapter(name: string, adapter: LoraAdapter): Promise<void>;
+  /**
+   * New requests no longer find the adapter; those that use it go on to their ends.
+   * @returns when the last of them has ended and the adapter's memory is free
+   * @throws {OatmillError} model_not_found
+   */
+  removeAdapter(name: string): Promise<void>;
+  /** Names of the adapters. */
+  adapters(): readonly string[];
   stats(): EngineStats;
   close(): Promise<void>;
 }
@@ -155,6 +177,8 @@ export interface EngineOptions {
   readonly tuning?: TuningOptions;
   /** Most bytes of one WebAssembly memory; default (and most): what 32-bit addresses reach. */
   readonly memoryLimitBytes?: number;
+  /** Most bytes of all LoRA adapters together; default: 1 GiB. */
+  readonly adapterBytes?: number;
   /** Takes the times of the load. */
   readonly times?: LoadTimes;
   /** Work for this thread while the compute threads come up and read the weights; what it throws ends the load. */

@@ -44,7 +44,8 @@ export class Work {
     const end = Math.min(contextLength, n + request.maxTokens);
     const lookup = speculation && kind === "generate" ? new PromptLookup(end) : null;
     const rows = promptIds.slice(0, measure?.rows);
-    this.sequence = new Sequence(id, rows, request.promptLogprobs === true ? "all" : "last", lookup);
+    const outputs = request.promptLogprobs === true ? "all" : "last";
+    this.sequence = new Sequence(id, rows, outputs, lookup, request.adapter);
     if (measure) this.sequence.needed = measure.from;
     this.#sampler = new Sampler(request.sampling, request.promptIds);
     this.#stop = new Set(request.stopIds);

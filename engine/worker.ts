@@ -45,9 +45,9 @@ function init(data: InitMessage): void {
   const kernels = data.memories.map((memory) => bindKernels(data.modules, memory));
   const executor = new Executor({ ...data, kernels });
   if (data.thread === 0) {
-    leader = new Leader(data, executor, kernels[data.map.head], (events) => {
-      const transfer = events.flatMap((e) => "values" in e ? [e.values.buffer as ArrayBuffer] : []);
-      scope.postMessage({ type: "events", events }, transfer);
+    leader = new Leader(data, executor, kernels[data.map.head], (message) => {
+      const values = message.type === "events" ? message.events.filter((e) => "values" in e) : [];
+      scope.postMessage(message, values.map((e) => e.values.buffer as ArrayBuffer));
     });
   }
   scope.postMessage({ type: "done", ms: performance.now() - start });
@@ -63,7 +63,7 @@ function follow({ memories, map }: InitMessage, executor: Executor): void {
     if (Atomics.load(control, CONTROL.command) === COMMAND.exit) break;
     // Both before the body: after its last barrier the leader may already be writing the next step.
     const rows = Atomics.load(control, CONTROL.rows), outputs = Atomics.load(control, CONTROL.outputs);
-    executor.runBody(rows);
+    executor.runBody(rows, Atomics.load(control, CONTROL.adapterRuns));
     for (let from = 0; from < outputs; from += HEAD_ROWS) {
       executor.runHead(from, Math.min(HEAD_ROWS, outputs - from));
     }

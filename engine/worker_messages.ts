@@ -3,6 +3,7 @@ import type { ActivationEncoding } from "../kernels/abi.ts";
 import type { ImageRows } from "../models/image_input.ts";
 import type { Plan } from "../models/plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
+import type { AdapterUse } from "./adapters.ts";
 import type { MemoryMap } from "./memory_map.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 import type { GenerateEvent, GenerateRequest } from "./types.ts";
@@ -33,7 +34,8 @@ export interface InitMessage {
 export type WorkKind = "generate" | "score" | "logits" | "encode";
 
 /** A request, and for those that measure which of its first `rows` positions: `from` and all after it. */
-export interface WorkRequest extends Omit<GenerateRequest, "grammar"> {
+export interface WorkRequest extends Omit<GenerateRequest, "grammar" | "adapter"> {
+  readonly adapter?: AdapterUse | null;
   /** Of a {@linkcode MaskMailbox}: which tokens may come. */
   readonly masks?: SharedArrayBuffer;
   /** Of each token; absent: 0. */
@@ -51,6 +53,8 @@ export type ToWorker =
 export type ToLeader =
   | { readonly type: "add"; readonly id: number; readonly kind: WorkKind; readonly request: WorkRequest }
   | { readonly type: "cancel"; readonly id: number }
+  /** Asks to hear when nothing uses the adapter in a slot any more; no request that does will follow. */
+  | { readonly type: "drop"; readonly slot: number }
   | { readonly type: "close" };
 
 /** One thing that happened to one request. */
@@ -65,4 +69,5 @@ export type FromWorker =
   | { readonly type: "done"; readonly ms: number }
   | { readonly type: "failed"; readonly message: string }
   | { readonly type: "events"; readonly events: readonly WorkEvent[] }
+  | { readonly type: "dropped"; readonly slot: number }
   | { readonly type: "closed" };

@@ -112,10 +112,46 @@ export type PlanOp =
   | { readonly op: "experts"; readonly shares: BufferRef; readonly each: readonly (readonly PlanOp[])[] }
   /** Inside of `experts`: adds row i times its share to the row that it stands for. */
   | { readonly op: "add_chosen"; readonly input: BufferRef; readonly out: BufferRef; readonly cols: number }
+  /**
+   * In the rows of sequences with a LoRA adapter: A x for the layers of one input, left as tiles for `adapt_out`. The x of
+   * `input` is what `prepare` reads, before any scale. Other rows are passed over, and so are steps without such rows.
+   */
+  | {
+    readonly op: "adapt_in";
+    readonly block: number;
+    readonly input: BufferRef;
+    readonly activation: (PlanOp & { op: "prepare" })["activation"];
+    readonly norm: NormRef | null;
+    readonly cols: number;
+    /** Indices into {@linkcode PlannedAdapters.layers}. */
+    readonly layers: readonly number[];
+  }
+  /** Adds B (A x) to what the layers have written, in the same rows. */
+  | {
+    readonly op: "adapt_out";
+    readonly block: number;
+    readonly layers: readonly { readonly index: number; readonly out: BufferRef }[];
+  }
   /** x = cap tanh(x / cap) */
   | { readonly op: "soft_cap"; readonly x: BufferRef; readonly cols: number; readonly cap: number }
-  /** `prepared`: all that the other threads wait for is a tile, so threads that made their own need not. */
-  | { readonly op: "sync"; readonly prepared?: boolean };
+  /**
+   * `prepared`: all that the other threads wait for is a tile, so threads that made their own need not; `adapted`: only what
+   * adapters add stands before it.
+   */
+  | { readonly op: "sync"; readonly prepared?: boolean; readonly adapted?: boolean };
+
+/** What LoRA adapters can add to. */
+export interface PlannedAdapters {
+  /** How A and B are stored: as the model's own exact or quantised weights are. */
+  readonly format: { readonly kind: "f32" | "q8" };
+  /** The layers by number; none in an encoder. */
+  readonly layers: readonly AdaptableLayer[];
+}
+export interface AdaptableLayer {
+  /** "block.3.q" */
+  readonly name: string;
+  readonly shape: Shape2;
+}
 
 export interface Plan {
   /** From token ids to the hidden state of every row. */
@@ -130,6 +166,7 @@ export interface Plan {
   readonly tiles: Readonly<Record<string, { readonly cols: number; readonly kinds: readonly TileKind[] }>>;
   /** Kernel modules that the weights need. */
   readonly modules: readonly string[];
+  readonly adapters: PlannedAdapters;
 }
 
 /**
@@ -183,11 +220,16 @@ interface LayerParts {
 const plain = (input: BufferRef): TileInput => ({ input, activation: null, norm: null });
 const normed = (input: BufferRef, norm: NormRef): TileInput => ({ input, activation: null, norm });
 
+/** Adapters add to the layers of decoders, but not to experts': which rows those see is chosen block by block. */
+const isAdaptable = ({ attention }: ModelSpec, input: InputName): boolean =>
+  attention.causal && inputKind(input) === input;
+
 class Builder {
   body: PlanOp[] = [];
   readonly head: PlanOp[] = [];
   readonly buffers: Record<string, number> = {};
   readonly tiles: Record<string, { cols: number; kinds: TileKind[] }> = {};
+  readonly adaptable: AdaptableLayer[] = [];
   readonly #tensors: Map<string, TensorEntry>;
 
   constructor(readonly spec: ModelSpec, readonly blockChunks: number, tensors: readonly TensorEntry[]) {
@@ -275,11 +317,13 @@ class Builder {
 
   /**
    * All linear layers of one input: prepare it once, then every main part and every V; the low-rank products are
-   * prepared in turn and added by U.
+   * prepared in turn and added by U. What adapters add goes the same two ways.
    */
-  linears({ index, spec, shapes, layers: byInput }: PlannedBlock, input: InputName, from: TileInput): void {
+  linears(block: PlannedBlock, input: InputName, from: TileInput): void {
+    const { index, spec, shapes, layers: byInput } = block;
     const prefix = `block.${index}`, inputTile = inputKind(input);
     const layers = byInput.get(input)!.map((n) => ({
+      name: n,
       tile: `low.${linearKind(n)}`,
       ...this.parts(`${prefix}.${n}`, shapes[n]!),
     }));
@@ -306,8 +350,40 @@ class Builder {
       buffer: "low",
       accumulate: false,
     });
+    const outOf = new Map(layers.map(({ name }, i) => [name, outs[i]]));
+    const adapt = isAdaptable(spec, input) ? this.#adapt(block, { ...from, cols, outOf }) : null;
+    if (adapt) this.body.push(adapt.in);
     this.body.push({ op: "sync" });
-    if (ranked.length === 0) return;
+    if (ranked.length > 0) this.#lowRank(ranked, lows);
+    if (adapt) this.body.push(adapt.out);
+    if (ranked.length > 0) this.body.push({ op: "sync" });
+    else if (adapt) this.body.push({ op: "sync", adapted: true });
+  }
+
+  /** Numbers the layers of one input that adapters may add to. */
+  #adapt(
+    { index: block, shapes }: PlannedBlock,
+    { input, activation, norm, cols, outOf }: TileInput & {
+      readonly cols: number;
+      readonly outOf: ReadonlyMap<LinearName, BufferRef>;
+    },
+  ): { readonly in: PlanOp; readonly out: PlanOp } {
+    const layers = [...outOf].map(([name, out]) => {
+      const index = this.adaptable.push({ name: `block.${block}.${name}`, shape: shapes[name]! }) - 1;
+      return { index, out };
+    });
+    const indices = layers.map(({ index }) => index);
+    return {
+      in: { op: "adapt_in", block, input, activation, norm, cols, layers: indices },
+      out: { op: "adapt_out", block, layers },
+    };
+  }
+
+  /** Prepares the products of every V and adds those of every U; not yet synchronised. */
+  #lowRank(
+    ranked: readonly { readonly u: TensorEntry; readonly tile: string; readonly out: BufferRef }[],
+    lows: readonly BufferRef[],
+  ): void {
     ranked.forEach((l, i) => {
       const kinds = kindsOf([l.u]);
       const cols = l.u.shape[1], { tile } = l;
@@ -319,7 +395,6 @@ class Builder {
       const { tile, out } = l;
       this.body.push({ op: "linear", weights: [l.u.name], biases: [], tile, out, accumulate: true });
     }
-    this.body.push({ op: "sync" });
   }
 
   /**
@@ -370,7 +445,16 @@ export function buildPlan(model: PackedModel): Plan {
   const modules = new Set(
     model.tensors.flatMap((t) => t.format.kind === "vector" ? [] : [formatName(t.format)]),
   );
-  return { body: b.body, head: b.head, output, buffers: b.buffers, tiles: b.tiles, modules: [...modules] };
+  return {
+    body: b.body,
+    head: b.head,
+    output,
+    buffers: b.buffers,
+    tiles: b.tiles,
+    modules: [...modules],
+    // The embedding is stored in one of the two.
+    adapters: { format: { kind: modules.has("q8") ? "q8" : "f32" }, layers: b.adaptable },
+  };
 }
 
 function addEmbedding(b: Builder): void {

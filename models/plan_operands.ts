@@ -56,6 +56,14 @@ export function operandsOf(op: PlanOp): Operands {
     }
     case "add_chosen":
       return { tensors: [], buffers: namesOf([op.input, op.out]), tiles: [] };
+    case "adapt_in":
+      return {
+        tensors: given([op.norm?.weight, op.norm?.bias]),
+        buffers: namesOf([op.input, op.activation?.gate ?? null]),
+        tiles: [],
+      };
+    case "adapt_out":
+      return { tensors: [], buffers: namesOf(op.layers.map(({ out }) => out)), tiles: [] };
     case "sync":
       return { tensors: [], buffers: [], tiles: [] };
   }

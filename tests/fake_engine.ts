@@ -111,6 +111,21 @@ export class FakeEngine implements Engine {
   encode(): Promise<Float32Array> {
     return Promise.reject(new OatmillError("invalid_request", "The model is a decoder"));
   }
+  /** Names alone: what an adapter holds changes nothing here. */
+  readonly #adapters = new Set<string>();
+  addAdapter(name: string): Promise<void> {
+    if (this.#adapters.has(name)) return Promise.reject(new OatmillError("conflict", `"${name}" is taken`));
+    this.#adapters.add(name);
+    return Promise.resolve();
+  }
+  removeAdapter(name: string): Promise<void> {
+    if (this.#adapters.delete(name)) return Promise.resolve();
+    return Promise.reject(new OatmillError("model_not_found", `There is no adapter "${name}"`));
+  }
+  adapters(): readonly string[] {
+    return [...this.#adapters];
+  }
+
   vector(_name: string): Float32Array | null {
     return null;
   }

@@ -190,6 +190,16 @@ class GraphAsEngine implements Engine {
     );
   }
 
+  addAdapter(): Promise<void> {
+    return Promise.reject(this.#refuse());
+  }
+  removeAdapter(): Promise<void> {
+    return Promise.reject(this.#refuse());
+  }
+  adapters(): readonly string[] {
+    return [];
+  }
+
   vector(): null {
     return null;
   }

@@ -1,9 +1,10 @@
 /** What an operation of the plan becomes on one thread: a function over the rows of a step, bound to the places of its segment. */
 import { TILE_SIZES, type TileSize } from "../../kernels/abi.ts";
 import type { Kernels } from "../../kernels/load.ts";
-import type { BufferRef, PlanOp } from "../../models/plan.ts";
+import type { BufferRef, Plan, PlanOp } from "../../models/plan.ts";
 import type { ModelSpec } from "../../models/spec.ts";
 import type { BufferPlace, SegmentMap } from "../segment_map.ts";
+import type { StepAdapters } from "./adapters.ts";
 import type { StepAttention } from "./attention.ts";
 import type { Routing } from "./routing.ts";
 
@@ -29,6 +30,7 @@ export type Run = (rows: number, tiles: readonly Tile[], mine: readonly Tile[]) 
 
 /** Everything that binding an operation of one segment on one thread needs. */
 export interface BindContext {
+  readonly plan: Plan;
   readonly map: SegmentMap;
   /** Instances on the segment's memory. */
   readonly kernels: Kernels;
@@ -38,6 +40,10 @@ export interface BindContext {
   readonly threads: number;
   /** How the current step's attention is shared. */
   readonly attention: StepAttention;
+  /** Which of the step's rows have a LoRA adapter. */
+  readonly adapters: StepAdapters;
+  /** The segment's memory. */
+  readonly words: Uint32Array;
   /** Which rows have chosen which expert of the block, on the segment. */
   readonly routing: Routing;
   /** Returns when all threads have called it. */

@@ -89,7 +89,7 @@ export function bindLinear(op: OpOf<"linear">, context: LinearContext): Run {
 }
 
 /** What the kernel calls on each part of a row share; `before`: bytes of a group in earlier parts, `bytes`: in this one. */
-function rowParts(format: WeightFormat, dIn: number) {
+export function rowParts(format: WeightFormat, dIn: number) {
   let before = 0;
   return columnParts(format, dIn).map(({ chunk, cols }) => {
     const bytes = groupBytes(format, cols);

@@ -88,7 +88,10 @@ export function bindPrepare(op: OpOf<"prepare">, context: LinearContext): Run {
 }
 
 /** What happens to rows before they become a tile, or null. */
-function bindStep({ activation, norm, chosen, cols }: OpOf<"prepare">, context: LinearContext): Step | null {
+export function bindStep(
+  { activation, norm, chosen, cols }: Pick<OpOf<"prepare">, "activation" | "norm" | "chosen" | "cols">,
+  context: LinearContext,
+): Step | null {
   const { map, kernels: { base }, routing } = context;
   if (chosen) {
     return (x, stride, row, out, rows) => { // x is row `row` of the input, if rows were taken in order
