@@ -24,6 +24,11 @@ import {
   lossesOfChannels,
 } from "./structured/layer_jobs.ts";
 import type { ChannelLosses, HeadChoice } from "./structured/losses.ts";
+import type { SequenceLoss } from "./recovery/block_pass.ts";
+import type { BlockwiseJob } from "./recovery/blockwise_job.ts";
+import { Buffers } from "./recovery/buffers.ts";
+import type { DistillJob } from "./recovery/distill_job.ts";
+import { sumGradients, type SumGradientsJob, type UpdateJob, updateValues } from "./recovery/update_job.ts";
 
 /** Packs the embedding or the head. */
 interface TableJob {
@@ -54,6 +59,10 @@ interface Jobs {
   headChoices: { job: LossesJob & { readonly kind: "headChoices" }; result: HeadChoice[] };
   graph: { job: GraphJob; result: GraphRun };
   keepInputs: { job: KeepInputsJob; result: KeptInputs };
+  distill: { job: DistillJob; result: SequenceLoss };
+  blockwise: { job: BlockwiseJob; result: SequenceLoss };
+  sumGradients: { job: SumGradientsJob; result: number };
+  updateValues: { job: UpdateJob; result: void };
 }
 export type JobKind = keyof Jobs;
 export type JobOf<K extends JobKind> = Jobs[K]["job"];
@@ -70,6 +79,8 @@ export type JobResponse = { readonly result: ResultOf<JobKind> } | { readonly er
 
 /** By their threads: a session has as many as it was made with. */
 const runtimes = new Map<number, Promise<LinalgRuntime>>();
+/** Of training, from one step to the next. */
+const buffers = new Buffers();
 
 async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
   if (!runtimes.has(threads)) runtimes.set(threads, LinalgRuntime.create(threads));
@@ -101,6 +112,14 @@ async function run({ job, threads }: JobRequest): Promise<ResultOf<JobKind>> {
       return await runGraph(job, linalg);
     case "keepInputs":
       return await keepInputs(job, linalg);
+    case "distill": // few compressions train: their modules load then
+      return await (await import("./recovery/distill_job.ts")).runDistill(job, linalg, buffers);
+    case "blockwise":
+      return await (await import("./recovery/blockwise_job.ts")).runBlockwise(job, linalg, buffers);
+    case "sumGradients":
+      return sumGradients(job);
+    case "updateValues":
+      return updateValues(job);
   }
 }
 

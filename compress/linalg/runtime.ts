@@ -46,24 +46,36 @@ export class LinalgRuntime implements Linalg {
     return new LinalgRuntime(await import("onnxruntime-node"), threads);
   }
 
-  async multiply(A: Matrix, B: Matrix, { transA = false, transB = false }: Transposes = {}): Promise<Matrix> {
+  async multiply(A: Matrix, B: Matrix, options: Transposes = {}): Promise<Matrix> {
+    const m = options.transA ? A.cols : A.rows, n = options.transB ? B.rows : B.cols;
+    this.#collectBefore(4 * m * n);
+    const product = { rows: m, cols: n, data: new Float32Array(m * n) };
+    await this.multiplyInto(product, A, B, options);
+    return product;
+  }
+
+  /** The same into a matrix that is there. */
+  async multiplyInto(
+    product: Matrix,
+    A: Matrix,
+    B: Matrix,
+    { transA = false, transB = false }: Transposes = {},
+  ): Promise<void> {
     const [m, inner] = transA ? [A.cols, A.rows] : [A.rows, A.cols];
     const [k, n] = transB ? [B.cols, B.rows] : [B.rows, B.cols];
     if (k !== inner) throw new RangeError(`Cannot multiply [${m}, ${inner}] by [${k}, ${n}]`);
-    this.#collectBefore(4 * m * n);
-    const y = new Float32Array(m * n);
-    if (y.length > 0 && k > 0) {
-      await this.run(
-        `gemm ${transA} ${transB}`,
-        () => gemmGraph(transA, transB),
-        {
-          a: { data: A.data, shape: [A.rows, A.cols] },
-          b: { data: B.data, shape: [B.rows, B.cols] },
-        },
-        { y: { data: y, shape: [m, n] } },
-      );
-    }
-    return { rows: m, cols: n, data: y };
+    if (product.rows !== m || product.cols !== n) throw new RangeError(`A product is [${m}, ${n}]`);
+    if (m * n === 0) return;
+    if (k === 0) return void product.data.fill(0);
+    await this.run(
+      `gemm ${transA} ${transB}`,
+      () => gemmGraph(transA, transB),
+      {
+        a: { data: A.data, shape: [A.rows, A.cols] },
+        b: { data: B.data, shape: [B.rows, B.cols] },
+      },
+      { y: { data: product.data, shape: [m, n] } },
+    );
   }
 
   #collectBefore(bytes: number): void {

@@ -5,6 +5,7 @@
 import type { Shape2 } from "../../kernels/layout.ts";
 import type { LinearName, ModelSpec } from "../../models/spec.ts";
 import type { SharedTensor } from "../forward/block_job.ts";
+import type { TrainedPart } from "./options.ts";
 
 export type SharedFloats = Float32Array<SharedArrayBuffer>;
 
@@ -83,3 +84,7 @@ export function allocateBlock({ layers, norms, fixed }: BlockShape): BlockParame
   }));
   return { layers: withKept, norms: normValues, fixed, values, lowRankLength };
 }
+
+/** What of a block is trained. */
+export const trainedPart = ({ values, lowRankLength }: BlockParameters, train: TrainedPart): SharedFloats =>
+  train === "lowrank" ? values.subarray(0, lowRankLength) : values;

@@ -20,6 +20,8 @@ export interface RecoverRun {
   readonly space: WorkSpace;
   /** Keeps the state, for a run with the same texts, options and threads that goes on from there. */
   readonly journal: Journal;
+  /** Of the time that keeping it may take; default: half a percent. Infinity: it is kept after every step. */
+  readonly costShare?: number;
   /** Ends it soon; the best so far stays, and the report says `cancelled`. */
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: RecoverProgress) => void;
