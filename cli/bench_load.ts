@@ -23,6 +23,7 @@ import { kneeOf, type LoadResult, type LoadSetting, medianRound } from "../bench
 import { selfCheck } from "../bench/load/self_check.ts";
 import type { Slo } from "../bench/load/slo.ts";
 import { runSweep } from "../bench/load/sweep.ts";
+import { runSweepComparison, type SweepComparisonOptions } from "../bench/load/sweep_compare.ts";
 import type { Sweep } from "../bench/load/sweep_kinds.ts";
 import { loadLines } from "./bench_load_table.ts";
 import type { Warmup } from "./commands/bench_load.ts";
@@ -180,10 +181,16 @@ async function measure(
       bar.show({ phase: progress.warmingUp ? "warm-up" : phase, ...steps(progress, limit) }),
   };
   const [side, other] = sides;
-  const found = options.sweep
+  const onBlock = (name: string, i: number) => phase = `${name} ${i + 1}`;
+  const found = options.sweep && other
+    ? await comparedSweeps([side, other], options, {
+      ...running,
+      onBlock: (value, name, i) => onBlock(`${options.sweep!.kind} ${value}, ${name}`, i),
+    })
+    : options.sweep
     ? await swept(side, options, { ...running, onPoint: (v) => phase = `${options.sweep!.kind} ${v}` })
     : other
-    ? await compared([side, other], options, { ...running, onBlock: (name, i) => phase = `${name} ${i + 1}` })
+    ? await compared([side, other], options, { ...running, onBlock })
     : { ...NOTHING_MORE, ...await runLoad(side.plan(loadOf(options)), running) };
   phase = "self-check";
   const plan = { ...side.plan(found.load), limit };
@@ -194,7 +201,7 @@ async function measure(
   return { ...settingOf(side, options), ...found, self_check };
 }
 
-const NOTHING_MORE = { sweep: null, compare: null };
+const NOTHING_MORE = { sweep: null, sweeps: null, compare: null };
 type Found = Omit<LoadResult, keyof LoadSetting | "self_check">;
 
 async function swept(
@@ -207,18 +214,39 @@ async function swept(
 }
 
 async function compared(
-  [a, b]: readonly [Side, Side],
+  sides: readonly [Side, Side],
   options: BenchLoadOptions,
   running: Parameters<typeof runComparison>[2],
 ): Promise<Found> {
-  const same = a.target.baseUrl === b.target.baseUrl && a.target.model === b.target.model;
-  const planned = ({ name, plan }: Side, shift: number) => ({
-    name,
-    plan: (round: number) => plan(loadOf(options), round + shift),
-  });
-  const sides = [planned(a, 0), planned(b, same ? options.blocks : 0)] as const;
-  const compare = await runComparison(sides, options.blocks, running);
+  const compare = await runComparison(sidesAt(sides, options), options.blocks, running);
   return { ...medianRound(compare.a.blocks), ...NOTHING_MORE, compare };
+}
+
+async function comparedSweeps(
+  sides: readonly [Side, Side],
+  options: BenchLoadOptions,
+  running: SweepComparisonOptions,
+): Promise<Found> {
+  const { sweep, blocks } = options;
+  const at = (value: number, index: number) => sidesAt(sides, options, { value, index });
+  const { sweeps, compare } = await runSweepComparison(sweep!, at, blocks, running);
+  return { ...medianRound(compare.a.blocks), ...NOTHING_MORE, sweeps, compare };
+}
+
+/** Both sides under the same prompts, but for one model on one server. @param at a load of a sweep */
+function sidesAt(
+  [a, b]: readonly [Side, Side],
+  options: BenchLoadOptions,
+  { value, index }: { readonly value?: number; readonly index: number } = { index: 0 },
+) {
+  const same = a.target.baseUrl === b.target.baseUrl && a.target.model === b.target.model;
+  const { blocks } = options, rounds = same ? 2 * blocks : blocks;
+  const planned = ({ name, plan }: Side, first: number) => ({
+    name,
+    plan: (round: number) => plan(loadOf(options, value), first + round),
+  });
+  const first = index * rounds;
+  return [planned(a, first), planned(b, same ? first + blocks : first)] as const;
 }
 
 function settingOf({ target }: Side, options: BenchLoadOptions): LoadSetting {

@@ -3,14 +3,20 @@ import { type ComparedFigure, FIGURES } from "../bench/load/compare.ts";
 import type { LatencyStats } from "../bench/load/histogram.ts";
 import type { ClosedLoad, LoadSummary, OpenLoad } from "../bench/load/load.ts";
 import type { LoadResult } from "../bench/load/result.ts";
+import type { SelfCheck } from "../bench/load/self_check.ts";
+import type { SweepPoint, SweepResult } from "../bench/load/sweep.ts";
+import type { SweepComparison } from "../bench/load/sweep_compare.ts";
+import type { SweepKind } from "../bench/load/sweep_kinds.ts";
 import { median } from "../bench/spread.ts";
 import { table } from "./output.ts";
+import type { Cell } from "./report/page.ts";
 
 export function loadLines(result: LoadResult): string[] {
-  const { url, model, endpoint, prompts, seed, sweep, compare, self_check } = result;
+  const { url, model, endpoint, prompts, seed, sweep, sweeps, compare, self_check } = result;
   const lines = [`${url}, ${endpoint} of ${compare ? `${compare.a.name} and ${compare.b.name}` : model}`];
   lines.push(`prompts: ${prompts}; seed ${seed}`, "");
-  if (sweep) lines.push(...sweepLines(result), "");
+  if (sweep) lines.push(...sweepLines(sweep), "");
+  if (sweeps) lines.push(...sweepsLines(sweeps), "");
   if (compare) lines.push(...compareLines(result));
   else lines.push(...summaryLines(result));
   if (self_check) lines.push("", ...selfCheckLines(result));
@@ -87,40 +93,54 @@ function clientLines({ client: { cpu_share, schedule_lag_ms: lag } }: LoadSummar
   return parts.length > 0 ? ["", `client      ${parts.join(", ")}`] : [];
 }
 
-function sweepLines({ sweep }: LoadResult): string[] {
-  const { kind, points, knee } = sweep!;
+/** A sweep's tables: what a column is called, and what stands in it for a load. */
+const SWEEP_COLUMNS: readonly (readonly [string, (p: SweepPoint, knee: number | null) => Cell])[] = [
+  ["holds", (p, knee) => p.value === knee ? "knee" : p.holds ? "yes" : "no"],
+  ["requests/s", (p) => p.requests_per_second],
+  ["goodput", (p) => p.goodput],
+  ["output tokens/s", (p) => p.output_tokens_per_second],
+  ["ttft p50", (p) => p.ttft_ms?.p50 ?? null],
+  ["ttft p99", (p) => p.ttft_ms?.p99 ?? null],
+  ["tpot p50", (p) => p.tpot_ms?.p50 ?? null],
+  ["e2e p99", (p) => p.e2e_ms?.p99 ?? null],
+  ["errors", (p) => p.errors],
+  ["slo met", (p) => percent(p.slo_attainment)],
+];
+export const sweepHead = (kind: SweepKind): string[] => [kind, ...SWEEP_COLUMNS.map(([name]) => name)];
+/** @param name before the load, where there are two sides */
+export const sweepRows = ({ points, knee }: SweepResult, name = ""): Cell[][] =>
+  points.map((p) => [`${name}${p.value}`, ...SWEEP_COLUMNS.map(([, of]) => of(p, knee))]);
+
+export function kneeName({ kind, points, knee }: SweepResult): string {
+  if (knee === null) return `No knee: ${kind} ${points[0].value} is too much already`;
+  return `Knee at ${kind} ${knee}${knee === points.at(-1)!.value ? ", the highest that was tried" : ""}`;
+}
+
+const sweepLines = (sweep: SweepResult): string[] => [
+  ...table([sweepHead(sweep.kind), ...sweepRows(sweep)]),
+  kneeName(sweep),
+];
+
+function sweepsLines({ a, b, ratios }: SweepComparison): string[] {
+  const cells = (summary: SweepComparison["ratios"][number]["ratios"]): Cell[] =>
+    COMPARED.map((key) => summary?.median[key] ?? null);
   return [
+    ...table([sweepHead(a.kind), ...sweepRows(a, "A "), ...sweepRows(b, "B ")]),
+    `A: ${kneeName(a)}. B: ${kneeName(b)}`,
+    "",
     ...table([
-      [
-        kind,
-        "requests/s",
-        "output tokens/s",
-        "ttft p50",
-        "ttft p99",
-        "tpot p50",
-        "e2e p99",
-        "errors",
-        "slo met",
-        "",
-      ],
-      ...points.map((p) => [
-        String(p.value),
-        p.requests_per_second,
-        p.output_tokens_per_second,
-        p.ttft_ms?.p50 ?? null,
-        p.ttft_ms?.p99 ?? null,
-        p.tpot_ms?.p50 ?? null,
-        p.e2e_ms?.p99 ?? null,
-        p.errors,
-        percent(p.slo_attainment),
-        p.value === knee ? "<- knee" : p.holds ? "" : "too much",
-      ]),
+      ["A / B at", ...COMPARED.map((key) => FIGURES[key][0])],
+      ...ratios.map((at) => [String(at.value), ...cells(at.ratios)]),
     ]),
-    knee === null
-      ? `No knee: ${kind} ${points[0].value} is too much already`
-      : `Knee at ${kind} ${knee}${knee === points.at(-1)!.value ? ", the highest that was tried" : ""}`,
   ];
 }
+const COMPARED = [
+  "output_tokens_per_second",
+  "ttft_p50_ms",
+  "ttft_p99_ms",
+  "tpot_p50_ms",
+  "e2e_p50_ms",
+] as const;
 
 /** A's and B's median over the rounds, and the median of the rounds' ratios with the least and the greatest. */
 export function comparisonRows({ compare }: LoadResult): (readonly (string | number | null)[])[] {
@@ -154,15 +174,22 @@ function compareLines(result: LoadResult): string[] {
   ];
 }
 
+function clientCpu({ cpu_share, cpu_us_per_request, cpu_us_per_token }: SelfCheck): string[] {
+  if (cpu_share === null || cpu_us_per_request === null) return [];
+  const perRequest = `${(cpu_us_per_request / 1000).toFixed(2)} ms of processor time a request`;
+  const perToken = cpu_us_per_token === null ? "" : `, ${cpu_us_per_token.toFixed(0)} µs a token`;
+  return [`${percent(cpu_share)} of a core: ${perRequest}${perToken}`];
+}
+
 function selfCheckLines({ self_check }: LoadResult): string[] {
-  const { added_ttft_ms, added_tpot_ms, schedule_lag_ms, cpu_share, requests, warnings } = self_check!;
+  const { added_ttft_ms, added_tpot_ms, schedule_lag_ms, requests, warnings } = self_check!;
   const parts = [
     ...added_ttft_ms
       ? [`ttft +${added_ttft_ms.p50.toFixed(2)} ms (p99 +${added_ttft_ms.p99.toFixed(2)})`]
       : [],
     ...added_tpot_ms === null ? [] : [`tpot +${added_tpot_ms.toFixed(3)} ms`],
     ...schedule_lag_ms ? [`sent ${schedule_lag_ms.p99.toFixed(2)} ms late at p99`] : [],
-    ...cpu_share === null ? [] : [`${percent(cpu_share)} of a core with the stub`],
+    ...clientCpu(self_check!),
   ];
   return [
     `self-check  ${requests} requests to a stub that answers at once: ${parts.join(", ")}`,

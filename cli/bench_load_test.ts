@@ -147,6 +147,11 @@ Deno.test("bench load sends a dataset's messages to chat, sweeps, and compares",
     assert.match(text, /^output tokens\/s +\d/m);
     const models = server.bodies.slice(-24).map((b) => b.model);
     assert.deepEqual(models, ["one", "two", "one", "two"].flatMap((m) => Array(6).fill(m)));
+    const both = ["--compare", "one", "two", "--blocks", "1", "--sweep", "concurrency=1,2"];
+    const { sweeps, compare } = JSON.parse(await load(server, ...common, ...both));
+    assert.deepEqual(server.bodies.slice(-24).map((b) => b.model), models);
+    assert.deepEqual([sweeps.a.name, sweeps.b.points.length, sweeps.ratios.length], ["one", 2, 2]);
+    assert.equal(compare.a.blocks.length, 1);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

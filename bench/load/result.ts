@@ -3,6 +3,7 @@ import type { ComparisonResult } from "./compare.ts";
 import type { LoadSummary } from "./load.ts";
 import type { SelfCheck } from "./self_check.ts";
 import type { SweepResult } from "./sweep.ts";
+import type { SweepComparison } from "./sweep_compare.ts";
 
 /** How it was measured. */
 export interface LoadSetting {
@@ -17,9 +18,13 @@ export interface LoadSetting {
   readonly seed: number;
 }
 
-/** At the top level the one load; of a sweep its knee (or the lowest load), of a comparison A's round of median throughput. */
+/**
+ * At the top level the one load; of a sweep its knee (or the lowest load), of a comparison A's round of median throughput. Of
+ * two models' sweeps `compare` is at the highest load that both hold (or the lowest).
+ */
 export interface LoadResult extends LoadSetting, LoadSummary {
   readonly sweep: SweepResult | null;
+  readonly sweeps: SweepComparison | null;
   readonly compare: ComparisonResult | null;
   readonly self_check: SelfCheck | null;
 }

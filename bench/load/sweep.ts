@@ -26,24 +26,38 @@ export async function runSweep(
   options: LoadOptions & { readonly onPoint?: (value: number) => void } = {},
 ): Promise<SweepResult> {
   const found = new Map<number, LoadSummary>();
-  const loads = () => [...found.keys()].sort((a, b) => a - b);
-  const summaries = () => loads().map((value) => found.get(value)!);
-  const kneeOf = () => knee(loads(), summaries());
-  for (let next: number | null = first(sweep); next !== null && !options.signal?.aborted;) {
+  for (let next = nextOf(sweep, found); next !== null && !options.signal?.aborted;) {
     options.onPoint?.(next);
     found.set(next, await runLoad(planOf(next, found.size), options));
-    next = sweep.loads ? sweep.loads.find((v) => !found.has(v)) ?? null : nextLoad(sweep, loads(), kneeOf());
+    next = nextOf(sweep, found);
   }
-  const at = kneeOf();
-  const points = summaries().map((summary, i) => ({
-    value: loads()[i],
-    holds: holds(loads(), summaries(), i),
-    ...summary,
-  }));
-  return { kind: sweep.kind, points, knee: at === null ? null : loads()[at] };
+  return sweepResult(sweep.kind, found);
 }
 
-const first = ({ loads, from }: Sweep): number | null => loads ? loads[0] ?? null : from;
+type Found = ReadonlyMap<number, LoadSummary>;
+const byLoad = (found: Found) => {
+  const loads = [...found.keys()].sort((a, b) => a - b);
+  return { loads, summaries: loads.map((value) => found.get(value)!) };
+};
+
+/** @param found by load, in any order */
+export function sweepResult(kind: SweepKind, found: Found): SweepResult {
+  const { loads, summaries } = byLoad(found), at = knee(loads, summaries);
+  const points = summaries.map((summary, i) => ({
+    value: loads[i],
+    holds: holds(loads, summaries, i),
+    ...summary,
+  }));
+  return { kind, points, knee: at === null ? null : loads[at] };
+}
+
+/** The load to run next; null when all are known that were asked for. */
+export function nextOf(sweep: Sweep, found: Found): number | null {
+  if (sweep.loads) return sweep.loads.find((value) => !found.has(value)) ?? null;
+  if (found.size === 0) return sweep.from;
+  const { loads, summaries } = byLoad(found);
+  return nextLoad(sweep, loads, knee(loads, summaries));
+}
 
 /**
  * Doubles while all loads hold; then takes the middle, by factors, between the last that holds and the first that does not.

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { runComparison } from "./compare.ts";
 import { selfCheck } from "./self_check.ts";
 import { runSweep } from "./sweep.ts";
+import { runSweepComparison } from "./sweep_compare.ts";
 import { runLoad } from "./load.ts";
 import { startStub } from "./stub_server.ts";
 import { openLoad, plan } from "./testing/plans.ts";
@@ -77,6 +78,41 @@ Deno.test("a comparison takes turns and pairs its rounds", async () => {
   assert.equal(ratios!.spread.output_tokens_per_second.min, Math.min(...pairs));
 });
 
+Deno.test("two sides' sweep runs both at every load until both know their knee", async () => {
+  await using server = new ScriptedServer(() => wholeAnswer(2));
+  const started: string[] = [], seen = new Set<string>();
+  /** A holds 100 requests a second, B 50. */
+  const sidesAt = (rate: number, index: number) => {
+    const side = (name: string, most: number) => ({
+      name,
+      plan: (round: number) => {
+        seen.add(`${name} ${index} ${round}`);
+        return plan(server.url, {
+          load: openLoad({ rate }),
+          limit: { requests: 4, seconds: Infinity },
+          slo: { e2e: rate > most ? 0.001 : 60_000 },
+        });
+      },
+    });
+    return [side("a", 100), side("b", 50)] as const;
+  };
+  const onBlock = (value: number, name: string, round: number) => started.push(`${value} ${name} ${round}`);
+  const given = { kind: "rate", loads: [50, 100, 200], from: 1 } as const;
+  const { sweeps, compare } = await runSweepComparison(given, sidesAt, 2, { onBlock });
+  const turns = [50, 100, 200].flatMap((v) => [`${v} a 0`, `${v} b 0`, `${v} a 1`, `${v} b 1`]);
+  assert.deepEqual(started, turns);
+  assert.deepEqual([sweeps.a.name, sweeps.a.knee, sweeps.b.name, sweeps.b.knee], ["a", 100, "b", 50]);
+  assert.deepEqual(sweeps.ratios.map((at) => [at.value, at.ratios !== null]), [[50, true], [100, true], [
+    200,
+    true,
+  ]]);
+  assert.equal(compare.a.blocks[0].offered_per_second! < 100, true, "at the load that both hold");
+  assert.equal(seen.size, 12, "each load has prompts of its own");
+  const doubled = await runSweepComparison({ kind: "rate", loads: null, from: 50 }, sidesAt, 1);
+  assert.deepEqual(doubled.sweeps.a.points.map((p) => p.value), [50, 59.5, 70.7, 100, 119, 141, 200]);
+  assert.deepEqual([doubled.sweeps.a.knee, doubled.sweeps.b.knee], [100, 50]);
+});
+
 Deno.test("rounds that were not run to their end have no ratio", async () => {
   await using server = new ScriptedServer(() => wholeAnswer(2));
   const abort = new AbortController();
@@ -96,9 +132,12 @@ Deno.test("the stub answers as it is asked; the self-check measures the client o
   });
   const summary = await runLoad(measured);
   assert.deepEqual([summary.errors, summary.output_tokens, summary.chunks_per_token], [0, 100, 1]);
-  assert.ok(summary.ttft_ms!.p50 >= 4 && summary.tpot_ms!.p50 > 0.5);
+  // 5 ms and three times 2, however late they are read.
+  assert.ok(summary.ttft_ms!.p50 >= 4 && summary.e2e_ms!.p50 >= 10);
   let cpuUs = 0;
   const check = await selfCheck(measured, summary, { cpuTimeUs: () => cpuUs += 1000 });
   assert.deepEqual([check.errors, check.requests], [0, 25]);
   assert.ok(check.added_ttft_ms!.p50 > 0 && check.schedule_lag_ms!.count === 25 && check.cpu_share! > 0);
+  // A thousand microseconds between two looks, 25 requests, 4 tokens each.
+  assert.deepEqual([check.cpu_us_per_request, check.cpu_us_per_token], [40, 10]);
 });

@@ -140,10 +140,9 @@ export function addBenchLoad(bench: Command): void {
         .conflicts(["rate", "concurrency"]),
     )
     .addOption(
-      new Option("--compare <names...>", "two models (or URLs, or URL#model) in turn, A B A B").conflicts([
-        "sweep",
+      new Option("--compare <names...>", "two models (or URLs, or URL#model) in turn, A B A B").conflicts(
         "model",
-      ]),
+      ),
     )
     .addOption(
       new Option("--blocks <n>", "rounds of a comparison").default(3).argParser(integer(1, 1000)),

@@ -59,6 +59,7 @@ function result(more: Partial<LoadResult> = {}): LoadResult {
     seed: 0,
     ...summary(10),
     sweep: null,
+    sweeps: null,
     compare: null,
     self_check: null,
     ...more,
@@ -107,7 +108,7 @@ Deno.test("a load's page has its charts, each labelled, beside a table of the sa
 Deno.test("a sweep's page marks the knee, a comparison's has both sides and their ratios", async () => {
   const sweep = await documentOf(result({ sweep: SWEEP }));
   const [first] = sweep.querySelectorAll("section");
-  assert.match(first.querySelector("p")!.textContent, /The knee, rate 2,/);
+  assert.match(first.querySelector("p")!.textContent, /Knee at rate 2\./);
   assert.equal(first.querySelectorAll("svg[role=img]").length, 4);
   const texts = [...first.querySelectorAll("svg text")].map((t) => t.textContent);
   assert.ok(texts.includes("knee") && !texts.some((t) => /e[+-]\d/.test(t)), `${texts}`);
@@ -115,6 +116,17 @@ Deno.test("a sweep's page marks the knee, a comparison's has both sides and thei
     [...first.querySelectorAll("tbody tr")].map((tr) => tr.querySelectorAll("td")[0].textContent),
     ["yes", "knee", "no"],
   );
+  const sides = {
+    a: { name: "compressed", ...SWEEP },
+    b: { name: "dense", ...SWEEP, knee: 1 },
+    ratios: [{ value: 1, ratios: comparison().ratios }],
+  };
+  const two = result({ sweeps: sides, compare: comparison() });
+  const [both] = (await documentOf(two)).querySelectorAll("section");
+  assert.equal(both.querySelectorAll("svg[role=img]").length, 4);
+  assert.equal(both.querySelectorAll("tbody tr").length, 6);
+  assert.match(both.querySelector("svg[role=img]")!.getAttribute("aria-label")!, /knee A compressed at 2/);
+  assert.match(loadLines(two).join("\n"), /^A 2 +knee [^]*^B 1 +knee [^]*^A \/ B at[^]*^1 +\d/m);
   const compared = await documentOf(result({ compare: comparison() }));
   assert.equal(titles(compared)[0], "Comparison");
   assert.ok(
@@ -163,14 +175,21 @@ Deno.test("the lines for people say what the page says", () => {
       added_tpot_ms: 0.5,
       schedule_lag_ms: null,
       cpu_share: 0.2,
+      cpu_us_per_request: 1500,
+      cpu_us_per_token: 50,
       warnings: [],
     },
   })).join("\n");
   for (
-    const part of [/^requests +40 in 4/m, /^tpot +10\.\d+ /m, /within ttft 60 ms/, /self-check +5 requests/]
+    const part of [
+      /^requests +40 in 4/m,
+      /^tpot +10\.\d+ /m,
+      /within ttft 60 ms/,
+      /self-check +5 requests.*20\.0 % of a core: 1\.50 ms/,
+    ]
   ) {
     assert.match(one, part);
   }
-  assert.match(loadLines(result({ sweep: SWEEP })).join("\n"), /^2 .*<- knee$[^]*Knee at rate 2$/m);
+  assert.match(loadLines(result({ sweep: SWEEP })).join("\n"), /^2 +knee [^]*Knee at rate 2$/m);
   assert.match(loadLines(result({ compare: comparison() })).join("\n"), /^tpot p50, ms .* 0\.50\d* /m);
 });

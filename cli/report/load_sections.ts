@@ -4,22 +4,27 @@ import type { LoadSummary } from "../../bench/load/load.ts";
 import type { LatencyName } from "../../bench/load/record.ts";
 import { type LoadResult, medianRound } from "../../bench/load/result.ts";
 import type { SweepPoint, SweepResult } from "../../bench/load/sweep.ts";
-import { COMPARISON_HEAD, comparisonRows } from "../bench_load_table.ts";
+import { COMPARISON_HEAD, comparisonRows, kneeName, sweepHead, sweepRows } from "../bench_load_table.ts";
 import type { Cell, Section } from "./page.ts";
 import { chart, dot, line, lineY, link, ruleX, ruleY, text } from "./plot.ts";
 
 const WIDE = 860, HALF = 420, HEIGHT = 240;
 /** Readable on white and on black. */
-const COLORS = ["#4269d0", "#e08700"];
+const COLORS = ["#4269d0", "#e08700", "#3ca951", "#a463f2"];
 
 export function loadSections(result: LoadResult): Section[] {
-  const { sweep, compare } = result;
+  const { sweep, sweeps, compare } = result;
   const runs = compare
     ? [run(`A ${compare.a.name}`, compare.a.blocks), run(`B ${compare.b.name}`, compare.b.blocks)].filter((
       r,
     ) => r !== null)
     : [{ name: result.model, summary: result }];
-  const all = [sweep && sweepSection(sweep), compare?.ratios && comparison(result, compare), latencies(runs)];
+  const sides = sweep
+    ? [{ name: "", sweep }]
+    : sweeps
+    ? [{ name: `A ${sweeps.a.name}`, sweep: sweeps.a }, { name: `B ${sweeps.b.name}`, sweep: sweeps.b }]
+    : null;
+  const all = [sides && sweepSection(sides), compare?.ratios && comparison(result, compare), latencies(runs)];
   return [...all, ...runs.map((r) => overTime(r, runs.length > 1))].filter((s) =>
     s !== null && s !== undefined
   );
@@ -169,70 +174,65 @@ function timeChart(
   });
 }
 
-function sweepSection({ kind, points, knee }: SweepResult): Section {
-  const of = (
-    label: string,
-    unit: string,
-    lines: Readonly<Record<string, (p: SweepPoint) => number | undefined>>,
-  ) => {
-    const data = Object.entries(lines).flatMap(([line, value]) =>
-      points.map((p) => ({ load: p.value, line, value: value(p) })).filter((p) =>
-        p.value !== undefined && p.value > 0
-      )
-    );
-    return chart(`${label} by ${kind}${knee === null ? "" : `, knee at ${knee}`}`, {
-      title: label,
-      width: HALF,
-      height: HEIGHT,
-      x: { type: "log", label: kind, ticks: points.map((p) => p.value), tickFormat: "~g" },
-      y: { label: unit, grid: true, ...unit === "ms" ? { type: "log", tickFormat: "~g" } : { zero: true } },
-      color: { legend: Object.keys(lines).length > 1, domain: Object.keys(lines), range: COLORS },
-      marks: [
-        ...knee === null ? [] : [
-          ruleX([knee], { strokeDasharray: "4 3" }),
-          text([knee], { x: (d) => d, frameAnchor: "top", text: () => "knee", dx: 18 }),
-        ],
-        lineY(data, { x: "load", y: "value", stroke: "line", z: "line" }),
-        dot(data, { x: "load", y: "value", fill: "line" }),
-      ],
-    });
-  };
+/** A sweep, or two side by side. */
+interface SweepSide {
+  /** Empty of a single one. */
+  readonly name: string;
+  readonly sweep: SweepResult;
+}
+type SweepLines = Readonly<Record<string, (p: SweepPoint) => number | undefined>>;
+
+function sweepSection(sides: readonly SweepSide[]): Section {
+  const [{ sweep: { kind } }] = sides;
+  const charts: readonly (readonly [label: string, unit: string, lines: SweepLines])[] = [
+    ["Output tokens per second", "tokens/s", { "tokens/s": (p) => p.output_tokens_per_second }],
+    ["Goodput", "requests/s", { answered: (p) => p.requests_per_second, goodput: (p) => p.goodput }],
+    ["Time to first token", "ms", { p50: (p) => p.ttft_ms?.p50, p99: (p) => p.ttft_ms?.p99 }],
+    ["Time per output token", "ms", { p50: (p) => p.tpot_ms?.p50, p99: (p) => p.tpot_ms?.p99 }],
+  ];
+  const knees = sides.map(({ name, sweep }) => `${name ? `${name}: ` : ""}${kneeName(sweep)}.`).join(" ");
   return {
     title: "Sweep",
-    about: knee === null
-      ? `Already the lowest ${kind} is more than the server holds.`
-      : `The knee, ${kind} ${knee}, is the highest load that holds: ${HOLDS}`,
-    charts: [
-      of("Output tokens per second", "tokens/s", { "tokens/s": (p) => p.output_tokens_per_second }),
-      of("Goodput", "requests/s", { answered: (p) => p.requests_per_second, goodput: (p) => p.goodput }),
-      of("Time to first token", "ms", { p50: (p) => p.ttft_ms?.p50, p99: (p) => p.ttft_ms?.p99 }),
-      of("Time per output token", "ms", { p50: (p) => p.tpot_ms?.p50, p99: (p) => p.tpot_ms?.p99 }),
-    ],
-    head: [
-      kind,
-      "holds",
-      "requests/s",
-      "goodput",
-      "output tokens/s",
-      "ttft p50",
-      "ttft p99",
-      "tpot p50",
-      "e2e p99",
-      "errors",
-    ],
-    rows: points.map((p) => [
-      String(p.value),
-      p.value === knee ? "knee" : p.holds ? "yes" : "no",
-      p.requests_per_second,
-      p.goodput,
-      p.output_tokens_per_second,
-      p.ttft_ms?.p50 ?? null,
-      p.ttft_ms?.p99 ?? null,
-      p.tpot_ms?.p50 ?? null,
-      p.e2e_ms?.p99 ?? null,
-      p.errors,
-    ]),
+    about: `${knees} The knee is the highest ${kind} that holds: ${HOLDS}`,
+    charts: charts.map(([label, unit, lines]) => sweepChart(sides, { label, unit, lines })),
+    head: sweepHead(kind),
+    rows: sides.flatMap(({ name, sweep }) => sweepRows(sweep, name && `${name} `)),
   };
+}
+
+function sweepChart(
+  sides: readonly SweepSide[],
+  { label, unit, lines }: { readonly label: string; readonly unit: string; readonly lines: SweepLines },
+): string {
+  const [{ sweep: { kind, points } }] = sides;
+  const drawn = sides.flatMap(({ name, sweep }) =>
+    Object.entries(lines).map(([line, of]) => ({ line: name ? `${name}, ${line}` : line, of, sweep }))
+  );
+  const data = drawn.flatMap(({ line, of, sweep }) =>
+    sweep.points.flatMap((p) => {
+      const value = of(p);
+      return value !== undefined && value > 0 ? [{ load: p.value, line, value }] : [];
+    })
+  );
+  const knees = sides.flatMap(({ name, sweep: { knee } }) =>
+    knee === null ? [] : [{ knee, text: name ? `knee ${name}` : "knee" }]
+  );
+  return chart(`${label} by ${kind}${knees.map((k) => `, ${k.text} at ${k.knee}`).join("")}`, {
+    title: label,
+    width: HALF,
+    height: HEIGHT,
+    x: { type: "log", label: kind, ticks: points.map((p) => p.value), tickFormat: "~g" },
+    y: { label: unit, grid: true, ...unit === "ms" ? { type: "log", tickFormat: "~g" } : { zero: true } },
+    color: { legend: drawn.length > 1, domain: drawn.map(({ line }) => line), range: COLORS },
+    marks: [
+      ruleX(knees, { x: "knee", strokeDasharray: "4 3" }),
+      ...knees.map((k, i) =>
+        text([k], { x: "knee", frameAnchor: "top", text: "text", textAnchor: "start", dx: 4, dy: 12 * i })
+      ),
+      lineY(data, { x: "load", y: "value", stroke: "line", z: "line" }),
+      dot(data, { x: "load", y: "value", fill: "line" }),
+    ],
+  });
 }
 const HOLDS =
   "95 % of the requests meet the service levels; without levels, answers keep pace with the rate, or throughput still rises with the concurrency.";
