@@ -11,7 +11,10 @@ export function requestHandler(
   options: AppOptions = {},
 ): Deno.ServeHandler<Deno.NetAddr> {
   let app = createApp(services, FIRST_RESOURCES, options);
-  const first = new Set(app.routes.map(({ path }) => path));
+  // Not `app.routes`: limits stand there for paths of all resources.
+  const first = new Set(
+    app.openAPIRegistry.definitions.flatMap((one) => one.type === "route" ? [one.route.path] : []),
+  );
   const whole = async () => {
     const { createWholeApp } = await import("./all_resources.ts");
     return app = createWholeApp(services, options);
