@@ -11,6 +11,7 @@ import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
+import { LoadStore } from "../store/load_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { openStorage } from "../store/storage.ts";
 import { log } from "../telemetry/log.ts";
@@ -126,7 +127,7 @@ export class Server implements AsyncDisposable {
       rates: new RateLimiter(options.rates ?? {}),
       traffic: new Traffic(),
       corsOrigins,
-      loads: new LoadRunner(),
+      loads: new LoadRunner(new LoadStore(database)),
       address: (): string | null => server.#address,
       notReady,
     }, database);

@@ -99,6 +99,11 @@ const MIGRATIONS = [
    ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
    ALTER TABLE jobs ADD COLUMN reached REAL NOT NULL DEFAULT 0;
    UPDATE jobs SET queued_ms = created_ms;`,
+  `CREATE TABLE loads (
+     id TEXT PRIMARY KEY,
+     created_ms INTEGER NOT NULL,
+     run TEXT NOT NULL
+   ) STRICT;`,
 ];
 
 /** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */

@@ -4,6 +4,7 @@ import { OatmillError } from "../errors.ts";
 import { DataFolder } from "./data_folder.ts";
 import { openDatabase } from "./database.ts";
 import { JobStore } from "./job_store.ts";
+import { LOADS_KEPT, LoadStore } from "./load_store.ts";
 import { storeStream, uploadKind, UploadQuota } from "./upload.ts";
 
 async function withFolder(run: (path: string) => Promise<void>): Promise<void> {
@@ -88,6 +89,16 @@ Deno.test("JobStore is a queue: the longest waiting first, those that are tried 
   store.remove("a");
   assert.deepEqual([store.next(), store.get("a"), store.events("a")], [null, null, []]);
   db.close();
+});
+
+Deno.test("LoadStore keeps the last loads, oldest first, and takes one twice for one", () => {
+  const store = new LoadStore(openDatabase(":memory:"));
+  const ids = Array.from({ length: LOADS_KEPT + 3 }, (_, i) => `load-${i}`);
+  for (const [i, id] of ids.entries()) store.put({ id, createdMs: i, run: { id } });
+  store.put({ id: ids.at(-1)!, createdMs: ids.length - 1, run: { id: "again" } });
+  const kept = store.list();
+  assert.deepEqual(kept.map(({ id }) => id), ids.slice(3));
+  assert.deepEqual(kept.at(-1)!.run, { id: "again" });
 });
 
 Deno.test("uploadKind() takes plain known names and nothing else", () => {

@@ -19,6 +19,7 @@ import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
+import { LoadStore } from "../store/load_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { openStorage } from "../store/storage.ts";
 import { setLogSink } from "../telemetry/log.ts";
@@ -109,7 +110,7 @@ export class FakeServer implements AsyncDisposable {
       traffic: new Traffic(),
       corsOrigins: options.corsOrigins ?? [],
       hub,
-      loads: new LoadRunner(),
+      loads: new LoadRunner(new LoadStore(database)),
       address: () => self.url,
       notReady: () => null,
     };

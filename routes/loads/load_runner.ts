@@ -1,10 +1,10 @@
-/** Loads on this server, started by hand: one at a time, each in a worker; the last ones are kept while the server runs. */
+/** Loads on this server, started by hand: one at a time, each in a worker; the last ones are kept. */
 import type { LoadProgress, LoadSummary } from "../../bench/load/load.ts";
 import { OatmillError } from "../../errors.ts";
+import { ifWritable } from "../../store/database.ts";
+import { LOADS_KEPT, type LoadStore } from "../../store/load_store.ts";
 import type { FromLoadWorker, LoadTask, ToLoadWorker } from "./_load_worker.ts";
 
-/** Runs that are kept to compare with. */
-const KEPT = 20;
 /** How long requests under way may take to leave after a cancel. */
 const CANCEL_GRACE_MS = 5_000;
 
@@ -29,8 +29,19 @@ interface Running {
 }
 
 export class LoadRunner<Settings = unknown> implements Disposable {
-  readonly #runs = new Map<string, LoadRun<Settings>>();
+  readonly #store: LoadStore;
+  #known: Map<string, LoadRun<Settings>> | null = null;
   #running: (Running & { readonly id: string }) | null = null;
+
+  constructor(store: LoadStore) {
+    this.#store = store;
+  }
+  /** Read when they are first asked for: a server's start needs none. */
+  get #runs(): Map<string, LoadRun<Settings>> {
+    return this.#known ??= new Map(
+      this.#store.list().map(({ id, run }) => [id, run as LoadRun<Settings>]),
+    );
+  }
 
   /** Newest first. */
   list(): LoadRun<Settings>[] {
@@ -42,9 +53,7 @@ export class LoadRunner<Settings = unknown> implements Disposable {
     if (run) return run;
     throw new OatmillError(
       "not_found",
-      `Load ${
-        JSON.stringify(id.slice(0, 100))
-      } does not exist: the server keeps the last ${KEPT} while it runs`,
+      `Load ${JSON.stringify(id.slice(0, 100))} does not exist: the server keeps the last ${LOADS_KEPT}`,
       "id",
     );
   }
@@ -65,7 +74,7 @@ export class LoadRunner<Settings = unknown> implements Disposable {
       error: null,
     };
     this.#runs.set(run.id, run);
-    for (const id of [...this.#runs.keys()].slice(0, -KEPT)) this.#runs.delete(id);
+    for (const id of [...this.#runs.keys()].slice(0, -LOADS_KEPT)) this.#runs.delete(id);
     this.#run(run, task);
     return run;
   }
@@ -79,6 +88,7 @@ export class LoadRunner<Settings = unknown> implements Disposable {
       worker.terminate();
       this.#running = null;
       Object.assign(run, { state, result, error, finishedMs: Date.now() });
+      ifWritable(() => this.#store.put({ id: run.id, createdMs: run.createdMs, run }));
     };
     const running: Running & { id: string } = { id: run.id, worker, end, cancelled: false };
     this.#running = running;

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
+import { openDatabase } from "../../store/database.ts";
+import { LoadStore } from "../../store/load_store.ts";
 import { FakeServer } from "../../tests/fake_server.ts";
 import { until } from "../../tests/until.ts";
+import { LoadRunner } from "./load_runner.ts";
 
 /** A token for each byte: the load's first questions are longer than the usual 512. */
 const ENGINE = { tokenDelayMs: 1, contextLength: 8192 };
@@ -26,6 +29,11 @@ Deno.test("a load measures this server, within its limits", async () => {
   assert.ok(result.max_in_flight <= 2 && result.ttft_ms.p50 > 0 && result.output_tokens_per_second > 0);
   const { data } = await (await server.get("/v1/loads")).json();
   assert.deepEqual(data.map((run: { id: string }) => run.id), [body.id]);
+  const database = openDatabase(server.services.data.database);
+  using later = new LoadRunner(new LoadStore(database)); // as of a server that was started anew
+  const kept = later.get(body.id);
+  assert.deepEqual([kept.state, kept.settings, kept.result], ["succeeded", body.settings, result]);
+  database.close();
 });
 
 Deno.test("one load runs at a time; a cancelled one keeps what it measured", async () => {
