@@ -1,11 +1,12 @@
 /**
  * The engine's promise with quantised weights: what a request gets does not depend, to the last bit, on what else runs,
- * on the size of the KV pool, on cached prefixes or on speculation.
+ * on the size of the KV pool, on cached prefixes or on speculation; with and without LoRA adapters.
  */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
+import { randomAdapter } from "../models/testing/random_adapter.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, type GenerateEvent, type GenerateRequest, GREEDY } from "./types.ts";
 
@@ -15,8 +16,17 @@ const CONTEXT = 128;
 const REQUESTS = 40;
 const RUNS = 12;
 
-const load = (options: Parameters<typeof loadEngine>[1]): Promise<Engine> =>
-  loadEngine(packDense(checkpoint, { values: "int8" }), { threads: 2, contextLength: CONTEXT, ...options });
+const ADAPTERS = {
+  large: randomAdapter(checkpoint.spec, { kinds: ["q", "v", "o", "down"], rank: 20, size: 0.4 }),
+  small: randomAdapter(checkpoint.spec, { kinds: ["q", "k", "v", "gate", "up"], rank: 3, size: 0.4 }),
+};
+
+async function load(options: Parameters<typeof loadEngine>[1]): Promise<Engine> {
+  const model = packDense(checkpoint, { values: "int8" });
+  const engine = await loadEngine(model, { threads: 2, contextLength: CONTEXT, ...options });
+  for (const [name, adapter] of Object.entries(ADAPTERS)) await engine.addAdapter(name, adapter);
+  return engine;
+}
 
 /** Texts that begin alike more or less far; some repeat themselves, as what speculation hits does. */
 function promptOf(i: number): number[] {
@@ -44,6 +54,7 @@ function requestOf(i: number): GenerateRequest {
     },
     logprobs: [null, 0, 3][i % 3],
     promptLogprobs: i % 10 === 9,
+    adapter: [undefined, "large", undefined, "small", "large"][i % 5],
   };
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { KV_BLOCK_TOKENS } from "../kernels/abi.ts";
 import { OatmillError } from "../errors.ts";
-import { LONG_ROOT, ROOT } from "./prefix_cache.ts";
+import { rootOf } from "./prefix_cache.ts";
 import { PromptLookup } from "./prompt_lookup.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { type Outputs, Sequence } from "./sequence.ts";
@@ -36,6 +36,8 @@ interface Request {
   readonly cancelAt: number | null;
   /** Each third token is chosen so many steps after its logits, as by a slow grammar. */
   readonly late: number;
+  /** Serial number of its LoRA adapter; 0: none. */
+  readonly adapter: number;
 }
 const request = (o: Partial<Request>): Request => ({
   prompt: prompt(20),
@@ -44,6 +46,7 @@ const request = (o: Partial<Request>): Request => ({
   at: 0,
   cancelAt: null,
   late: 0,
+  adapter: 0,
   ...o,
 });
 
@@ -68,7 +71,8 @@ function checkBlocks({ blocks, prefixes }: Scheduler, sequences: readonly Sequen
   assert.equal(blocks.used, users.size);
   const known = [...prefixes.blocks()];
   assert.equal(known.filter((e) => blocks.usersOf(e.block) === 0).length, blocks.kept);
-  const numbers = new Set([ROOT, LONG_ROOT, ...known.map((e) => e.prefix)]);
+  const roots = [0, 1, 2].flatMap((serial) => [rootOf(serial, false), rootOf(serial, true)]);
+  const numbers = new Set([...roots, ...known.map((e) => e.prefix)]);
   for (const e of known) assert.ok(numbers.has(e.parent), "the ends of prefixes are evicted first");
 }
 
@@ -105,6 +109,7 @@ class Simulation {
         r.prompt,
         r.outputs,
         speculation ? new PromptLookup(Math.min(options.contextLength, r.prompt.length + r.produce)) : null,
+        r.adapter > 0 ? { slot: r.adapter - 1, serial: r.adapter } : null,
       ),
       seen: [],
       state: "new",
@@ -175,16 +180,21 @@ class Simulation {
       assert.equal(position, next.get(s) ?? position, "a sequence's rows are in order");
       next.set(s, position + 1);
     }
+    const slots = rows.map(({ sequence: { adapter } }) => adapter ? adapter.slot : -1);
+    assert.deepEqual(slots, slots.toSorted((a, b) => a - b), "the rows of one adapter are a run");
   }
 
   #isLong(s: Sequence): boolean {
     return s.tokens.length > (this.options.longBeyond ?? Infinity);
   }
 
-  /** Writes all rows, then reads what each attends to, as the attention kernels do. Long sequences write something else. */
+  /**
+   * Writes all rows, then reads what each attends to, as the attention kernels do. Long sequences write something else, and
+   * so do those of each adapter.
+   */
   #compute({ rows }: Step): void {
     const contents = (s: Sequence, tokens: readonly number[], length: number) =>
-      contentsOf(tokens, length).map((hash) => s.long ? ~hash : hash);
+      contentsOf(tokens, length).map((hash) => (s.long ? ~hash : hash) ^ (s.adapter?.serial ?? 0));
     const slot = (s: Sequence, p: number) =>
       s.blocks[Math.floor(p / KV_BLOCK_TOKENS)] * KV_BLOCK_TOKENS + p % KV_BLOCK_TOKENS;
     const written = new Set<number>(), inputs = new Map<Sequence, number[]>();
@@ -251,6 +261,7 @@ const requests = fc.record({
   at: fc.integer({ min: 0, max: 60 }),
   cancelAt: fc.option(fc.integer({ min: 0, max: 80 }), { freq: 5 }),
   late: fc.constantFrom(0, 0, 1, 5),
+  adapter: fc.constantFrom(0, 0, 1, 2),
 });
 
 Deno.test("Scheduler completes every request as if it were alone, reads what was written, leaks no block", () => {

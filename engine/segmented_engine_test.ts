@@ -5,6 +5,7 @@ import { packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
+import { randomAdapter } from "../models/testing/random_adapter.ts";
 import { planCapacity } from "./capacity.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, type EngineOptions, GREEDY } from "./types.ts";
@@ -41,9 +42,11 @@ function limitFor(model: PackedModel, count: number, threads: number): number {
   throw new Error(`no limit gives ${count} memories`);
 }
 
-async function greedy(engine: Engine, promptIds: readonly number[]): Promise<number[]> {
+const ADAPTER = randomAdapter(tied.spec, { kinds: ["q", "v", "o", "up", "down"], rank: 9, size: 0.4 });
+
+async function greedy(engine: Engine, promptIds: readonly number[], adapter?: string): Promise<number[]> {
   const tokens: number[] = [];
-  const request = { promptIds, maxTokens: 16, stopIds: [], sampling: GREEDY, logprobs: null };
+  const request = { promptIds, maxTokens: 16, stopIds: [], sampling: GREEDY, logprobs: null, adapter };
   for await (const e of engine.generate(request)) if (e.type === "token") tokens.push(e.token);
   return tokens;
 }
@@ -51,9 +54,14 @@ async function greedy(engine: Engine, promptIds: readonly number[]): Promise<num
 async function answers(model: PackedModel, options: EngineOptions) {
   const engine = await loadEngine(model, { ...OPTIONS, ...options });
   try {
+    await engine.addAdapter("a", ADAPTER);
     return {
       logits: await engine.logits(PROMPTS[2], { from: 0 }),
-      tokens: await Promise.all([...PROMPTS, PROMPTS[1]].map((p) => greedy(engine, p))),
+      adapted: await engine.logits(PROMPTS[2], { from: 0, adapter: "a" }),
+      tokens: await Promise.all([
+        ...[...PROMPTS, PROMPTS[1]].map((p) => greedy(engine, p)),
+        ...PROMPTS.map((p) => greedy(engine, p, "a")),
+      ]),
       one: await greedy(engine, PROMPTS[0]),
       kvBlocksUsed: engine.stats().kvBlocksUsed,
       memoryBytes: engine.stats().memoryBytes,
@@ -70,6 +78,7 @@ Deno.test({
   fn: async () => {
     const expected = await answers(tied, { threads: 1 });
     assert.deepEqual(expected.tokens[0], expected.one);
+    assert.notDeepEqual(expected.logits, expected.adapted);
     const cases = [[tied, 2, 2], [tied, 1, 3], [untied, 2, 4]] as const;
     for (const [model, threads, count] of cases) {
       const memoryLimitBytes = limitFor(model, count, threads);
@@ -78,6 +87,7 @@ Deno.test({
       assert.deepEqual(rest, {
         ...rest,
         logits: expected.logits,
+        adapted: expected.adapted,
         tokens: expected.tokens,
         one: expected.one,
       });

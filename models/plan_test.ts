@@ -7,6 +7,7 @@ import { packDense } from "./pack_dense.ts";
 import type { PackedModel } from "./packed.ts";
 import { buildPlan } from "./plan.ts";
 import { randomCheckpoint } from "./testing/random_checkpoint.ts";
+import { SMALL_DECODER } from "./testing/small_spec.ts";
 
 const checkpoint = await openCheckpoint(new URL("./default/", import.meta.url).pathname);
 const dense = packDense(checkpoint, { values: "int8" });
@@ -32,6 +33,18 @@ Deno.test("buildPlan() takes layers of different formats apart and keeps their c
   const first = plan.body.filter((op) => op.op === "linear").slice(0, 3);
   assert.deepEqual(first.map((op) => op.weights), [["block.0.q.w"], ["block.0.k.w"], ["block.0.v.w"]]);
   assert.deepEqual(first.map((op) => op.out.column), [0, 256, 384]);
+});
+
+Deno.test("buildPlan() lets adapters add to every layer of a decoder's blocks, but not to experts'", () => {
+  const kinds = ["q", "k", "v", "o", "gate", "up", "down"];
+  const namesOf = (model: PackedModel) => buildPlan(model).adapters.layers.map(({ name }) => name);
+  const { blocks } = dense.spec;
+  const all = Array.from({ length: blocks }, (_, i) => kinds.map((kind) => `block.${i}.${kind}`)).flat();
+  assert.deepEqual(namesOf(dense), all);
+  const experts = { count: 2, perToken: 1 };
+  const mixture = { ...SMALL_DECODER, blocks: 1, mlp: { ...SMALL_DECODER.mlp, experts } };
+  const attention = kinds.slice(0, 4).map((kind) => `block.0.${kind}`);
+  assert.deepEqual(namesOf(packDense(randomCheckpoint(mixture), { values: "f32" })), attention);
 });
 
 Deno.test("buildPlan() refuses tensors that are missing or have another shape than the spec says", () => {

@@ -13,13 +13,14 @@ function randomOf(seed: number) {
     });
 }
 
-/** An adapter of these kinds of layers, whose products are about half as large as the model's own. */
+/** An adapter of these kinds of layers; with `size` 1 its products are about half as large as the model's own. */
 export function randomAdapter(
   spec: ModelSpec,
-  { kinds, rank, seed = 1 }: {
+  { kinds, rank, seed = 1, size = 1 }: {
     readonly kinds: readonly LinearKind[];
     readonly rank: number;
     readonly seed?: number;
+    readonly size?: number;
   },
 ): LoraAdapter {
   const values = randomOf(seed), layers = new Map<string, LoraLayer>();
@@ -27,7 +28,7 @@ export function randomAdapter(
     const shapes = linearShapes(blockSpec(spec, block));
     for (const kind of kinds) {
       const [dOut, dIn] = shapes[kind]!;
-      const A = values(rank * dIn, dIn ** -0.5), B = values(dOut * rank, rank ** -0.5);
+      const A = values(rank * dIn, dIn ** -0.5), B = values(dOut * rank, size * rank ** -0.5);
       layers.set(`block.${block}.${kind}`, { rank, A, B });
     }
   }
@@ -36,8 +37,14 @@ export function randomAdapter(
 
 /** The checkpoint with W + B A in place of W. */
 export function merged(checkpoint: Checkpoint, { layers }: LoraAdapter): Checkpoint {
+  const { spec, path, format, tensorBytes, tokenizerFiles } = checkpoint;
   return {
-    ...checkpoint,
+    spec,
+    path,
+    format,
+    tensorBytes,
+    tokenizerFiles,
+    has: (role) => checkpoint.has(role),
     async read(role) {
       const weight = await checkpoint.read(role), lora = layers.get(role);
       if (!lora) return weight;
@@ -49,5 +56,6 @@ export function merged(checkpoint: Checkpoint, { layers }: LoraAdapter): Checkpo
       });
       return { ...weight, data };
     },
+    close: () => checkpoint.close(),
   };
 }
