@@ -139,6 +139,13 @@ export class OnnxGraph {
     this.#outputs = this.#outputs.filter((name) => name !== output);
   }
 
+  /** Reads `value` from a new input from now on, instead of computing it. */
+  replace(value: string, input: string, shape: readonly Dimension[]): void {
+    this.input(input, shape);
+    const read = (name: string) => name === value ? input : name;
+    this.#nodes = this.#nodes.map((node) => ({ ...node, inputs: node.inputs.map(read) }));
+  }
+
   /** Drops the steps and constants that no output needs: ONNX Runtime would compute them. */
   prune(): this {
     const needed = new Set(this.#outputs);

@@ -1,7 +1,9 @@
 /** One trained block in a worker: forward, and back with its gradients added to where they are summed. */
 import { blockGraph, blockWeights } from "../forward/block_graph.ts";
 import { positionInputs } from "../forward/block_inputs.ts";
-import { blockGradientGraph } from "../gradients/block_gradient.ts";
+import { blockGradientGraph, gradientOf } from "../gradients/block_gradient.ts";
+import { keptLayers, keptOf, outputKept } from "../gradients/kept_products.ts";
+import type { OnnxGraph } from "../linalg/onnx_graph.ts";
 import type { InputTensor, Tensor } from "../linalg/runtime.ts";
 import { linearShapes, type ModelSpec } from "../../models/spec.ts";
 import type { BlockParameters, SharedFloats } from "./parameters.ts";
@@ -23,6 +25,12 @@ export interface Rows {
   readonly sequences: number;
   readonly length: number;
 }
+
+/** What the way back reads besides the block's input, by the names of its graph's inputs. */
+export type KeptProducts = Readonly<Record<string, Tensor>>;
+
+/** By kind of block. */
+const KEPT_LAYERS = new Map<string, readonly string[]>();
 
 export class BlockPass {
   readonly #weights: Readonly<Record<string, Tensor>>;
@@ -56,41 +64,75 @@ export class BlockPass {
     return new BlockPass(spec, parameters, context, weights);
   }
 
-  /** Fills y like x, `[sequences x length, hidden]`. */
-  async forward(x: Tensor, y: Tensor, rows: Rows): Promise<void> {
-    const { linalg } = this.context;
+  /**
+   * Fills y like x, `[sequences x length, hidden]`.
+   * @param keepAs names what the way back will read; null: there is none
+   */
+  async forward(x: Tensor, y: Tensor, rows: Rows, keepAs: string | null = null): Promise<KeptProducts> {
+    const { linalg, buffers } = this.context, options = this.#graphOptions(rows), tokens = x.shape[0];
+    const layers = keepAs === null ? [] : this.#kept(rows);
+    const kept = Object.fromEntries(layers.map((layer) => {
+      const shape = [tokens, this.#weights[layer].shape[0]];
+      return [keptOf(layer), buffers.tensor(`${keepAs}.${layer}`, shape)];
+    }));
     await linalg.run(
-      `trained block ${rows.sequences} x ${rows.length} ${this.#key}`,
-      () => blockGraph(this.#graphOptions(rows)),
+      `trained block ${keepAs !== null} ${rows.sequences} x ${rows.length} ${this.#key}`,
+      () => outputKept(blockGraph(options), layers, options.weights),
       this.#inputs(x, rows),
-      { y },
+      { y, ...kept },
     );
+    return kept;
   }
 
   /**
    * Adds the gradients of all that is trained to `sums`, an array like {@linkcode BlockParameters.values} or, when S is not
    * trained, its beginning.
    *
+   * @param kept of the forward pass over x
    * @param dy gradient of the loss by the output, like x
    * @param dx filled with that by the input; null: nobody needs it
    */
   async backward(
-    { x, dy, dx }: { readonly x: Tensor; readonly dy: Tensor; readonly dx: Tensor | null },
+    { x, kept, dy, dx }: {
+      readonly x: Tensor;
+      readonly kept: KeptProducts;
+      readonly dy: Tensor;
+      readonly dx: Tensor | null;
+    },
     sums: SharedFloats,
     rows: Rows,
   ): Promise<void> {
-    const { linalg, buffers } = this.context, { layers, norms } = this.parameters;
-    const wanted = [...layers.map(({ name }) => name), ...Object.keys(norms)];
+    const { linalg, buffers } = this.context;
     const gradients = Object.fromEntries(
-      wanted.map((name) => [`d.${name}`, buffers.tensor(`d.${name}`, this.#weights[name].shape)]),
+      this.#trained.map((name) => [
+        gradientOf(name),
+        buffers.tensor(gradientOf(name), this.#weights[name].shape),
+      ]),
     );
     await linalg.run(
       `trained block's gradient ${rows.sequences} x ${rows.length} ${dx !== null} ${this.#key}`,
-      () => blockGradientGraph({ ...this.#graphOptions(rows), wanted, inputGradient: dx !== null }),
-      { ...this.#inputs(x, rows), dy },
+      () => this.#gradientGraph(rows, dx !== null),
+      { ...this.#inputs(x, rows), ...kept, dy },
       dx ? { dx, ...gradients } : gradients,
     );
     await this.#addGradients(gradients, sums);
+  }
+
+  get #trained(): string[] {
+    const { layers, norms } = this.parameters;
+    return [...layers.map(({ name }) => name), ...Object.keys(norms)];
+  }
+
+  #gradientGraph(rows: Rows, inputGradient: boolean): OnnxGraph {
+    const wanted = this.#trained;
+    return blockGradientGraph({ ...this.#graphOptions(rows), wanted, inputGradient, keptProducts: true });
+  }
+
+  /** Layers whose products the way back reads: known from its graph, once. */
+  #kept(rows: Rows): readonly string[] {
+    const known = KEPT_LAYERS.get(this.#key) ?? keptLayers(this.#gradientGraph(rows, true));
+    KEPT_LAYERS.set(this.#key, known);
+    return known;
   }
 
   async #addGradients(gradients: Readonly<Record<string, Tensor>>, sums: SharedFloats): Promise<void> {
@@ -99,10 +141,10 @@ export class BlockPass {
       const at = (part.byteOffset - values.byteOffset) / Float32Array.BYTES_PER_ELEMENT;
       return sums.subarray(at, at + part.length);
     };
-    for (const [name, part] of Object.entries(norms)) add(place(part), gradients[`d.${name}`].data);
+    for (const [name, part] of Object.entries(norms)) add(place(part), gradients[gradientOf(name)].data);
     for (const layer of layers) {
       const to = { U: place(layer.U), V: place(layer.V), kept: place(layer.kept.values) };
-      await addLayerGradient(layer, gradients[`d.${layer.name}`], to, this.context);
+      await addLayerGradient(layer, gradients[gradientOf(layer.name)], to, this.context);
     }
   }
 
@@ -116,7 +158,13 @@ export class BlockPass {
   }
 }
 
-/** About what a block's gradient takes, over a chunk of sequences: W, dW, and what stands between its operators. */
+/** What is kept of a block for the way back, over a chunk of sequences: its input and products. */
+export function keptBytes(spec: ModelSpec, length: number): number {
+  const widths = Object.entries(linearShapes(spec)).reduce((sum, [, [dOut]]) => sum + dOut, spec.hiddenSize);
+  return 4 * Math.max(length, CHUNK_TOKENS) * widths;
+}
+
+/** About what a block's gradient takes besides: W, dW, and what stands between its operators. */
 export function passBytes(spec: ModelSpec, length: number): number {
   const { hiddenSize, mlp, attention } = spec;
   const weights = Object.values(linearShapes(spec)).reduce((sum, [dOut, dIn]) => sum + dOut * dIn, 0);

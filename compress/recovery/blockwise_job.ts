@@ -35,7 +35,7 @@ export async function runBlockwise(
     const chunk = new Chunk(job, job.sequences.slice(from, from + together), buffers);
     const start = performance.now();
     const x = chunk.read(job.x, "x"), y = buffers.tensor("y", x.shape);
-    await block.forward(x, y, chunk.rows);
+    const kept = await block.forward(x, y, chunk.rows, job.task === "gradient" ? "kept" : null);
     const forward = performance.now();
     sum.forwardMs += forward - start;
     if (job.task === "forward") {
@@ -44,7 +44,7 @@ export async function runBlockwise(
     }
     const dy = job.task === "gradient" ? buffers.tensor("dy", x.shape) : null;
     sum.loss += relativeError(y, chunk.read(job.targets, "t"), dy);
-    if (dy) await block.backward({ x, dy, dx: null }, job.gradients!, chunk.rows);
+    if (dy) await block.backward({ x, kept, dy, dx: null }, job.gradients!, chunk.rows);
     sum.gradientMs += performance.now() - forward;
   }
   return sum;

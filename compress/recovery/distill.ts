@@ -4,7 +4,7 @@ import { shared, toShared } from "../statistics.ts";
 import type { Checkpoint } from "../../models/checkpoint.ts";
 import { hasFinalNorm, type ModelSpec } from "../../models/spec.ts";
 import type { Place } from "../work_space.ts";
-import { CHUNK_TOKENS, passBytes } from "./block_pass.ts";
+import { keptBytes, passBytes } from "./block_pass.ts";
 import type { DistillJob } from "./distill_job.ts";
 import { finalNormVectors, headBytes, type HeadParameters, type NormWeights } from "./head_pass.ts";
 import { trainedPart } from "./parameters.ts";
@@ -51,10 +51,9 @@ export async function distillObjective(context: DistillContext): Promise<Objecti
   };
 }
 
-/** Of what goes through together; inputs of all blocks stay. */
+/** Of what goes through together. */
 const distillBytes = (spec: ModelSpec, length: number): number =>
-  passBytes(spec, length) + headBytes(spec) +
-  4 * Math.max(length, CHUNK_TOKENS) * spec.hiddenSize * (spec.blocks + 5);
+  passBytes(spec, length) + headBytes(spec) + spec.blocks * keptBytes(spec, length);
 
 async function readFinalNorm(checkpoint: Checkpoint): Promise<NormWeights | null> {
   if (!hasFinalNorm(checkpoint.spec)) return null;

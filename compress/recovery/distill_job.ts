@@ -1,11 +1,11 @@
 /**
- * Worker side of distillation on next tokens: some sequences forward through all blocks, whose inputs are kept, the
- * divergence from the dense model's answers, and back through all blocks, each computed anew on the way.
+ * Worker side of distillation on next tokens: some sequences forward through all blocks, whose inputs and products
+ * are kept, the divergence from the dense model's answers, and back through all blocks.
  */
 import type { LinalgRuntime, Tensor } from "../linalg/runtime.ts";
 import { blockSpec, type ModelSpec } from "../../models/spec.ts";
 import { openValues, type Place } from "../work_space.ts";
-import { BlockPass, CHUNK_TOKENS, type Rows, type SequenceLoss } from "./block_pass.ts";
+import { BlockPass, CHUNK_TOKENS, type KeptProducts, type Rows, type SequenceLoss } from "./block_pass.ts";
 import type { Buffers } from "./buffers.ts";
 import { type HeadParameters, HeadPass } from "./head_pass.ts";
 import type { LayerContext } from "./layer_gradient.ts";
@@ -41,6 +41,13 @@ export async function runDistill(
   return { loss, forwardMs: run.forwardMs, gradientMs: run.gradientMs };
 }
 
+/** What a forward pass leaves for the way back. */
+interface Passed {
+  /** Inputs of all blocks, and behind them the last one's output. */
+  readonly states: readonly Tensor[];
+  readonly kept: readonly KeptProducts[];
+}
+
 class DistillRun {
   forwardMs = 0;
   gradientMs = 0;
@@ -51,35 +58,34 @@ class DistillRun {
   async chunk(from: number, to: number): Promise<number> {
     const { job } = this, { length, spec: { hiddenSize } } = job;
     const rows = { sequences: to - from, length };
-    const start = performance.now(), inputs = await this.#forward(from, rows), forward = performance.now();
+    const start = performance.now(), passed = await this.#forward(from, rows), forward = performance.now();
     const targets = this.#targets(from, to);
     const dy = job.gradients && this.context.buffers.tensor("dy", [rows.sequences * length, hiddenSize]);
     const loss = await new HeadPass(job.head, job.spec, this.context).run(
-      { x: inputs[job.blocks.length], t: targets, dx: dy },
+      { x: passed.states[job.blocks.length], t: targets, dx: dy },
       job.gradients?.slice(job.blocks.length) ?? [],
     );
-    if (dy) await this.#backward(inputs, dy, rows);
+    if (dy) await this.#backward(passed, dy, rows);
     this.forwardMs += forward - start;
     this.gradientMs += performance.now() - forward;
     return loss;
   }
 
-  /** Inputs of all blocks, and behind them the last one's output. */
-  async #forward(from: number, rows: Rows): Promise<Tensor[]> {
+  async #forward(from: number, rows: Rows): Promise<Passed> {
     const { spec, blocks, x, gradients } = this.job, { buffers } = this.context;
     const tokens = rows.sequences * rows.length,
       shape = [tokens, spec.hiddenSize],
       size = tokens * spec.hiddenSize;
     const at = from * rows.length * spec.hiddenSize;
-    const states = [buffers.copy("x.0", x.subarray(at, at + size), shape)];
+    const kept: KeptProducts[] = [], states = [buffers.copy("x.0", x.subarray(at, at + size), shape)];
     for (const [i, parameters] of blocks.entries()) {
       // Without a way back two states are enough.
       const y = buffers.tensor(`x.${gradients ? i + 1 : (i + 1) % 2}`, shape);
       const block = await BlockPass.open(blockSpec(spec, i), parameters, this.context);
-      await block.forward(states[i], y, rows);
+      kept.push(await block.forward(states[i], y, rows, gradients && `kept.${i}`));
       states.push(y);
     }
-    return states;
+    return { states, kept };
   }
 
   /** Reads the chunk's rows. */
@@ -93,14 +99,14 @@ class DistillRun {
     return t;
   }
 
-  async #backward(inputs: readonly Tensor[], dy: Tensor, rows: Rows): Promise<void> {
+  async #backward({ states, kept }: Passed, dy: Tensor, rows: Rows): Promise<void> {
     const { spec, blocks, gradients } = this.job, { buffers } = this.context;
     let d = dy;
     for (let i = blocks.length - 1; i >= 0; i--) {
       const block = await BlockPass.open(blockSpec(spec, i), blocks[i], this.context);
       // The output's gradient may not be the input's place.
       const dx = i > 0 ? buffers.tensor(d === dy ? "dx" : "dy", dy.shape) : null;
-      await block.backward({ x: inputs[i], dy: d, dx }, gradients![i], rows);
+      await block.backward({ x: states[i], kept: kept[i], dy: d, dx }, gradients![i], rows);
       if (dx) d = d === dy ? dx : dy;
     }
   }
