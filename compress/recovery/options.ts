@@ -12,8 +12,10 @@ export interface RecoverOptions {
   readonly learningRate: number;
   /** Sequences of one step. */
   readonly batch: number;
-  /** Steps in which the rate rises from 0. */
-  readonly warmupSteps: number;
+  /** Tokens of a sequence: what texts are cut to. */
+  readonly length: number;
+  /** Share of the steps in which the rate rises from 0. */
+  readonly warmupShare: number;
   /** Share of the rate that is left in the end, by a half cosine. */
   readonly finalShare: number;
   readonly betas: readonly [number, number];
@@ -30,16 +32,17 @@ export interface RecoverOptions {
   readonly seed: number;
 }
 
-/** By kind. Loshchilov & Hutter (arXiv 1711.05101) for AdamW; rates as they were found on SmolLM2-135M at rate 0.5. */
+/** By kind. Loshchilov & Hutter (arXiv 1711.05101) for AdamW; the rest as it was found on SmolLM2-135M at rate 0.5. */
 export const RECOVER_DEFAULTS: Readonly<Record<RecoverKind, RecoverOptions>> = {
   distill: {
     kind: "distill",
     train: "lowrank+sparse",
     tokens: 100_000,
-    learningRate: 2e-4,
+    learningRate: 1e-4,
     batch: 2,
-    warmupSteps: 10,
-    finalShare: 0.1,
+    length: 256,
+    warmupShare: 0.05,
+    finalShare: 0,
     betas: [0.9, 0.95],
     epsilon: 1e-8,
     weightDecay: 0,
@@ -52,10 +55,11 @@ export const RECOVER_DEFAULTS: Readonly<Record<RecoverKind, RecoverOptions>> = {
     kind: "blockwise",
     train: "lowrank+sparse",
     tokens: 100_000,
-    learningRate: 2e-4,
+    learningRate: 1e-4,
     batch: 2,
-    warmupSteps: 10,
-    finalShare: 0.1,
+    length: 256,
+    warmupShare: 0.05,
+    finalShare: 0,
     betas: [0.9, 0.95],
     epsilon: 1e-8,
     weightDecay: 0,

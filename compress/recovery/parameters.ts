@@ -9,7 +9,7 @@ import type { TrainedPart } from "./options.ts";
 
 export type SharedFloats = Float32Array<SharedArrayBuffer>;
 
-/** W = S + U V of one linear layer `[dOut, dIn]`. */
+/** W = S + U V of one linear layer `[dOut, dIn]`; while it is trained (coordinates.ts) W = (S + U V) diag(columns). */
 export interface LayerParameters {
   readonly name: LinearName;
   readonly shape: Shape2;
@@ -21,6 +21,8 @@ export interface LayerParameters {
   readonly V: SharedFloats;
   /** 0: no L. */
   readonly rank: number;
+  /** `[dIn]`: the unit in which each column is trained; absent: 1. */
+  readonly columns?: SharedFloats;
 }
 
 /** One transformer block. Its weights by the names of `blockWeights` (forward/block_graph.ts). */
@@ -56,6 +58,7 @@ export interface BlockShape {
     readonly rank: number;
     /** Places of S, ascending. */
     readonly indices: Uint32Array<SharedArrayBuffer>;
+    readonly columns?: SharedFloats;
   }[];
   /** Length of each. */
   readonly norms: Readonly<Record<string, number>>;
@@ -75,12 +78,13 @@ export function allocateBlock({ layers, norms, fixed }: BlockShape): BlockParame
     V: take(rank * dIn),
   }));
   const normValues = Object.fromEntries(Object.entries(norms).map(([name, size]) => [name, take(size)]));
-  const withKept = layers.map(({ name, shape, rank, indices }, i): LayerParameters => ({
+  const withKept = layers.map(({ name, shape, rank, indices, columns }, i): LayerParameters => ({
     name,
     shape,
     rank,
     ...factors[i],
     kept: { indices, values: take(indices.length) },
+    ...columns ? { columns } : {},
   }));
   return { layers: withKept, norms: normValues, fixed, values, lowRankLength };
 }

@@ -61,11 +61,12 @@ export function readBlockParameters(tensors: TensorReader, spec: ModelSpec, bloc
   );
   const dense = parts.flatMap(({ name, parts }) => "W" in parts ? [[name, sharedMatrix(parts.W)]] : []);
   const parameters = allocateBlock({
-    layers: sparse.map(({ name, S, V, places }) => ({
+    layers: sparse.map(({ name, S, V, places, scale }) => ({
       name,
       shape: [S.rows, S.cols],
       rank: V?.rows ?? 0,
       indices: places,
+      ...scale ? { columns: toShared(scale) } : {},
     })),
     norms: Object.fromEntries(Object.entries(norms).map(([name, values]) => [name, values.length])),
     fixed: { ...Object.fromEntries(dense), ...reader.rest() },
@@ -86,6 +87,8 @@ type LayerParts = { readonly W: Matrix } | {
   readonly S: Matrix;
   readonly U: Matrix | null;
   readonly V: Matrix | null;
+  /** Unit of the packed columns; null: 1. */
+  readonly scale: Float32Array | null;
 };
 
 class BlockReader {
@@ -103,7 +106,7 @@ class BlockReader {
     if (!S) throw missing(`${this.prefix}.${name}`);
     const U = V && part("u", dOut, V.rows);
     if (V && !U) throw missing(`${this.prefix}.${name}.u`);
-    return { S: fromPackedColumns(S, scale), U, V: V && fromPackedColumns(V, scale) };
+    return { S: fromPackedColumns(S, scale), U, V: V && fromPackedColumns(V, scale), scale };
   }
 
   norms(): Record<string, Float32Array> {

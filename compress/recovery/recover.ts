@@ -1,6 +1,7 @@
 /** Recovery of a compressed model: what was trained away from it comes back, from the dense model's answers. */
 import { readEmbedding } from "../forward/dense_forward.ts";
 import { recoverBlocks } from "./blockwise.ts";
+import { toModel, toTrained } from "./coordinates.ts";
 import { distillObjective } from "./distill.ts";
 import { keepFinished, restoreFinished } from "./finished.ts";
 import { RecoverMeter } from "./meter.ts";
@@ -25,7 +26,9 @@ export async function recoverModel(run: RecoverRun, onStep: OnStep = () => {}): 
     throw new RangeError(`All sequences must have ${length} tokens`);
   }
   const embedding = await readEmbedding(run.checkpoint);
+  run.model.blocks.forEach(toTrained);
   const courses = await (options.kind === "distill" ? distill : blockwise)(run, { embedding, onStep });
+  run.model.blocks.forEach(toModel);
   return report(run, courses);
 }
 

@@ -9,12 +9,12 @@ import type { RecoverOptions } from "./options.ts";
 export function rateAt(
   step: number,
   steps: number,
-  { learningRate, warmupSteps, finalShare }: Pick<
+  { learningRate, warmupShare, finalShare }: Pick<
     RecoverOptions,
-    "learningRate" | "warmupSteps" | "finalShare"
+    "learningRate" | "warmupShare" | "finalShare"
   >,
 ): number {
-  const warm = Math.min(1, (step + 1) / Math.max(1, Math.min(warmupSteps, steps)));
+  const warm = Math.min(1, (step + 1) / Math.max(1, warmupShare * steps));
   const cosine = (1 + Math.cos(Math.PI * step / steps)) / 2;
   return learningRate * warm * (finalShare + (1 - finalShare) * cosine);
 }
