@@ -7,6 +7,9 @@ import type { ChoiceQuestion } from "../compress/evaluation/choice_task.ts";
 import { evaluate } from "../compress/evaluation/evaluate.ts";
 import { openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import { isArtifact, openArtifact } from "../models/formats/artifact.ts";
+import { artifactVersion } from "../models/formats/artifact_version.ts";
+import { hashText } from "./_hash_text.ts";
+import { KeptQuality, type Quality } from "./_kept_quality.ts";
 import { benchCompress, type BenchCompressOptions } from "./compress.ts";
 import type { CompressRowName } from "./compress_rows.ts";
 import { DECODE_PROMPT } from "./contender.ts";
@@ -30,6 +33,8 @@ export interface ModelReportOptions
     readonly window: number;
   };
   readonly tasks: ReadonlyMap<string, readonly ChoiceQuestion[]>;
+  /** As it was typed; stands beside the tables. */
+  readonly command?: string;
   /** Most questions of a task. */
   readonly limit?: number;
   readonly onProgress?: (what: string, done: number, total: number) => void;
@@ -64,28 +69,23 @@ export interface ModelReport {
   readonly decode_tokens: number;
   readonly streams: number;
   readonly repeats: number;
+  readonly command: string | null;
   /** Name of the row that ratios are to. */
   readonly baseline: string;
   readonly rows: readonly ModelRow[];
 }
 
-interface Candidate extends Pick<ModelRow, "name" | "artifact" | "bytes" | "as_f16" | "seconds"> {}
-type Quality = Pick<ModelRow, "perplexity" | "tasks"> & { readonly tokens: number };
+interface Candidate extends Pick<ModelRow, "name" | "artifact" | "bytes" | "as_f16" | "seconds"> {
+  /** Of its weights. */
+  readonly version: string;
+}
 
 /** What ratios are to, where it is among the rows: what other programs serve by default. */
 const BASELINE = "dense int8";
 
 /** @throws {OatmillError} invalid_artifact, invalid_checkpoint, invalid_tokenizer; {Error} when a compression fails */
 export async function modelReport(options: ModelReportOptions): Promise<ModelReport> {
-  const candidates: Candidate[] = [];
-  for (const model of options.models) {
-    candidates.push(...await isArtifact(model) ? [await given(model)] : await compressed(model, options));
-  }
-  const quality: Quality[] = [];
-  for (const [i, one] of candidates.entries()) {
-    options.onProgress?.(`quality of ${one.name}`, i, candidates.length);
-    quality.push(await measureQuality(one, options));
-  }
+  const candidates = await candidatesOf(options), quality = await qualities(candidates, options);
   const { threads, speeds, turns } = await measureSpeeds(candidates, options);
   const baseline = Math.max(0, candidates.findIndex(({ name }) => name.endsWith(BASELINE)));
   return {
@@ -97,27 +97,56 @@ export async function modelReport(options: ModelReportOptions): Promise<ModelRep
     decode_tokens: turns.decodeTokens,
     streams: turns.streams,
     repeats: turns.repeats,
+    command: options.command ?? null,
     baseline: candidates[baseline].name,
     rows: candidates.map((one, i) => {
       const { median, spread } = summarise(speeds[i]), { perplexity, tasks } = quality[i];
       const ratio = ratios(speeds[i], speeds[baseline]).median;
-      return { ...one, perplexity, tasks, speed: median, spread, ratio };
+      const { name, artifact, bytes, as_f16, seconds } = one;
+      return { name, artifact, bytes, as_f16, perplexity, tasks, speed: median, spread, ratio, seconds };
     }),
   };
+}
+
+async function candidatesOf(options: ModelReportOptions): Promise<Candidate[]> {
+  const { models } = options, artifacts = await Promise.all(models.map((model) => isArtifact(model)));
+  const sources = artifacts.filter((is) => !is).length, found: Candidate[] = [];
+  for (const [i, model] of models.entries()) {
+    const prefix = sources === 1 ? "" : `${basename(resolve(model))} `;
+    found.push(...artifacts[i] ? [await given(model)] : await compressed(model, prefix, options));
+  }
+  return found;
+}
+
+/** Each measured once: a report that was stopped, or takes one model more, goes on from what it kept. */
+async function qualities(candidates: readonly Candidate[], options: ModelReportOptions): Promise<Quality[]> {
+  const { text: { content, maxTokens, window }, tasks, limit = null, folder } = options;
+  const asked = await hashText(JSON.stringify([content, maxTokens, window, [...tasks], limit]));
+  const kept = await KeptQuality.open(folder), found: Quality[] = [];
+  for (const [i, one] of candidates.entries()) {
+    options.onProgress?.(`quality of ${one.name}`, i, candidates.length);
+    found.push(await kept.get(`${one.version} ${asked}`, () => measureQuality(one, options)));
+  }
+  return found;
 }
 
 async function candidate(
   artifact: string,
   { name, seconds }: Pick<Candidate, "name" | "seconds">,
 ): Promise<Candidate> {
-  const { header: { recipe, bytes, denseBytes } } = await openArtifact(artifact);
-  const asF16 = recipe.method === "none" && recipe.values === "f32";
-  return { name, artifact, bytes: asF16 ? denseBytes : bytes, as_f16: asF16, seconds };
+  const { header } = await openArtifact(artifact), { recipe, bytes, denseBytes } = header;
+  const asF16 = recipe.method === "none" && recipe.values === "f32", version = artifactVersion(header);
+  return { name, artifact, version, bytes: asF16 ? denseBytes : bytes, as_f16: asF16, seconds };
 }
 const given = (artifact: string) => candidate(artifact, { name: basename(resolve(artifact)), seconds: null });
 
-async function compressed(source: string, options: ModelReportOptions): Promise<Candidate[]> {
-  const { rows, calibration, folder, threads, text, models } = options;
+/** @param prefix of the rows' names */
+async function compressed(
+  source: string,
+  prefix: string,
+  options: ModelReportOptions,
+): Promise<Candidate[]> {
+  const { rows, calibration, folder, threads, text } = options;
   const report = await benchCompress({
     source,
     rows,
@@ -128,7 +157,6 @@ async function compressed(source: string, options: ModelReportOptions): Promise<
     threads,
     onProgress: (done, total, row) => options.onProgress?.(`compress ${row}`, done, total),
   });
-  const prefix = models.length === 1 ? "" : `${basename(resolve(source))} `;
   return await Promise.all(
     report.rows.map(({ name, artifact, seconds }) => candidate(artifact!, { name: prefix + name, seconds })),
   );

@@ -56,13 +56,16 @@ Deno.test("modelReport() measures a model in several forms and an artifact, and 
     }
     const again = await modelReport({ ...options, models: [int8.artifact] });
     assert.deepEqual([again.rows[0].perplexity, again.rows[0].seconds], [int8.perplexity, null]);
+    const kept = (await Deno.readTextFile(`${folder}/quality.jsonl`)).trim().split("\n");
+    assert.equal(kept.length, 3, "what was measured once is not measured again");
 
+    assert.match(comparisonMarkdown(report), /1 of balls\. dense f32: computed in f32; the bytes are/);
     const lines = comparisonMarkdown(report).split("\n");
     assert.deepEqual(
-      lines.slice(2, 5).map((l) => l.split(" | ")[0]),
+      lines.slice(4, 7).map((l) => l.split(" | ")[0].trim()),
       options.rows.map((name) => `| ${name}`),
     );
-    assert.equal(new Set(lines.slice(0, 5).map((l) => l.split(" | ").length)).size, 1);
+    assert.equal(new Set(lines.slice(2, 7).map((l) => l.split(" | ").length)).size, 1);
     const page = await comparisonHtml(report);
     assert.doesNotMatch(page, /<script|https?:\/\/(?!www\.w3\.org)/);
     const { document } = parseHTML(page);

@@ -2,12 +2,14 @@
 import { readTask } from "../compress/evaluation/choice_task.ts";
 import { modelReport } from "../bench/model_report.ts";
 import { rowsNamed } from "./bench_compress_rows.ts";
+import { MarkdownFile } from "./markdown_file.ts";
 import { note, printResult, ProgressBar } from "./output.ts";
 import { comparisonHtml, comparisonMarkdown } from "./report/comparison.ts";
 import { tuningOf } from "./tuning.ts";
 
 export interface ReportOptions {
   readonly out?: string;
+  readonly markdown?: string;
   readonly text: string;
   readonly maxTokens: number;
   readonly window: number;
@@ -31,10 +33,11 @@ export interface ReportOptions {
 export async function reportCommand(models: readonly string[], options: ReportOptions): Promise<void> {
   // What cannot be read is said before anything is compressed.
   const content = await Deno.readTextFile(options.text);
-  const { tasks: names = [], data, calibration, sequences, length, results, out } = options;
+  const { tasks: names = [], data, calibration, sequences, length, results } = options;
   const tasks = new Map(
     await Promise.all(names.map(async (name) => [name, await readTask(data!, name)] as const)),
   );
+  const file = options.markdown && await MarkdownFile.open(options.markdown);
   const bar = new ProgressBar();
   const { maxTokens, window, limit, promptTokens, decodeTokens, streams, repeats, threads } = options;
   const report = await modelReport({
@@ -44,6 +47,7 @@ export async function reportCommand(models: readonly string[], options: ReportOp
     folder: results,
     text: { content, file: options.text, maxTokens, window },
     tasks,
+    command: `deno task oatmill ${Deno.args.map(quoted).join(" ")}`,
     limit,
     promptTokens,
     decodeTokens,
@@ -54,9 +58,18 @@ export async function reportCommand(models: readonly string[], options: ReportOp
     onProgress: (phase, done, total) => bar.show({ phase, done, total }),
   });
   bar.end();
+  const { out } = options;
   if (out !== undefined) {
     await Deno.writeTextFile(out, await comparisonHtml(report));
     note(`Wrote ${out}`);
   }
+  if (file) {
+    await file.write(comparisonMarkdown(report));
+    note(`Wrote ${options.markdown}`);
+  }
   printResult(report, { json: options.json, lines: () => [comparisonMarkdown(report).trimEnd()] });
 }
+
+/** As a shell takes it. */
+const quoted = (word: string): string =>
+  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;

@@ -13,6 +13,10 @@ export function addReport(program: Command): void {
     .argument("<models...>", `${MODEL}; what is no artifact is compressed in several ways first`)
     .requiredOption("--text <file>", "text that perplexity is measured on")
     .option("--out <file>", "HTML page to write")
+    .option(
+      "--markdown <file>",
+      "Markdown to write; of a file that has a report's marks, what is between them",
+    )
     .addOption(new Option("--max-tokens <n>", "how much of the text").default(20_480).argParser(integer(2)))
     .addOption(new Option("--window <n>", "tokens scored together").default(512).argParser(integer(2)))
     .addOption(

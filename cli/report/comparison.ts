@@ -1,6 +1,7 @@
 /** Models side by side (bench/model_report.ts): as a page, and as a table for a README. */
 import { html } from "hono/html";
 import { type ModelReport, type ModelRow, paretoFront } from "../../bench/model_report.ts";
+import { markedBlock, wrapped } from "../markdown_file.ts";
 import { type Cell, pageHtml, type Section, table } from "./page.ts";
 import { chart, dot, line, text } from "./plot.ts";
 
@@ -37,24 +38,38 @@ function columns({ rows, baseline }: ModelReport): readonly (readonly [string, (
 const conditions = (r: ModelReport): string =>
   `Perplexity of ${r.tokens} tokens of ${r.text} in windows of ${r.window}. Speeds on ${r.threads} threads: prompts of ` +
   `${r.prompt_tokens} tokens, ${r.decode_tokens} tokens decoded, ${r.streams} streams at once; all models took turns, ` +
-  `medians of ${r.repeats} rounds, ratios of the same round.`;
+  `medians of ${r.repeats} rounds, ratios of the same round.${tasksOf(r)}${denseOf(r)}`;
 
+function tasksOf({ rows: [{ tasks }] }: ModelReport): string {
+  const counts = Object.entries(tasks).map(([name, { count }]) => `${count} of ${name}`);
+  return counts.length === 0
+    ? ""
+    : ` Accuracy without examples, with its standard error: ${counts.join(", ")}.`;
+}
+function denseOf({ rows }: ModelReport): string {
+  const names = rows.filter(({ as_f16 }) => as_f16).map(({ name }) => name);
+  return names.length === 0
+    ? ""
+    : ` ${names.join(", ")}: computed in f32; the bytes are those of the same weights as f16.`;
+}
+
+/** A table as `deno fmt` leaves it, how it was measured, and between marks the command that made it. */
 export function comparisonMarkdown(report: ModelReport): string {
-  const all = columns(report);
-  const cell = (s: string) => s.replaceAll("|", "\\|");
-  const row = (cells: readonly string[]) => `| ${cells.map(cell).join(" | ")} |`;
-  const lines = [
-    row(all.map(([name]) => name)),
-    row(all.map(([name]) => "-".repeat(Math.max(3, name.length)))),
-    ...report.rows.map((r) => row(all.map(([, value]) => value(r)))),
-  ];
-  return `${lines.join("\n")}\n\n${conditions(report)}\n`;
+  const all = columns(report), { command } = report;
+  const cells = [all.map(([name]) => name), ...report.rows.map((r) => all.map(([, value]) => value(r)))]
+    .map((row) => row.map((cell) => cell.replaceAll("|", "\\|")));
+  const widths = all.map((_, i) => Math.max(3, ...cells.map((row) => row[i].length)));
+  const [head, ...body] = cells.map((row) => `| ${row.map((c, i) => c.padEnd(widths[i])).join(" | ")} |`);
+  const rule = `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`;
+  const table = [head, rule, ...body].join("\n");
+  return markedBlock(command ?? "", `${table}\n\n${wrapped(conditions(report))}`);
 }
 
 export function comparisonHtml(report: ModelReport): Promise<string> {
   const all = columns(report);
   const body = html`
     <p>${conditions(report)}</p>
+    ${report.command === null ? "" : html`<p><code>${report.command}</code></p>`}
     ${table("Models", all.map(([name]) => name), report.rows.map((r) => all.map(([, value]) => value(r))))}
   `;
   return pageHtml({
