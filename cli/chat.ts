@@ -6,11 +6,14 @@ import { generateText } from "../engine/text.ts";
 import { GREEDY } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
 import type { ChatMessage, Tokenizer } from "../models/tokenizer.ts";
+import { throughAdapter } from "./adapter.ts";
 import { note, write } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 
 export interface ChatOptions extends Pick<OpenModelOptions, "values" | "threads"> {
   readonly autotune?: boolean;
+  /** PEFT's folder. */
+  readonly adapter?: string;
   readonly system?: string;
   readonly maxTokens: number;
   readonly temperature: number;
@@ -18,7 +21,7 @@ export interface ChatOptions extends Pick<OpenModelOptions, "values" | "threads"
 }
 
 export async function chat(path: string, options: ChatOptions): Promise<void> {
-  const model = await openModel(path, {
+  const opened = await openModel(path, {
     values: options.values,
     threads: options.threads,
     tuning: tuningOf(options),
@@ -29,6 +32,7 @@ export async function chat(path: string, options: ChatOptions): Promise<void> {
     terminal: Deno.stdin.isTerminal(),
   });
   try {
+    const model = await throughAdapter(opened, options.adapter);
     const tokenizer = needTokenizer(model);
     note(
       tokenizer.hasChatTemplate
@@ -68,7 +72,7 @@ export async function chat(path: string, options: ChatOptions): Promise<void> {
     }
   } finally {
     lines.close();
-    await model.engine.close();
+    await opened.engine.close();
   }
 }
 

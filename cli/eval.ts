@@ -3,12 +3,15 @@ import { readTask } from "../compress/evaluation/choice_task.ts";
 import { evaluate, type Evaluation, type TextRequest } from "../compress/evaluation/evaluate.ts";
 import { openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import type { KvFormat } from "../kernels/kv_layout.ts";
+import { throughAdapter } from "./adapter.ts";
 import { evalImages } from "./eval_images.ts";
 import { printResult, ProgressBar, table } from "./output.ts";
 import { tuningOf } from "./tuning.ts";
 
 export interface EvalOptions extends Pick<OpenModelOptions, "values" | "threads"> {
   readonly autotune?: boolean;
+  /** PEFT's folder. */
+  readonly adapter?: string;
   readonly text?: string;
   readonly kv?: KvFormat;
   readonly maxTokens?: number;
@@ -46,7 +49,8 @@ export async function evalCommand(path: string, options: EvalOptions): Promise<v
   try {
     const start = performance.now();
     const { limit, bos = false } = options;
-    const found = await evaluate(model, { text, tasks, limit, bos }, {
+    const through = await throughAdapter(model, options.adapter);
+    const found = await evaluate(through, { text, tasks, limit, bos }, {
       signal: abort.signal,
       onProgress: (p) => bar.show(p),
     });

@@ -7,7 +7,11 @@ import { writeArtifact } from "../models/testing/artifact.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
 import { permissionsOf, ROOT } from "../tests/server_process.ts";
 import { writeVitFolder } from "../tests/vit_cifar10/vit_folder.ts";
+import { adapterOf } from "./commands/arguments.ts";
 import { createProgram } from "./program.ts";
+
+/** An adapter of the bundled model. */
+const FIXTURE = "tests/fixtures/peft_adapter";
 
 /** One row and two rows go through different kernels, which add in different orders. */
 const F32_NOISE = 1e-4;
@@ -47,6 +51,7 @@ Deno.test("every command has a description and describes its options", () => {
     "list",
     "load",
     "logits",
+    "merge",
     "pull",
     "report",
     "revoke",
@@ -258,6 +263,47 @@ Deno.test("eval --json measures tasks, the harness's word perplexity and the div
     assert.match(refused.stderr, /reads text, not images/);
   } finally {
     await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("options of adapters say how they are written", async () => {
+  for (
+    const [args, message] of [
+      [["serve", "--adapter", "llama=x"], /model:name=folder/],
+      [["merge", "models/default", "--out", "x"], /--adapter/],
+      [["merge", "models/default", "--adapter", FIXTURE, "--out", "x"], /no artifact/],
+      [["eval", "x", "--images", "y", "--adapter", "z"], /--images cannot be used with --adapter/],
+    ] as const
+  ) {
+    const program = createProgram().configureOutput({ writeErr: () => {}, outputError: () => {} });
+    await assert.rejects(program.parseAsync([...args], { from: "user" }), message);
+  }
+  assert.deepEqual(adapterOf("b:y=/z", adapterOf("a:x=d=e")), [
+    { model: "a", name: "x", folder: "d=e" },
+    { model: "b", name: "y", folder: "/z" },
+  ]);
+});
+
+Deno.test("merge writes an artifact that eval measures as it does the artifact through the adapter", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const artifact = join(dir, "artifact"), merged = join(dir, "merged");
+    await writeArtifact(artifact);
+    const run = async (...args: string[]) => {
+      const { code, stdout, stderr } = await oatmill(...args, "--json");
+      assert.equal(code, 0, stderr);
+      return JSON.parse(stdout);
+    };
+    const result = await run("merge", artifact, "--adapter", FIXTURE, "--out", merged);
+    assert.deepEqual([result.layers, result.rank, result.base_model], [6, 3, "models/default"]);
+    assert.ok(result.bytes > result.bytes_before);
+    const measure = ["--text", "README.md", "--max-tokens", "400", "--window", "128", "--no-autotune"];
+    const perplexity = async (...args: string[]) => (await run("eval", ...args, ...measure)).token_perplexity;
+    const [through, inside] = [await perplexity(artifact, "--adapter", FIXTURE), await perplexity(merged)];
+    // Both round the factors to 8 bits, to other scales: 0.005 % apart; without the adapter it is 22 % more.
+    assert.ok(Math.abs(Math.log(inside / through)) < 0.02, `${through}, ${inside}`);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
   }
 });
 

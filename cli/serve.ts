@@ -6,6 +6,7 @@ import { isLoopback } from "../routes/loopback.ts";
 import { Server } from "../routes/server.ts";
 import { log } from "../telemetry/log.ts";
 import { otlpFromEnv } from "../telemetry/otlp.ts";
+import type { AdapterArgument } from "./commands/arguments.ts";
 import { BUNDLED_MODEL, ensureBundled } from "./bundled.ts";
 import { note, print, ProgressBar } from "./output.ts";
 import { startLines, type StartTimes } from "./start_times.ts";
@@ -34,6 +35,7 @@ export interface ServeOptions {
   readonly keepVersions: number;
   /** The model to load at once; true: the one that was used last; false: none. */
   readonly preload: string | boolean;
+  readonly adapter?: readonly AdapterArgument[];
   readonly maxUploadBytes?: number;
   /** Bytes. */
   readonly storageQuota?: number;
@@ -85,6 +87,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     const address = server.listen({ host, port, allowAnonymous: options.allowAnonymous });
     const listeningMs = performance.now();
     if (options.bundled) await prepareBundled(server, abort.signal);
+    if (options.adapter) await addAdapters(server, options.adapter);
     const bundledMs = performance.now() - listeningMs;
     const model = preloaded(server, options.preload);
     const load = await server.warmUp(model, { required: typeof options.preload === "string" });
@@ -148,6 +151,12 @@ async function prepareBundled(server: Server, signal: AbortSignal): Promise<void
     () => ensureBundled(server.services, { signal, onProgress: (p) => bar.show(p) }),
   );
   bar.end();
+}
+
+/** Those that are there already, with the same content, stay; others of the name are replaced. */
+async function addAdapters({ services }: Server, adapters: readonly AdapterArgument[]): Promise<void> {
+  const { ensureAdapter } = await import("../routes/ensure_adapter.ts");
+  for (const adapter of adapters) await ensureAdapter(services, adapter);
 }
 
 /** Where it is, who may call it, and a line to try it with. */

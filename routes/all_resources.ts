@@ -1,5 +1,6 @@
 /** The whole HTTP surface: every resource, and the document of them all. Loaded at the first request for one of them. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
+import { adapters } from "./adapters.ts";
 import type { AppEnv } from "./app_env.ts";
 import { type AppOptions, createApp, type Resource } from "./app.ts";
 import { classify } from "./classify.ts";
@@ -21,6 +22,7 @@ import { uploads } from "./uploads.ts";
 const RESOURCES: readonly Resource[] = [
   ...FIRST_RESOURCES,
   models,
+  adapters,
   compressions,
   files,
   uploads,

@@ -5,7 +5,7 @@
 import { collectGarbage } from "../engine/collect_garbage.ts";
 import type { LoadTimes } from "../engine/load_times.ts";
 import type { OpenedModel } from "../engine/open_model.ts";
-import type { EngineStats } from "../engine/types.ts";
+import type { Engine, EngineStats } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
 import type { StoredModel } from "../store/model_store.ts";
 import { log, type LogFields } from "../telemetry/log.ts";
@@ -144,6 +144,12 @@ export class EnginePool {
     const closing = this.#closeEngine(entry, reason).finally(() => this.#closing.delete(closing));
     this.#closing.add(closing);
     return closing;
+  }
+  /** The engines of a name's versions that are loaded. */
+  enginesOf(name: string): Engine[] {
+    return [...this.#entries.values()].flatMap(({ stored, model }) =>
+      model && stored.id === name ? [model.engine] : []
+    );
   }
   /** Of every engine; a name has several while requests end on a version that it no longer points at. */
   stats(): { id: string; version: string; stats: EngineStats }[] {

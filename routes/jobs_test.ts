@@ -5,6 +5,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { Journal } from "../compress/resume/journal.ts";
 import { OatmillError } from "../errors.ts";
 import { recipeSchema } from "../models/recipe.ts";
+import { AdapterStore } from "../store/adapter_store.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
@@ -43,10 +44,10 @@ class Lab implements AsyncDisposable {
     const root = await Deno.makeTempDir(), data = await DataFolder.open(root);
     const database = openDatabase(data.database), sink = setLogSink(() => {});
     const telemetry = await Telemetry.open({ version: "test", otlp: null });
-    const models = new ModelStore(database);
+    const models = new ModelStore(database), adapters = new AdapterStore(database);
     const open = () => Promise.reject(new Error("no engine"));
     const limits = { maxLoaded: 1, idleMs: 0, keepVersions: 3 };
-    const registry = new ModelRegistry({ data, models, open, ...limits, telemetry });
+    const registry = new ModelRegistry({ data, models, adapters, open, ...limits, telemetry });
     return new Lab(data, database, new JobStore(database), models, registry, telemetry, async () => {
       await telemetry.close();
       database.close();
@@ -58,7 +59,7 @@ class Lab implements AsyncDisposable {
   /** As a server's start makes it. */
   async start(run: RunTask): Promise<JobRunner> {
     await returnArtifacts(this.data, this.jobs, this.models);
-    await tidyModels(this.data, this.models);
+    await tidyModels(this.data, { models: this.models, adapters: new AdapterStore(this.database) });
     const { jobs, data, registry, telemetry, tasks } = this;
     const noted: RunTask = (task, options) => {
       tasks.push(task);

@@ -1,10 +1,15 @@
-/** How requests name models: `name` is its current version, `name@` and the beginning of a hash one version. */
+/**
+ * How requests name models: `name` is its current version, `name@` and the beginning of a hash one version; `:` and a name
+ * behind either is one of the model's LoRA adapters on it.
+ */
 import { OatmillError } from "../errors.ts";
 
 export interface ModelReference {
   readonly name: string;
   /** Beginning of a version; null: the current one. */
   readonly version: string | null;
+  /** null: the model alone. */
+  readonly adapter: string | null;
 }
 
 /** Hexadecimal digits by which versions are shown: two of a name do not meet by chance. */
@@ -16,12 +21,15 @@ export const shortVersion = (version: string): string => version.slice(0, SHOWN_
 export const versionId = ({ id, version }: { readonly id: string; readonly version: string }): string =>
   `${id}@${shortVersion(version)}`;
 
+export const adapterId = (model: string, adapter: string): string => `${model}:${adapter}`;
+
 /** @throws {OatmillError} model_not_found when what follows the `@` is no version */
 export function parseReference(id: string): ModelReference {
-  const at = id.indexOf("@");
-  if (at < 0) return { name: id, version: null };
-  const [name, version] = [id.slice(0, at), id.slice(at + 1).toLowerCase()];
-  if (VERSION.test(version)) return { name, version };
+  const colon = id.indexOf(":"), adapter = colon < 0 ? null : id.slice(colon + 1);
+  const model = colon < 0 ? id : id.slice(0, colon), at = model.indexOf("@");
+  if (at < 0) return { name: model, version: null, adapter };
+  const [name, version] = [model.slice(0, at), model.slice(at + 1).toLowerCase()];
+  if (VERSION.test(version)) return { name, version, adapter };
   throw new OatmillError(
     "model_not_found",
     `Model ${shown(id)} does not exist: after the "@" stand 8 to 64 hexadecimal digits of a version`,

@@ -8,7 +8,7 @@ import { jobBody, jobSchema } from "./compressions.ts";
 import { errorResponse } from "./errors.ts";
 import { hubBodySchema, readHubBody } from "./hub_source.ts";
 import type { JobRunner, Submission } from "./jobs.ts";
-import { modelBody, modelSchema } from "./model_body.ts";
+import { adapterBody, modelBody, modelSchema } from "./model_body.ts";
 import { parseReference, shown, versionId } from "./model_reference.ts";
 import {
   modelFilePlace,
@@ -26,7 +26,9 @@ const listSchema = z.object({ object: z.literal("list"), data: z.array(modelSche
 const deletedSchema = z.object({ id: z.string(), object: z.literal("model"), deleted: z.literal(true) });
 const idParam = z.object({
   id: z.string().openapi({
-    description: "A model's name, or one of its versions as `name@` and its first digits",
+    description:
+      "A model's name, or one of its versions as `name@` and its first digits; `:` and an adapter's name " +
+      "behind it: the model through that adapter",
   }),
 });
 /** Seconds that requests under way get when a model is deleted with `drain`, unless the request says another number. */
@@ -39,7 +41,7 @@ const json = <T extends z.ZodType>(description: string, schema: T) => ({
 const listRoute = createRoute({
   method: "get",
   path: "/v1/models",
-  summary: "The models there are",
+  summary: "The models there are, each followed by its adapters as `model:adapter`",
   responses: { 200: json("All models, oldest first", listSchema), default: errorResponse },
 });
 const getRoute = createRoute({
@@ -52,7 +54,8 @@ const getRoute = createRoute({
 const deleteRoute = createRoute({
   method: "delete",
   path: "/v1/models/{id}",
-  summary: "Delete a model with all its versions, or one version that is not the current one",
+  summary:
+    "Delete a model with all its versions and adapters, one version that is not the current one, or one adapter",
   description:
     "409 while a compression makes the model or requests use it. With `drain` new requests are refused and " +
     "those under way may end: the answer comes when they have, or when `timeout` is over and the rest fail.",
@@ -131,13 +134,19 @@ const uploadRoute = createRoute({
 export function models(services: Services): OpenAPIHono {
   const { registry, data, jobs } = services;
   const body = (id: string) => {
-    const model = registry.get(id), { name, version } = parseReference(id);
-    return modelBody(version === null ? name : versionId(model), model, registry.versions(name));
+    const model = registry.get(id), { name, version, adapter } = parseReference(id);
+    const alone = modelBody(version === null ? name : versionId(model), model, registry.versions(name));
+    return adapter === null ? alone : adapterBody(alone, registry.adapters.get(name, adapter));
+  };
+  const withAdapters = (id: string) => {
+    const alone = body(id);
+    return [alone, ...registry.adapters.list(id).map((adapter) => adapterBody(alone, adapter))];
   };
   const app = resource();
   app.openapi(
     listRoute,
-    (c) => c.json({ object: "list" as const, data: registry.list().map(({ id }) => body(id)) }, 200),
+    (c) =>
+      c.json({ object: "list" as const, data: registry.list().flatMap(({ id }) => withAdapters(id)) }, 200),
   );
   app.openapi(getRoute, (c) => c.json(body(c.req.valid("param").id), 200));
   app.openapi(deleteRoute, async (c) => {
@@ -149,18 +158,13 @@ export function models(services: Services): OpenAPIHono {
   });
   app.openapi(pointRoute, async (c) => {
     const { id } = c.req.valid("param");
-    if (parseReference(id).version !== null) {
-      throw new OatmillError(
-        "invalid_request",
-        `Name the model without a version, not ${shown(id)}`,
-        "model",
-      );
-    }
+    refuseParts(id);
     await registry.point(id, c.req.valid("json").version);
     return c.json(body(id), 200);
   });
   app.openapi(fileRoute, async (c) => {
     const { id, name } = c.req.valid("param");
+    refuseParts(id, ["adapter"]);
     const { folder, info } = registry.get(id); // on disk, an open file outlives its version
     const known = Object.hasOwn(info.files, name) ? info.files[name] : null;
     if (!known && name !== "oatmill.json") {
@@ -189,10 +193,21 @@ export function models(services: Services): OpenAPIHono {
   return app;
 }
 
+/** What is about a model as a whole. @throws {OatmillError} invalid_request */
+export function refuseParts(
+  id: string,
+  parts: readonly ("version" | "adapter")[] = ["version", "adapter"],
+): void {
+  const reference = parseReference(id), part = parts.find((name) => reference[name] !== null);
+  if (!part) return;
+  const without = part === "version" ? "a version" : "an adapter";
+  throw new OatmillError("invalid_request", `Name the model without ${without}, not ${shown(id)}`, "model");
+}
+
 /** What a job makes would come back after its model is deleted. */
 function refusePromised(id: string, jobs: JobRunner): void {
-  const { name, version } = parseReference(id);
-  const [job] = version === null ? jobs.makingModel(name) : [];
+  const { name, version, adapter } = parseReference(id);
+  const [job] = version === null && adapter === null ? jobs.makingModel(name) : [];
   if (!job) return;
   const message = `Cannot delete ${
     shown(id)

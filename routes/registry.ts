@@ -8,9 +8,11 @@ import type { EngineStats } from "../engine/types.ts";
 import { artifactVersion } from "../models/formats/artifact_version.ts";
 import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import { type DataFolder, removeTree } from "../store/data_folder.ts";
+import type { AdapterStore } from "../store/adapter_store.ts";
 import type { ModelStore, StoredModel } from "../store/model_store.ts";
 import { log } from "../telemetry/log.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
+import { AdapterRegistry } from "./adapter_registry.ts";
 import { EnginePool, type Lease } from "./engine_pool.ts";
 import { type ModelInfo, modelInfo } from "./model_info.ts";
 import { findVersion, parseReference, shortVersion, shown } from "./model_reference.ts";
@@ -24,6 +26,7 @@ export const KEEP_VERSIONS = 3;
 export interface RegistryOptions {
   readonly data: DataFolder;
   readonly models: ModelStore;
+  readonly adapters: AdapterStore;
   readonly open: (path: string) => Promise<OpenedModel>;
   /** Most engines kept; those in use are never closed for others. */
   readonly maxLoaded: number;
@@ -35,6 +38,7 @@ export interface RegistryOptions {
 }
 
 export class ModelRegistry {
+  readonly adapters: AdapterRegistry;
   readonly #o: RegistryOptions;
   readonly #pool: EnginePool;
   readonly #preparing = new Set<string>();
@@ -61,6 +65,8 @@ export class ModelRegistry {
       onUse: (id, atMs) => this.#noteUse(id, atMs),
       onFree: (stored) => this.#onFree(stored),
     });
+    const { data, adapters } = options;
+    this.adapters = new AdapterRegistry({ data, adapters, enginesOf: (name) => this.#pool.enginesOf(name) });
   }
 
   /** The current version of every name. */
@@ -72,13 +78,14 @@ export class ModelRegistry {
     return this.#o.models.versions(name) as Model[];
   }
   /**
-   * What `name` or `name@version` addresses.
+   * What `name` or `name@version` addresses, with or without an adapter.
    * @throws {OatmillError} unavailable while it is being prepared, model_not_found, invalid_request when the version is
    * ambiguous
    */
   get(id: string): Model {
-    const { name, version } = parseReference(id);
+    const { name, version, adapter } = parseReference(id);
     const current = this.#currentOf(name);
+    if (current && adapter !== null) this.adapters.get(name, adapter);
     if (current) return version === null ? current : findVersion({ name, version }, this.versions(name));
     if (this.#preparing.has(name)) {
       throw new OatmillError(
@@ -118,11 +125,16 @@ export class ModelRegistry {
     write();
   }
 
-  /** @throws {OatmillError} model_not_found, or why the artifact does not load */
+  /** @throws {OatmillError} model_not_found, or why the artifact or the adapter does not load */
   async acquire(id: string): Promise<Lease> {
-    const stored = this.get(id);
+    const stored = this.get(id), { adapter } = parseReference(id);
     if (this.#leaving.has(stored.folder)) throw notFound(id, "is being deleted");
-    return await this.#pool.acquire(stored);
+    const lease = await this.#pool.acquire(stored);
+    if (adapter === null) return lease;
+    return await this.adapters.use(lease, adapter).catch((error) => {
+      lease[Symbol.dispose]();
+      throw error;
+    });
   }
 
   /**
@@ -205,14 +217,15 @@ export class ModelRegistry {
   }
 
   /**
-   * Deletes a name with all its versions, or one version (`name@version`).
+   * Deletes a name with all its versions and adapters, or one version (`name@version`), or one adapter (`name:adapter`).
    * @param options.drainMs requests under way may take so long, new ones are refused; then they fail with `unavailable`.
    * Without it nothing may be under way.
    * @throws {OatmillError} model_not_found, conflict when requests run or others would be left without a current version
    */
   async remove(id: string, { drainMs }: { readonly drainMs?: number } = {}): Promise<void> {
-    const { name, version } = parseReference(id);
+    const { name, version, adapter } = parseReference(id);
     this.get(id);
+    if (adapter !== null) return await this.adapters.remove(name, adapter);
     await this.#turns.take(name, async () => {
       const model = this.get(id), all = this.versions(name);
       if (version !== null && all.length > 1 && model.folder === all[0].folder) {
@@ -259,7 +272,7 @@ export class ModelRegistry {
    * folders of no model, as are those that cannot be removed now.
    */
   async #take(versions: readonly StoredModel[]): Promise<void> {
-    const [{ id }] = versions;
+    const [{ id }] = versions, adapters = this.adapters.list(id);
     this.#change(id, () => this.#o.models.remove(id, versions.map((v) => v.version)));
     await Promise.all(versions.map(async (v) => {
       const fields = logFields(v);
@@ -270,6 +283,7 @@ export class ModelRegistry {
         (error) => log("error", "cannot remove files of a model", { ...fields, error: String(error) }),
       );
     }));
+    if (!this.has(id)) await this.adapters.forget(id, adapters);
   }
 
   /** What stays for a full disk is a version that the name does not point at, or a folder that the next start removes. */

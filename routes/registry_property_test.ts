@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { LoadTimes } from "../engine/load_times.ts";
 import type { OpenedModel } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
+import { AdapterStore } from "../store/adapter_store.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { ModelStore } from "../store/model_store.ts";
@@ -170,8 +171,8 @@ Deno.test("whatever comes in whatever order, leases keep their engine and files,
     try {
       using data = await DataFolder.open(root);
       using database = openDatabase(":memory:");
-      const models = new ModelStore(database);
-      const options = { data, models, open, maxLoaded, idleMs: 0, keepVersions: KEEP, telemetry };
+      const models = new ModelStore(database), adapters = new AdapterStore(database);
+      const options = { data, models, adapters, open, maxLoaded, idleMs: 0, keepVersions: KEEP, telemetry };
       const registry = new ModelRegistry(options);
       const trial = new Trial(registry, data, models);
       for (const step of steps) await trial.take(step);

@@ -7,6 +7,7 @@ import type { TuningOptions } from "../engine/tuning.ts";
 import type { EngineOptions } from "../engine/types.ts";
 import { OatmillError } from "../errors.ts";
 import { DEFAULT_HUB_URL, type HubAccess } from "../hub/reference.ts";
+import { AdapterStore } from "../store/adapter_store.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
@@ -84,10 +85,10 @@ export class Server implements AsyncDisposable {
     const data = await DataFolder.open(options.data);
     await data.needDatabase();
     const database = openDatabase(data.database);
-    const models = new ModelStore(database);
+    const models = new ModelStore(database), adapters = new AdapterStore(database);
     const jobs = new JobStore(database);
     await returnArtifacts(data, jobs, models);
-    await tidyModels(data, models);
+    await tidyModels(data, { models, adapters });
     const telemetry = await Telemetry.open({ version, otlp: options.otlp });
     const tuning: TuningOptions = {
       ...options.engine.tuning,
@@ -96,7 +97,16 @@ export class Server implements AsyncDisposable {
     };
     const open = (path: string) => openModel(path, { ...options.engine, tuning });
     const { maxLoaded, idleMs, keepVersions = KEEP_VERSIONS } = options;
-    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
+    const registry = new ModelRegistry({
+      data,
+      models,
+      adapters,
+      open,
+      maxLoaded,
+      idleMs,
+      keepVersions,
+      telemetry,
+    });
     const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
     const runner = new JobRunner({ jobs, data, registry, telemetry, hub, run: runTask });
     await runner.recover();

@@ -2,19 +2,26 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { artifactVersion } from "../models/formats/artifact_version.ts";
+import type { AdapterStore } from "../store/adapter_store.ts";
 import type { DataFolder } from "../store/data_folder.ts";
 import type { ModelStore, StoredModel } from "../store/model_store.ts";
 import { log } from "../telemetry/log.ts";
 
 /** Removes what a crash or a hand in the data folder left, and finds the versions of models that came without. */
-export async function tidyModels(data: DataFolder, models: ModelStore): Promise<void> {
+export async function tidyModels(
+  data: DataFolder,
+  { models, adapters }: { readonly models: ModelStore; readonly adapters: AdapterStore },
+): Promise<void> {
   for (const model of models.all()) {
     const found = await Deno.stat(data.modelPath(model.folder)).then(() => true, () => false);
     if (!found) forget(models, model);
     else if (model.version === "") models.identify(model.folder, await readVersion(data, model));
   }
-  const orphans = await data.removeOrphans(new Set(models.all().map((m) => m.folder)));
-  for (const folder of orphans) log("warn", "removed files of no model", { folder });
+  const owned = { models: models.all(), adapters: adapters.all() };
+  for (const room of ["models", "adapters"] as const) {
+    const orphans = await data.removeOrphans(room, new Set(owned[room].map(({ folder }) => folder)));
+    for (const folder of orphans) log("warn", `removed files of no row of ${room}`, { folder });
+  }
 }
 
 /** Where the current version is gone, the name points at the one before. */

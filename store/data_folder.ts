@@ -3,6 +3,7 @@
  *
  * - `oatmill.db`  models and jobs (SQLite, WAL)
  * - `models/F/`   one artifact folder per model; `models.folder` in the database says which is whose
+ * - `adapters/F/` one LoRA adapter's files; `adapters.folder` in the database says which is whose
  * - `blobs/`    content of files by its SHA-256 (blob_store.ts)
  * - `uploads/U/` parts of unfinished uploads (upload_storage.ts)
  * - `jobs/J/`     files and work of a compression that is not over, or may be tried again
@@ -10,14 +11,14 @@
  * - `tuning.json` what the autotuner measured; may be deleted at any time
  * - `lock`        held by the one process that uses the folder
  */
-import { join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { OatmillError } from "../errors.ts";
 
 /** For commands that read and write rows while a server holds the folder. */
 export const databasePath = (root: string): string => join(root, "oatmill.db");
 
 /** Folders whose content rows own. */
-const ROOMS = ["models", "blobs", "uploads", "jobs"] as const;
+const ROOMS = ["models", "adapters", "blobs", "uploads", "jobs"] as const;
 
 export class DataFolder implements Disposable {
   private constructor(readonly root: string, readonly lock: Deno.FsFile) {}
@@ -73,6 +74,9 @@ export class DataFolder implements Disposable {
   modelPath(folder: string): string {
     return join(this.root, "models", folder);
   }
+  adapterPath(folder: string): string {
+    return join(this.root, "adapters", folder);
+  }
   /** Of a compression. */
   jobPath(id: string): string {
     return join(this.root, "jobs", id);
@@ -86,11 +90,20 @@ export class DataFolder implements Disposable {
 
   /** Makes a finished folder of `tmp/` or `jobs/` a model's folder; returns its name. */
   async publish(path: string, folder: string = crypto.randomUUID()): Promise<string> {
-    await storing(`store the artifact "${folder}"`, async () => {
-      await Deno.rename(path, this.modelPath(folder));
-      await syncFolder(join(this.root, "models"));
-    });
+    await this.#place(path, this.modelPath(folder), `store the artifact "${folder}"`);
     return folder;
+  }
+  /** Makes a folder of `tmp/` an adapter's; returns its name. */
+  async publishAdapter(path: string): Promise<string> {
+    const folder = crypto.randomUUID();
+    await this.#place(path, this.adapterPath(folder), `store the adapter "${folder}"`);
+    return folder;
+  }
+  async #place(from: string, to: string, action: string): Promise<void> {
+    await storing(action, async () => {
+      await Deno.rename(from, to);
+      await syncFolder(dirname(to));
+    });
   }
   /** Undoes {@linkcode publish}. A disk that refuses leaves a folder of no model, which the next start deletes. */
   async takeBack(folder: string, path: string): Promise<void> {
@@ -98,22 +111,29 @@ export class DataFolder implements Disposable {
   }
   /** Takes a model's folder away at once (rename) and deletes it. */
   async remove(folder: string): Promise<void> {
-    const grave = join(this.root, "tmp", `removed-${folder}`);
+    await this.#bury(this.modelPath(folder));
+  }
+  /** The same for an adapter's. */
+  async removeAdapter(folder: string): Promise<void> {
+    await this.#bury(this.adapterPath(folder));
+  }
+  async #bury(path: string): Promise<void> {
+    const grave = join(this.root, "tmp", `removed-${basename(path)}`);
     try {
-      await Deno.rename(this.modelPath(folder), grave);
+      await Deno.rename(path, grave);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return;
       throw error;
     }
     await removeTree(grave);
   }
-  /** Deletes folders of `models/` that no model owns (a crash between rename and database). */
-  async removeOrphans(owned: ReadonlySet<string>): Promise<string[]> {
+  /** Deletes folders of a room that no row owns (a crash between rename and database). */
+  async removeOrphans(room: "models" | "adapters", owned: ReadonlySet<string>): Promise<string[]> {
     const orphans: string[] = [];
-    for await (const entry of Deno.readDir(join(this.root, "models"))) {
-      if (owned.has(entry.name)) continue;
-      orphans.push(entry.name);
-      await removeTree(this.modelPath(entry.name));
+    for await (const { name } of Deno.readDir(join(this.root, room))) {
+      if (owned.has(name)) continue;
+      orphans.push(name);
+      await removeTree(join(this.root, room, name));
     }
     return orphans;
   }

@@ -104,6 +104,14 @@ const MIGRATIONS = [
      created_ms INTEGER NOT NULL,
      run TEXT NOT NULL
    ) STRICT;`,
+  `CREATE TABLE adapters (
+     model TEXT NOT NULL REFERENCES models (id) ON DELETE CASCADE,
+     name TEXT NOT NULL,
+     folder TEXT NOT NULL UNIQUE,
+     created_ms INTEGER NOT NULL,
+     info TEXT NOT NULL,
+     PRIMARY KEY (model, name)
+   ) STRICT;`,
 ];
 
 /** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */

@@ -41,7 +41,7 @@ Deno.test("DataFolder removes model folders that no model owns", () =>
       await folder.publish(await folder.temporary()),
       await folder.publish(await folder.temporary()),
     ];
-    assert.deepEqual(await folder.removeOrphans(new Set([kept])), [orphan]);
+    assert.deepEqual(await folder.removeOrphans("models", new Set([kept])), [orphan]);
     assert.deepEqual(names(join(path, "models")), [kept]);
   }));
 

@@ -15,6 +15,7 @@ import { ModelRegistry } from "../routes/registry.ts";
 import { requestHandler } from "../routes/request_handler.ts";
 import { Traffic } from "../routes/traffic.ts";
 import { DEFAULT_LIMITS, type Limits, type Services } from "../routes/services.ts";
+import { AdapterStore } from "../store/adapter_store.ts";
 import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
@@ -72,9 +73,18 @@ export class FakeServer implements AsyncDisposable {
       self.failLoads && self.failLoadsWhile()
         ? Promise.reject(self.failLoads)
         : options.open?.() ?? Promise.resolve(self.#open(options));
-    const models = new ModelStore(database);
+    const models = new ModelStore(database), adapters = new AdapterStore(database);
     const { maxLoaded = 4, idleMs = 0, keepVersions = 3 } = options;
-    const registry = new ModelRegistry({ data, models, open, maxLoaded, idleMs, keepVersions, telemetry });
+    const registry = new ModelRegistry({
+      data,
+      models,
+      adapters,
+      open,
+      maxLoaded,
+      idleMs,
+      keepVersions,
+      telemetry,
+    });
     const hub = { url: "http://hub.test", token: "hf_test" };
     const jobStore = new JobStore(database);
     const jobs = new JobRunner({

@@ -46,6 +46,17 @@ export function rateList(text: string): number[] {
   if (rates.every((rate) => rate >= 0 && rate <= 0.95)) return rates;
   throw new InvalidArgumentError("Use rates from 0 to 0.95 with commas between them, as in 0.5,0.7.");
 }
+export interface AdapterArgument {
+  readonly model: string;
+  readonly name: string;
+  readonly folder: string;
+}
+/** Of an option that may come several times. */
+export function adapterOf(text: string, before: readonly AdapterArgument[] = []): AdapterArgument[] {
+  const { model, name, folder } = /^(?<model>[^:=]+):(?<name>[^:=]+)=(?<folder>.+)$/.exec(text)?.groups ?? {};
+  if (folder) return [...before, { model, name, folder }];
+  throw new InvalidArgumentError("Use model:name=folder, as in llama:french=adapters/french.");
+}
 export function originList(text: string): string[] {
   const origins = text.split(",").map((t) => t.trim());
   if (origins.every((o) => /^https?:/.test(o) && URL.canParse(o) && new URL(o).origin === o)) return origins;

@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import { VALUES } from "../../models/recipe.ts";
 import type { EvalOptions } from "../eval.ts";
 import { integer, nameList } from "./arguments.ts";
-import { json, kv, MODEL, noAutotune, threads, values } from "./options.ts";
+import { json, kv, MODEL, noAutotune, PEFT_FOLDER, threads, values } from "./options.ts";
 
 export function addEval(program: Command): void {
   program.command("eval")
@@ -11,6 +11,7 @@ export function addEval(program: Command): void {
       "Perplexity on a text, accuracy on multiple-choice tasks or images, divergence from another model",
     )
     .argument("<model>", MODEL)
+    .option("--adapter <folder>", PEFT_FOLDER)
     .option("--text <file>", "text file")
     .addOption(new Option("--max-tokens <n>", "how much of the text").argParser(integer(2)))
     .addOption(
@@ -72,6 +73,9 @@ function checkEval(options: EvalOptions, command: Command): void {
   }
   if (images !== undefined && (text ?? tasks) !== undefined) {
     command.error("error: --images cannot be used with --text or --tasks: a model reads images or text");
+  }
+  if (images !== undefined && options.adapter !== undefined) {
+    command.error("error: --images cannot be used with --adapter: adapters run on decoders");
   }
   if ((tasks === undefined) !== (data === undefined)) {
     command.error("error: --tasks and --data need each other");

@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import { EXPORT_FORMATS, EXPORT_TYPES } from "../../export/formats.ts";
 import { SYNTHETIC_SHAPES } from "../../models/synthetic_shapes.ts";
 import { idList, integer, number, share } from "./arguments.ts";
-import { json, MODEL, noAutotune, threads, values } from "./options.ts";
+import { json, MODEL, noAutotune, PEFT_FOLDER, threads, values } from "./options.ts";
 
 /** Options of `inspect` that say how to measure. */
 const INSIGHT_ONLY = ["source", "calibration", "sequences", "length", "seed"] as const;
@@ -38,10 +38,19 @@ export function addModels(program: Command): void {
     .option("--parts", "safetensors: S, U and V of each layer as tensors of their own")
     .addOption(json())
     .action(async (model, options) => await (await import("../export.ts")).exportCommand(model, options));
+  program.command("merge")
+    .description("Write a new artifact with a LoRA adapter as more rank of its low-rank parts")
+    .argument("<artifact>", "artifact folder")
+    .requiredOption("--adapter <folder>", PEFT_FOLDER)
+    .requiredOption("--out <folder>", "artifact folder to make")
+    .option("--name <name>", "the model's name (default: the folder's)")
+    .addOption(json())
+    .action(async (model, options) => await (await import("../merge.ts")).mergeCommand(model, options));
   program.command("chat")
     .description("Talk with a model in the terminal (a model without a chat template continues your text)")
     .argument("<model>", MODEL)
     .option("--system <text>", "system message")
+    .option("--adapter <folder>", PEFT_FOLDER)
     .addOption(new Option("--max-tokens <n>", "most tokens of an answer").default(256).argParser(integer(1)))
     .addOption(new Option("--temperature <t>", "0 is greedy").default(0.7).argParser(number(0, 2)))
     .addOption(new Option("--seed <n>", "seed of the sampling").argParser(integer(0)))

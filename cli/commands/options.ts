@@ -4,6 +4,9 @@ import { KV_FORMATS } from "../../kernels/kv_layout.ts";
 import { DENSE_VALUES } from "../../models/recipe.ts";
 import { integer } from "./arguments.ts";
 
+/** What `--adapter` names. */
+export const PEFT_FOLDER =
+  "LoRA adapter: PEFT's folder, with adapter_config.json and adapter_model.safetensors";
 export const MODEL = "artifact folder, Hugging Face folder, .gguf or .onnx file";
 
 export const data = () =>

@@ -1,6 +1,6 @@
 /** Options of `serve`. */
 import { type Command, Option } from "commander";
-import { integer, number, originList, seconds } from "./arguments.ts";
+import { adapterOf, integer, number, originList, seconds } from "./arguments.ts";
 import { data, kv, noAutotune, threads } from "./options.ts";
 
 export function addServe(program: Command): void {
@@ -70,6 +70,12 @@ export function addServe(program: Command): void {
         "--preload <model>",
         "load this model, or version (name@sha), at the start (default: the model used last)",
       ).default(true),
+    )
+    .addOption(
+      new Option(
+        "--adapter <model:name=folder>",
+        "LoRA adapter (PEFT's folder) that requests name model:name, kept in the data folder; may come several times",
+      ).argParser(adapterOf),
     )
     .option("--no-preload", "load no model before its first request")
     .addOption(new Option("--max-upload-bytes <n>", "largest upload").argParser(integer(1)))

@@ -57,6 +57,16 @@ export interface Agreement {
   readonly sameLabel: number | null;
 }
 
+/** A LoRA adapter in an artifact's L. */
+export interface MergedAdapter {
+  readonly name: string;
+  /** What it says it was trained on; null: nothing. */
+  readonly baseModel: string | null;
+  /** Of its layers, the largest. */
+  readonly rank: number;
+  readonly parameters: number;
+}
+
 /** What training after compression did, and what it took. */
 export interface Recovery {
   readonly kind: "distill" | "blockwise";
@@ -95,6 +105,8 @@ export interface ArtifactHeader {
   readonly layers: readonly LayerReport[];
   /** Absent: it was not recovered. */
   readonly recovery?: Recovery;
+  /** LoRA adapters that were merged into L, in their order; absent: none. */
+  readonly adapters?: readonly MergedAdapter[];
   readonly perplexity: {
     readonly dense: number;
     readonly compressed: number;
