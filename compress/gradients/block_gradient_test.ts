@@ -2,14 +2,12 @@
 import assert from "node:assert/strict";
 import type { LinearKind, ModelSpec } from "../../models/spec.ts";
 import { randomCheckpoint } from "../../models/testing/random_checkpoint.ts";
-import { blockGraph, QUERY_BLOCK } from "../forward/block_graph.ts";
-import { positionInputs } from "../forward/block_inputs.ts";
-import { readBlock } from "../forward/dense_forward.ts";
+import { QUERY_BLOCK } from "../forward/block_graph.ts";
 import { LinalgRuntime, type Tensor } from "../linalg/runtime.ts";
-import { seededRandom } from "../random.ts";
-import { blockGradientGraph, gradientOf } from "./block_gradient.ts";
-import { checkGradient } from "./testing/check_gradient.ts";
-import { interpret, type Values, values } from "./testing/interpreter.ts";
+import { blockGradientGraph } from "./block_gradient.ts";
+import { blockCase, blockCheck } from "./testing/block_case.ts";
+import { checkGradient, checkGradientsTogether } from "./testing/check_gradient.ts";
+import { interpret, type Values } from "./testing/interpreter.ts";
 
 const ROPE = { dims: 4, inverseFrequencies: [1, 0.1], attentionFactor: 1 };
 const LLAMA: ModelSpec = {
@@ -76,42 +74,25 @@ const SPECS: Readonly<Record<string, ModelSpec>> = {
   "with one of four experts": changed({ mlp: { experts: { count: 4, perToken: 1 } } }),
 };
 
-async function blockOf(spec: ModelSpec, sequences: number, length: number) {
-  const block = await readBlock(randomCheckpoint(spec), 0), random = seededRandom(5);
-  const weights = Object.fromEntries(Object.entries(block).map(([name, { shape }]) => [name, shape]));
-  const rows = sequences * length, { hiddenSize } = spec;
-  const hidden = () =>
-    values(Array.from({ length: rows * hiddenSize }, () => random.normal()), rows, hiddenSize);
-  const inputs: Record<string, Values> = { x: hidden(), dy: hidden() };
-  for (const [name, { data, shape }] of Object.entries(block)) inputs[name] = values(data, ...shape);
-  for (const [name, { data, shape }] of Object.entries(positionInputs(spec, length))) {
-    inputs[name] = values(data, ...shape);
-  }
-  const options = { spec, weights, sequences, length };
-  return { options, inputs, forward: blockGraph({ ...options, collect: "nothing" }) };
-}
+const caseOf = (spec: ModelSpec, sequences: number, length: number) =>
+  blockCase(randomCheckpoint(spec), { sequences, length });
 
 const f32 = ({ data, shape }: Values): Tensor => ({ data: Float32Array.from(data), shape });
 
-/** By weight (and "x") its gradient, of those that were wanted. */
-const byInput = (found: Readonly<Record<string, Values>>): Record<string, Values> =>
-  Object.fromEntries(
-    Object.entries(found).filter(([name]) => name !== "y").map(([name, gradient]) => [
-      name === "dx" ? "x" : name.slice(gradientOf("").length),
-      gradient,
-    ]),
-  );
-
 for (const [what, spec] of Object.entries(SPECS)) {
   Deno.test(`the gradient of a block ${what}`, async () => {
-    const { options, inputs, forward } = await blockOf(spec, 2, 5);
-    const wanted = Object.keys(options.weights);
-    const graph = blockGradientGraph({ ...options, wanted, inputGradient: true, output: true });
-    const exact = interpret(graph, inputs), gradients = byInput(exact);
-    assert.deepEqual(Object.keys(gradients).sort(), ["x", ...wanted].sort());
-    checkGradient({ forward, output: "y", weights: inputs.dy, inputs, gradients });
+    const block = await caseOf(spec, 2, 4), wanted = Object.keys(block.options.weights);
+    const check = blockCheck(block);
+    assert.deepEqual(Object.keys(check.gradients).sort(), ["x", ...wanted].sort());
+    checkGradient(check);
+  });
+}
 
-    const linalg = await LinalgRuntime.create();
+for (const [what, spec] of Object.entries(SPECS)) {
+  Deno.test(`ONNX Runtime computes the gradient of a block ${what}`, async () => {
+    const { options, inputs } = await caseOf(spec, 2, 5), wanted = Object.keys(options.weights);
+    const graph = blockGradientGraph({ ...options, wanted, inputGradient: true, output: true });
+    const exact = interpret(graph, inputs), linalg = await LinalgRuntime.create();
     const given = Object.fromEntries(Object.entries(inputs).map(([name, v]) => [name, f32(v)]));
     const outputs = Object.fromEntries(
       Object.entries(exact).map(([name, { data, shape }]) => [name, f32({ data: data.map(() => 0), shape })]),
@@ -121,30 +102,19 @@ for (const [what, spec] of Object.entries(SPECS)) {
     for (const [name, { data }] of Object.entries(outputs)) {
       const size = Math.max(0.01, Math.hypot(...exact[name].data)); // k's bias changes nothing without rope
       const off = Math.hypot(...data.map((v, i) => v - exact[name].data[i])) / size;
-      assert.ok(off < 1e-4, `${name}: ONNX Runtime is off by ${off}`);
+      assert.ok(off < 1e-4, `${name}: off by ${off}`);
     }
   });
 }
 
 Deno.test("the gradient of attention in several blocks of queries", async () => {
-  const spec = changed({
-    hiddenSize: 4,
-    attention: { heads: 2, kvHeads: 1, headDim: 4 },
-    mlp: { intermediateSize: 4 },
-  });
-  const { options, inputs, forward } = await blockOf(spec, 1, QUERY_BLOCK + 3);
-  const graph = blockGradientGraph({ ...options, wanted: ["q", "k", "v"], inputGradient: true });
-  checkGradient({
-    forward,
-    output: "y",
-    weights: inputs.dy,
-    inputs,
-    gradients: byInput(interpret(graph, inputs)),
-  });
+  const attention = { heads: 2, kvHeads: 1, headDim: 4 };
+  const spec = changed({ hiddenSize: 4, attention, mlp: { intermediateSize: 4 } });
+  checkGradientsTogether(blockCheck(await caseOf(spec, 1, QUERY_BLOCK + 3), ["q", "k", "v"]));
 });
 
 Deno.test("what is not wanted is not computed", async () => {
-  const { options } = await blockOf(LLAMA, 1, 4), weights = Object.keys(options.weights);
+  const { options } = await caseOf(LLAMA, 1, 4), weights = Object.keys(options.weights);
   const steps = (wanted: readonly string[], inputGradient: boolean) =>
     blockGradientGraph({ ...options, wanted, inputGradient }).steps.filter(({ op }) => op === "Gemm").length;
   const all = steps(weights, true);

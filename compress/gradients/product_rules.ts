@@ -1,7 +1,7 @@
 /** Gradients of matrix products. Turned sides are named to the product, so that no Transpose is written out. */
 import type { Attribute } from "../linalg/onnx_graph.ts";
 import type { Rule } from "./derive.ts";
-import { int } from "./shapes.ts";
+import { int, sameShape } from "./shapes.ts";
 
 const flag = (a: Attribute | undefined): boolean => int(a, 0) === 1;
 
@@ -28,10 +28,14 @@ const gemm: Rule = ({ inputs: [a, b, c], outputs: [y], attributes }, { g, needs,
 const matmul: Rule = ({ inputs: [a, b], outputs: [y] }, { g, needs, give }, dy) => {
   const d = g.expandLike(dy.value, y);
   if (needs(a)) {
-    const value = g.unbroadcast(g.matmul(d, b, { transB: true }), g.shape(a), a);
-    give(a, { kind: "value", value, rowDots: () => g.sum(g.mul(d, y), [-1]) });
+    const whole = g.matmul(d, b, { transB: true });
+    const rowDots = sameShape(g.shape(whole), g.shape(a)) ? { rowDots: () => g.sum(g.mul(d, y), [-1]) } : {};
+    give(a, { kind: "value", value: g.unbroadcast(whole, g.shape(a), whole), ...rowDots });
   }
-  if (needs(b)) give(b, g.unbroadcast(g.matmul(a, d, { transA: true }), g.shape(b), b));
+  if (needs(b)) {
+    const whole = g.matmul(a, d, { transA: true });
+    give(b, g.unbroadcast(whole, g.shape(b), whole));
+  }
 };
 
 export const PRODUCT_RULES: Readonly<Record<string, Rule>> = { Gemm: gemm, MatMul: matmul };
