@@ -109,7 +109,7 @@ export async function benchEngine(path: string, wanted: BenchEngineOptions): Pro
 }
 
 /** Prompts and decodes as long as the model's context window allows. */
-function withinContext(options: BenchEngineOptions, contextLength: number): BenchEngineOptions {
+export function withinContext<T extends TurnOptions>(options: T, contextLength: number): T {
   return {
     ...options,
     promptTokens: Math.min(options.promptTokens, contextLength - 1),

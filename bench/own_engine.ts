@@ -1,11 +1,19 @@
 /** Oatmill's own engine as a contender. */
-import { openModel, type OpenModelOptions } from "../engine/open_model.ts";
+import { type OpenedModel, openModel, type OpenModelOptions } from "../engine/open_model.ts";
 import { type Engine, type GenerateRequest, GREEDY } from "../engine/types.ts";
 import { type Contender, DECODE_PROMPT, Prompts } from "./contender.ts";
 
 export class OwnEngine implements Contender {
   readonly #prompts: Prompts;
-  constructor(readonly name: string, readonly format: string, readonly engine: Engine) {
+  #requests = 0;
+
+  /** @param adapters names of LoRA adapters that generations go through in turn; none: the model alone */
+  constructor(
+    readonly name: string,
+    readonly format: string,
+    readonly engine: Engine,
+    readonly adapters: readonly string[] = [],
+  ) {
     this.#prompts = new Prompts(engine.vocabSize);
   }
   #request(promptTokens: number, maxTokens: number): GenerateRequest {
@@ -15,6 +23,7 @@ export class OwnEngine implements Contender {
       stopIds: [],
       sampling: GREEDY,
       logprobs: null,
+      adapter: this.adapters[this.#requests++ % this.adapters.length],
     };
   }
   async prefill(tokens: number): Promise<number> {
@@ -52,7 +61,14 @@ export class OwnEngine implements Contender {
 /** Without speculation: what a small model makes of random prompts repeats itself more than real text. */
 export async function openOwn(path: string, name: string, options: OpenModelOptions): Promise<OwnEngine> {
   const model = await openModel(path, { ...options, speculation: false });
-  const { recipe } = model.header ?? {};
-  const format = recipe ? `${recipe.method} ${recipe.rate} ${recipe.values}` : `dense ${options.values}`;
-  return new OwnEngine(name, format, model.engine);
+  return new OwnEngine(name, formatOf(model, options.values), model.engine);
+}
+
+/** How a model's weights are stored, for people. @param values of a checkpoint */
+export function formatOf(
+  { header }: Pick<OpenedModel, "header">,
+  values: OpenModelOptions["values"],
+): string {
+  const { recipe } = header ?? {};
+  return recipe ? `${recipe.method} ${recipe.rate} ${recipe.values}` : `dense ${values}`;
 }

@@ -81,4 +81,4 @@ function engineLines(r: BenchEngineReport): string[] {
     } ms; ${r.threads} threads; ${megabytes(r.rss_bytes)} resident`,
   ];
 }
-const range = ({ q1, q3 }: Spread): string => `${q1.toFixed(2)} to ${q3.toFixed(2)}`;
+export const range = ({ q1, q3 }: Spread): string => `${q1.toFixed(2)} to ${q3.toFixed(2)}`;

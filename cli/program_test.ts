@@ -367,6 +367,23 @@ Deno.test("bench engine --synthetic times an encoder's forward pass, also agains
   assert.ok(ratios["onnxruntime f32"].median.forward_tokens_per_second > 0);
 });
 
+Deno.test("bench engine --adapters compares none, one and several adapters", async () => {
+  const { code, stdout, stderr } = await oatmill(
+    ...["bench", "engine", "models/default", "--adapters", "2", "--rank", "3", "--values", "int8", "--json"],
+    ..."--threads 1 --repeats 1 --prompt-tokens 20 --decode-tokens 4 --streams 2".split(" "),
+  );
+  assert.equal(code, 0, stderr);
+  const { rank, layers, adapter_bytes, rows } = JSON.parse(stdout);
+  assert.deepEqual([rank, layers], [3, 42]);
+  assert.ok(adapter_bytes > 0);
+  assert.deepEqual(rows.map((r: { adapters: number }) => r.adapters), [0, 1, 2]);
+  assert.deepEqual(rows[0].ratio, { prefill: 1, decode: 1, streams: 1 });
+  for (const { ratio } of rows) for (const figure of Object.values(ratio)) assert.ok(figure as number > 0);
+  const both = await oatmill("bench", "engine", "models/default", "--adapters", "2", "--peer");
+  assert.equal(both.code, 2);
+  assert.match(both.stderr, /cannot be used with/);
+});
+
 oracleTest("logits answers what an encoder says of a text or an image", "oracles", async () => {
   const folder = (name: string) => shared(`oracles/${name}`).pathname;
   const bert = JSON.parse(await Deno.readTextFile(`${folder("bert")}/expected.json`)).cases.single;

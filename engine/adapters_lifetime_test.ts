@@ -4,7 +4,7 @@ import { OatmillError } from "../errors.ts";
 import { type LoraAdapter, type LoraLayer, MAX_LORA_RANK } from "../models/adapter.ts";
 import { packDense } from "../models/pack_dense.ts";
 import type { ModelSpec } from "../models/spec.ts";
-import { randomAdapter } from "../models/testing/random_adapter.ts";
+import { syntheticAdapter } from "../models/synthetic_adapter.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { SMALL_DECODER } from "../models/testing/small_spec.ts";
 import { MAX_ADAPTERS } from "./adapter_places.ts";
@@ -13,7 +13,8 @@ import { type Engine, type EngineOptions, GREEDY } from "./types.ts";
 
 const SPEC: ModelSpec = { ...SMALL_DECODER, contextLength: 512, tiedEmbeddings: false };
 const PROMPT = Array.from({ length: 40 }, (_, i) => (i * 7) % 60);
-const adapterOf = (seed: number, rank = 4) => randomAdapter(SPEC, { kinds: ["q", "v", "down"], rank, seed });
+const adapterOf = (seed: number, rank = 4) =>
+  syntheticAdapter(SPEC, { kinds: ["q", "v", "down"], rank, seed });
 
 /** On an engine of a small model, which is closed at the end. */
 function test(name: string, run: (engine: Engine) => Promise<void>, options: EngineOptions = {}): void {
@@ -152,7 +153,7 @@ test("more adapters than there are places are refused until another one goes", a
 const MEMORY = 4_000_000;
 test("adapters beyond what a memory holds are refused", async (engine) => {
   assert.ok(engine.stats().memoryBytes < MEMORY);
-  const large = randomAdapter(SPEC, {
+  const large = syntheticAdapter(SPEC, {
     kinds: ["q", "k", "v", "o", "gate", "up", "down"],
     rank: MAX_LORA_RANK,
   });

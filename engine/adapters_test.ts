@@ -5,7 +5,8 @@ import type { Checkpoint } from "../models/checkpoint.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import type { ModelSpec } from "../models/spec.ts";
-import { merged, randomAdapter } from "../models/testing/random_adapter.ts";
+import { syntheticAdapter } from "../models/synthetic_adapter.ts";
+import { merged } from "../models/testing/merged.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";
 import { oracleTest, shared } from "../models/testing/shared.ts";
@@ -54,7 +55,7 @@ test("an adapter of any kind of layer and any rank gives the merged weights' log
     { kinds: KINDS, rank: 6, seed: 9 },
   ];
   for (const one of cases) {
-    const name = `${one.kinds} of rank ${one.rank}`, adapter = randomAdapter(SPEC, one);
+    const name = `${one.kinds} of rank ${one.rank}`, adapter = syntheticAdapter(SPEC, one);
     await engine.addAdapter(name, adapter);
     await compare(engine, checkpoint, adapter, { name, lengths: [1, 2, 30], tolerance: TOLERANCE });
   }
@@ -63,9 +64,9 @@ test("an adapter of any kind of layer and any rank gives the merged weights' log
 
 for (const threads of [1, 2]) {
   test(`layers with and without L, of scaled inputs, take adapters on ${threads} thread(s)`, async () => {
-    const checkpoint = randomCheckpoint(SPEC, 3), adapter = randomAdapter(SPEC, { kinds: KINDS, rank: 7 });
+    const checkpoint = randomCheckpoint(SPEC, 3), adapter = syntheticAdapter(SPEC, { kinds: KINDS, rank: 7 });
     const engine = await loadEngine(
-      splitModel(checkpoint, randomAdapter(SPEC, { kinds: KINDS, rank: 5, seed: 5 })),
+      splitModel(checkpoint, syntheticAdapter(SPEC, { kinds: KINDS, rank: 5, seed: 5 })),
       { threads },
     );
     const tolerance = 5 * TOLERANCE; // S and U V cancel
@@ -87,7 +88,7 @@ test("norms behind layers, parallel layers and experts' attention take adapters"
   };
   for (const [name, spec] of Object.entries(specs)) {
     const checkpoint = randomCheckpoint(spec), kinds = name === "experts" ? KINDS.slice(0, 4) : KINDS;
-    const adapter = randomAdapter(spec, { kinds, rank: 5 });
+    const adapter = syntheticAdapter(spec, { kinds, rank: 5 });
     const engine = await loadEngine(packDense(checkpoint, { values: "f32" }), { threads: 2 });
     await engine.addAdapter(name, adapter);
     await compare(engine, checkpoint, adapter, { name, lengths: [1, 30], tolerance: TOLERANCE });
@@ -97,7 +98,7 @@ test("norms behind layers, parallel layers and experts' attention take adapters"
 
 async function equalsMerged(path: string): Promise<void> {
   const checkpoint = await openCheckpoint(path);
-  const adapter = randomAdapter(checkpoint.spec, { kinds: KINDS, rank: 8 });
+  const adapter = syntheticAdapter(checkpoint.spec, { kinds: KINDS, rank: 8 });
   const engine = await loadEngine(packDense(checkpoint, { values: "f32" }), { threads: 2 });
   await engine.addAdapter("a", adapter);
   await compare(engine, checkpoint, adapter, { name: "a", lengths: [1, 20], tolerance: ORACLE_TOLERANCE });
@@ -130,7 +131,7 @@ function divergence(p: Float32Array, q: Float32Array, vocab: number): number {
 
 test("beside 8-bit weights an adapter loses no more than they do", async () => {
   const checkpoint = await openCheckpoint(BUNDLED);
-  const adapter = randomAdapter(checkpoint.spec, { kinds: KINDS, rank: 12, size: 0.3 });
+  const adapter = syntheticAdapter(checkpoint.spec, { kinds: KINDS, rank: 12, size: 0.3 });
   const text = Array.from({ length: 120 }, (_, i) => 3 + (i * 7919) % 2000);
   const logits = async (values: "f32" | "int8") => {
     const engine = await loadEngine(packDense(checkpoint, { values }), { threads: 2, kvFormat: "f32" });

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { randomAdapter } from "../models/testing/random_adapter.ts";
+import { syntheticAdapter } from "../models/synthetic_adapter.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, type GenerateEvent, type GenerateRequest, GREEDY } from "./types.ts";
 
@@ -17,8 +17,8 @@ const REQUESTS = 40;
 const RUNS = 12;
 
 const ADAPTERS = {
-  large: randomAdapter(checkpoint.spec, { kinds: ["q", "v", "o", "down"], rank: 20, size: 0.4 }),
-  small: randomAdapter(checkpoint.spec, { kinds: ["q", "k", "v", "gate", "up"], rank: 3, size: 0.4 }),
+  large: syntheticAdapter(checkpoint.spec, { kinds: ["q", "v", "o", "down"], rank: 20, size: 0.4 }),
+  small: syntheticAdapter(checkpoint.spec, { kinds: ["q", "k", "v", "gate", "up"], rank: 3, size: 0.4 }),
 };
 
 async function load(options: Parameters<typeof loadEngine>[1]): Promise<Engine> {

@@ -5,7 +5,7 @@ import { packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan } from "../models/plan.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
-import { randomAdapter } from "../models/testing/random_adapter.ts";
+import { syntheticAdapter } from "../models/synthetic_adapter.ts";
 import { planCapacity } from "./capacity.ts";
 import { loadEngine } from "./engine.ts";
 import { type Engine, type EngineOptions, GREEDY } from "./types.ts";
@@ -42,7 +42,7 @@ function limitFor(model: PackedModel, count: number, threads: number): number {
   throw new Error(`no limit gives ${count} memories`);
 }
 
-const ADAPTER = randomAdapter(tied.spec, { kinds: ["q", "v", "o", "up", "down"], rank: 9, size: 0.4 });
+const ADAPTER = syntheticAdapter(tied.spec, { kinds: ["q", "v", "o", "up", "down"], rank: 9, size: 0.4 });
 
 async function greedy(engine: Engine, promptIds: readonly number[], adapter?: string): Promise<number[]> {
   const tokens: number[] = [];

@@ -69,6 +69,11 @@ export function addBench(program: Command): void {
       new Option("--memory <GiB>", "synthetic: weights loaded at once; more are loaded anew for each round")
         .default(12).argParser(integer(1)),
     )
+    .addOption(
+      new Option("--adapters <n>", "measure what LoRA adapters cost: none, one and so many side by side")
+        .argParser(integer(1)).conflicts(["synthetic", "peer", "peers", "peerModel"]),
+    )
+    .addOption(new Option("--rank <n>", "of the adapters, on every layer").default(16).argParser(integer(1)))
     .addOption(noAutotune())
     .addOption(threads())
     .addOption(json())
@@ -82,7 +87,9 @@ export function addBench(program: Command): void {
       const other = model === undefined ? undefined : command.options.find(given);
       if (other) command.error(`error: ${other.long} is for --synthetic, not for a model`);
       if (options.synthetic) await (await import("../bench_synthetic.ts")).benchSyntheticCommand(options);
-      else await (await import("../bench.ts")).benchEngineCommand(model, options);
+      else if (options.adapters !== undefined) {
+        await (await import("../bench_adapters.ts")).benchAdaptersCommand(model, options);
+      } else await (await import("../bench.ts")).benchEngineCommand(model, options);
     });
   bench.command("compress")
     .description(
