@@ -18,6 +18,10 @@ export async function exportCommand(model: string, options: ExportCommandOptions
     lines: () => [
       `${result.format.padEnd(12)} ${result.out}`,
       `tensors      ${megabytes(result.bytes)} in ${result.type}, ${result.files.length} files`,
+      ...result.rest === undefined ? [] : [
+        `adapter      ${result.modules} modules, rank ${result.rank} at most`,
+        `left out     ${(100 * result.rest).toFixed(2)} % of the change (its norm)`,
+      ],
     ],
   });
 }

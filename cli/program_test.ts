@@ -272,6 +272,7 @@ Deno.test("options of adapters say how they are written", async () => {
       [["serve", "--adapter", "llama=x"], /model:name=folder/],
       [["merge", "models/default", "--out", "x"], /--adapter/],
       [["merge", "models/default", "--adapter", FIXTURE, "--out", "x"], /no artifact/],
+      [["export", "x", "--to", "peft", "--out", "y"], /--base/],
       [["eval", "x", "--images", "y", "--adapter", "z"], /--images cannot be used with --adapter/],
     ] as const
   ) {

@@ -5,6 +5,7 @@ import type { FloatType } from "./float_types.ts";
 import { type ExportFormat, type ExportType, TYPES_OF } from "./formats.ts";
 import { exportGguf } from "./gguf.ts";
 import { exportOnnx } from "./onnx.ts";
+import { exportPeft } from "./peft.ts";
 import { exportSafetensors, SHARD_BYTES } from "./safetensors.ts";
 
 export interface ExportOptions {
@@ -20,6 +21,10 @@ export interface ExportOptions {
   /** safetensors only. */
   readonly shardBytes?: number;
   readonly parts?: boolean;
+  /** peft only: what the adapter is added to, an artifact or any other model of the same shape. */
+  readonly base?: string;
+  /** peft only. */
+  readonly rank?: number;
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -27,6 +32,10 @@ interface Written {
   readonly files: readonly string[];
   /** Of the tensors. */
   readonly bytes: number;
+  /** peft only. */
+  readonly rank?: number;
+  readonly modules?: number;
+  readonly rest?: number;
 }
 
 export interface Exported extends Written {
@@ -46,6 +55,10 @@ const WRITE: Readonly<Record<ExportFormat, Write>> = {
     exportSafetensors(model, out, { type: type as FloatType, shardBytes, parts, onTensor }),
   gguf: (model, { out, type, onProgress: onTensor }) => exportGguf(model, out, { type, onTensor }),
   onnx: (model, { out, onProgress: onTensor }) => exportOnnx(model, out, { onTensor }),
+  peft: async (model, { out, type, base: path, rank, config, onProgress: onTensor }) => {
+    await using base = await openDenseModel(path!, { config }); // checked
+    return await exportPeft(model, out, { type: type as FloatType, base, rank, onTensor });
+  },
 };
 
 /**
@@ -65,6 +78,17 @@ export async function exportModel(options: ExportOptions): Promise<Exported> {
     throw new OatmillError(
       "invalid_request",
       `Cannot write ${format} in parts or shards: only safetensors can`,
+    );
+  }
+  if (
+    (format === "peft") !== (options.base !== undefined) || (format !== "peft" && options.rank !== undefined)
+  ) {
+    throw new OatmillError(
+      "invalid_request",
+      format === "peft"
+        ? "Cannot write an adapter without the model that it is added to (--base)"
+        : `Cannot write ${format} with a base or a rank: only peft has them`,
+      "base",
     );
   }
   await using model = await openDenseModel(options.model, options);

@@ -8,7 +8,8 @@ import { inFolder } from "./testing/sparse_low_rank.ts";
 
 Deno.test("exportModel() writes every format, says what, and refuses what is there already", () =>
   inFolder(async (folder) => {
-    for (const to of EXPORT_FORMATS) {
+    const formats = EXPORT_FORMATS.filter((format) => format !== "peft"); // which needs another model: peft_test.ts
+    for (const to of formats) {
       const out = join(folder, to), steps: number[] = [];
       const options = { model: DEFAULT_MODEL, to, out, onProgress: (done: number) => steps.push(done) };
       const { files, bytes, type } = await exportModel(options);
@@ -19,7 +20,7 @@ Deno.test("exportModel() writes every format, says what, and refuses what is the
       assert.deepEqual(steps, steps.map((_, i) => i + 1));
       await assert.rejects(exportModel(options), { code: "conflict" });
     }
-    assert.equal([...Deno.readDirSync(folder)].length, EXPORT_FORMATS.length);
+    assert.equal([...Deno.readDirSync(folder)].length, formats.length);
   }));
 
 oracleTest("exportModel() refuses encoders and graphs", "oracles/bert", () =>

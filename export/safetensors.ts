@@ -38,7 +38,7 @@ export async function exportSafetensors(
   return await writeFolder(out, async (folder) => {
     let done = 0;
     for (const [i, shard] of shards.entries()) {
-      await writeShard(join(folder, names[i]), shard, options.type, () => {
+      await writeTensors(join(folder, names[i]), shard, options.type, () => {
         options.onTensor?.(++done, tensors.length);
       });
     }
@@ -72,12 +72,13 @@ function shardName(index: number, count: number): string {
   return count === 1 ? "model.safetensors" : `model-${number(index + 1)}-of-${number(count)}.safetensors`;
 }
 
-async function writeShard(
+/** One file of all tensors. @returns their bytes @throws {OatmillError} unsupported_format */
+export async function writeTensors(
   path: string,
   tensors: readonly NamedTensor[],
   type: FloatType,
-  onTensor: () => void,
-): Promise<void> {
+  onTensor: () => void = () => {},
+): Promise<number> {
   let end = 0;
   const entries = tensors.map((tensor): SafetensorsEntry => {
     const begin = end;
@@ -92,6 +93,7 @@ async function writeShard(
     onTensor();
   }
   await writer.close();
+  return end;
 }
 
 async function writeIndex(

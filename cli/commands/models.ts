@@ -35,6 +35,12 @@ export function addModels(program: Command): void {
         integer(1),
       ),
     )
+    .option("--base <model>", "peft: what the adapter is added to; it holds the change of L from there")
+    .addOption(
+      new Option("--rank <n>", "peft: the best of this rank for all that changed, S too").argParser(
+        integer(1),
+      ),
+    )
     .option("--parts", "safetensors: S, U and V of each layer as tensors of their own")
     .addOption(json())
     .action(async (model, options) => await (await import("../export.ts")).exportCommand(model, options));
