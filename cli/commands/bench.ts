@@ -2,9 +2,10 @@
 import { type Command, Option } from "commander";
 import { PEERS } from "../../bench/peer_names.ts";
 import { RIVALS } from "../../bench/rivals.ts";
+import { RECOVER_KINDS, TRAINED_PARTS } from "../../compress/recovery/options.ts";
 import { DENSE_VALUES } from "../../models/recipe.ts";
 import { SYNTHETIC_SHAPES } from "../../models/synthetic_shapes.ts";
-import { batchList, integer, listOf, rateList, shapeList, share } from "./arguments.ts";
+import { batchList, integer, listOf, number, rateList, shapeList, share } from "./arguments.ts";
 import { addBenchLoad } from "./bench_load.ts";
 import { json, kv, MODEL, noAutotune, threads, workMemory } from "./options.ts";
 
@@ -143,6 +144,41 @@ export function addBench(program: Command): void {
         sequences: 64,
         ...options,
       });
+    });
+  bench.command("recover")
+    .description("Training of a compressed model: tokens a second, share of matrix products, memory")
+    .argument("[model]", "Hugging Face folder or .gguf file (default: the bundled model)")
+    .addOption(
+      new Option("--synthetic <shape>", "some blocks of this shape, random weights").choices(
+        SYNTHETIC_SHAPES,
+      ),
+    )
+    .addOption(new Option("--blocks <n>", "synthetic: how many").default(1).argParser(integer(1)))
+    .addOption(
+      new Option("--kind <kind>", "towards next tokens, or block by block").choices(RECOVER_KINDS)
+        .default("distill"),
+    )
+    .addOption(
+      new Option("--train <parts>", "what is trained beside the norms").choices(TRAINED_PARTS)
+        .default("lowrank+sparse"),
+    )
+    .addOption(
+      new Option("--rate <share>", "weights that are missing").default(0.5).argParser(number(0, 0.95)),
+    )
+    .addOption(
+      new Option("--rank-ratio <share>", "share of kept parameters for the low-rank part").default(0.125)
+        .argParser(share),
+    )
+    .addOption(new Option("--steps <n>", "steps that are timed").default(5).argParser(integer(1)))
+    .addOption(new Option("--batch <n>", "sequences of a step").default(2).argParser(integer(1)))
+    .addOption(new Option("--length <n>", "tokens of a sequence").default(256).argParser(integer(2)))
+    .addOption(threads())
+    .addOption(json())
+    .action(async (model, options, command: Command) => {
+      if (model !== undefined && options.synthetic) {
+        command.error("error: give either a model or --synthetic");
+      }
+      await (await import("../bench_recover.ts")).benchRecoverCommand(model, options);
     });
   bench.command("start")
     .description("From the process's start to the first token of an artifact, and how fast its weights load")

@@ -40,10 +40,15 @@ export class LinalgRuntime implements Linalg {
   #madeBytes = 0;
   readonly #sessions = new Map<string, Promise<InferenceSession>>();
 
-  private constructor(readonly ort: typeof import("onnxruntime-node"), readonly threads: number) {}
+  private constructor(
+    readonly ort: typeof import("onnxruntime-node"),
+    readonly threads: number,
+    readonly profile: string | null,
+  ) {}
 
-  static async create(threads = 1): Promise<LinalgRuntime> {
-    return new LinalgRuntime(await import("onnxruntime-node"), threads);
+  /** @param profile folder for what each session says of the time of its steps, once it is closed; null: nothing */
+  static async create(threads = 1, profile: string | null = null): Promise<LinalgRuntime> {
+    return new LinalgRuntime(await import("onnxruntime-node"), threads, profile);
   }
 
   async multiply(A: Matrix, B: Matrix, options: Transposes = {}): Promise<Matrix> {
@@ -107,6 +112,10 @@ export class LinalgRuntime implements Linalg {
         enableMemPattern: false,
         // Threads that wait by spinning would take the core from the JavaScript between two products.
         extra: { session: { intra_op: { allow_spinning: "0" } } },
+        ...this.profile === null ? {} : {
+          enableProfiling: true,
+          profileFilePrefix: `${this.profile}/${this.#sessions.size}`,
+        },
       });
       this.#sessions.set(key, session);
     }
@@ -122,7 +131,11 @@ export class LinalgRuntime implements Linalg {
   }
 
   async close(): Promise<void> {
-    for (const session of this.#sessions.values()) await (await session).release();
+    for (const made of this.#sessions.values()) {
+      const session = await made;
+      if (this.profile !== null) session.endProfiling();
+      await session.release();
+    }
     this.#sessions.clear();
   }
 }

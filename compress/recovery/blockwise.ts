@@ -13,10 +13,10 @@ import { trainedPart } from "./parameters.ts";
 import { type Course, SavedState } from "./state.ts";
 import { forwardDense } from "./targets.ts";
 import { type Objective, train, type TrainStep } from "./train.ts";
-import type { RecoverRun } from "./types.ts";
+import type { JobRunner, RecoverRun } from "./types.ts";
 
 /** Hidden states between two blocks, of all sequences: of the model that is trained, and of the dense one. */
-interface Streams {
+export interface Streams {
   readonly trained: Residual;
   readonly dense: Residual;
 }
@@ -82,7 +82,12 @@ function trainBlock(
   });
 }
 
-function blockObjective(run: RecoverRun, streams: Streams, block: number): Objective {
+/** Towards the dense stream, which is behind the block; the trained one is before it. */
+export function blockObjective(
+  run: Pick<RecoverRun, "model" | "options"> & { readonly pool: JobRunner },
+  streams: Streams,
+  block: number,
+): Objective {
   const { model, options, pool } = run, vectors = [trainedPart(model.blocks[block], options.train)];
   const lanes = laneCount(vectors, options.batch);
   return {
@@ -114,7 +119,7 @@ async function forwardTrained(run: RecoverRun, streams: Streams, block: number):
 }
 
 const blockJob = (
-  { model }: RecoverRun,
+  { model }: Pick<RecoverRun, "model">,
   { trained, dense }: Streams,
   block: number,
 ): Pick<BlockwiseJob, "kind" | "spec" | "block" | "x" | "targets" | "length"> => ({

@@ -10,9 +10,11 @@ import { finalNormVectors, headBytes, type HeadParameters, type NormWeights } fr
 import { trainedPart } from "./parameters.ts";
 import { jobBytes, laneCount } from "./job_bytes.ts";
 import type { Objective } from "./train.ts";
-import type { RecoverRun } from "./types.ts";
+import type { JobRunner, RecoverRun } from "./types.ts";
 
-export interface DistillContext extends RecoverRun {
+export interface DistillContext
+  extends Pick<RecoverRun, "model" | "checkpoint" | "options" | "sequences" | "heldOut"> {
+  readonly pool: JobRunner;
   readonly embedding: Embedding;
   /** The dense model's last hidden states of all sequences. */
   readonly targets: Place;

@@ -1,7 +1,9 @@
 /** What can be said about a recovery, and what holds when it is not. */
 
-export type RecoverKind = "distill" | "blockwise";
-export type TrainedPart = "lowrank" | "lowrank+sparse";
+export const RECOVER_KINDS = ["distill", "blockwise"] as const;
+export type RecoverKind = typeof RECOVER_KINDS[number];
+export const TRAINED_PARTS = ["lowrank", "lowrank+sparse"] as const;
+export type TrainedPart = typeof TRAINED_PARTS[number];
 
 export interface RecoverOptions {
   /** distill: KL to the dense model's next tokens. blockwise: one block after the other, to the dense block's output. */

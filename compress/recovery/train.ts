@@ -39,9 +39,10 @@ export interface TrainStep {
   readonly loss: number;
   /** Before it was shortened. */
   readonly gradientNorm: number;
-  /** All passes of the step, and its update. */
+  /** All passes of the step, its update, and both together. */
   readonly passes: readonly SequenceLoss[];
   readonly updateMs: number;
+  readonly stepMs: number;
 }
 
 /** Trains until the tokens are used up, the loss falls no more or the signal says so; the vectors are the best then. */
@@ -90,18 +91,20 @@ class Trainer {
   /** One step: the lanes' gradients side by side, then the update. */
   async #learn(step: number): Promise<Omit<TrainStep, "course" | "steps">> {
     const { options, pool, length } = this.o, sequences = this.#order.of(step), { lanes } = this.values;
+    const start = performance.now();
     const shares = Array.from({ length: lanes }, (_, lane) => sequences.filter((_, i) => i % lanes === lane));
     const passes = await Promise.all(
       shares.map((share, lane) => this.objective.pass(share, this.values.gradients(lane))),
     );
-    const start = performance.now(), tokens = sequences.length * length;
+    const passed = performance.now(), tokens = sequences.length * length;
     const gradientNorm = await this.values.update(pool, {
       ...options,
       rate: rateAt(step, this.#steps, options),
       step: step + 1,
       gradientScale: 1 / tokens,
     });
-    return { loss: sumOf(passes) / tokens, gradientNorm, passes, updateMs: performance.now() - start };
+    const end = performance.now(), loss = sumOf(passes) / tokens;
+    return { loss, gradientNorm, passes, updateMs: end - passed, stepMs: end - start };
   }
 
   async #evaluate(course: Course): Promise<void> {

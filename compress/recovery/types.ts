@@ -6,6 +6,9 @@ import type { WorkSpace } from "../work_space.ts";
 import type { RecoverKind, RecoverOptions } from "./options.ts";
 import type { TrainableModel } from "./parameters.ts";
 
+/** Who does jobs. */
+export type JobRunner = Pick<LinalgPool, "run" | "memoryBytes" | "threads" | "concurrent">;
+
 export interface RecoverRun {
   /** Trained in place: has the best parameters when it ends. */
   readonly model: TrainableModel;
@@ -59,6 +62,3 @@ export interface RecoverReport {
   readonly loss: { readonly before: number; readonly after: number };
   readonly stopped: StopReason;
 }
-
-/** How recovery is called (recover.ts). @throws {OatmillError} storage_failed, and what reading the checkpoint throws */
-export type RecoverModel = (run: RecoverRun) => Promise<RecoverReport>;
