@@ -18,7 +18,7 @@ const MIXED_BOUND = 1.5;
 
 const recipe = (over: RecipeInput = {}): RecipeInput => ({
   rate: 0.4,
-  iterations: 4,
+  iterations: 2,
   calibration: { sequences: 8, length: 64, ...(over.calibration ?? {}) },
   evaluate: { tokens: 256 },
   ...Object.fromEntries(Object.entries(over).filter(([key]) => key !== "calibration")),

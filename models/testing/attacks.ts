@@ -15,12 +15,9 @@ export async function attacks(folder: string): Promise<Attack[]> {
   return files.filter(({ file, expect }: Attack) => file.startsWith(`${folder}/`) && expect !== "see folder");
 }
 
-/** Most memory that a process has had; 0 where the system does not say. */
-export function peakBytes(pid: number | "self" = "self"): number {
-  try {
-    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
-    return Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
-  } catch {
-    return 0;
-  }
+/** Most memory that a process has had; 0 where the system does not say. Through `cat`: Deno reads no /proc by --allow-read. */
+export function peakBytes(pid: number = Deno.pid): number {
+  if (Deno.build.os !== "linux") return 0;
+  const { stdout } = new Deno.Command("cat", { args: [`/proc/${pid}/status`], stderr: "null" }).outputSync();
+  return Number(/^VmHWM:\s+(\d+) kB/m.exec(new TextDecoder().decode(stdout))?.[1] ?? 0) * 1024;
 }
