@@ -56,7 +56,7 @@ export function chatCompletions(services: Services): OpenAPIHono {
     const answer = new ChatAnswer(body, generation, use && callsOf(use, generation.model));
     const sent = body.stream
       ? answer.stream()
-      : wholeAnswer(c, answer.whole(), { generation, ...services.limits });
+      : wholeAnswer(c, answer.whole(), { leave: () => generation.leave(), ...services.limits });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     return await sent as any;
   });

@@ -3,7 +3,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { EncoderOutput } from "../models/classifier.ts";
 import { OatmillError } from "../errors.ts";
 import { answerHead } from "./answer.ts";
-import { encodeAll, encodingUsage, type OpenedEncoder, type RawInput } from "./encoding.ts";
+import { encodeAll, encodedAnswer, encodingUsage, type OpenedEncoder, type RawInput } from "./encoding.ts";
 import { errorResponse } from "./errors.ts";
 import { imageBytes } from "./image_input.ts";
 import { nonEmptyStrings } from "./lists.ts";
@@ -87,24 +87,38 @@ export function classify(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const type = c.req.header("content-type") ?? "";
     // The library types what it checked by either type of body as one of both.
-    const { model, inputs, param, top } = /^multipart\/form-data\b/i.test(type)
+    const asked = /^multipart\/form-data\b/i.test(type)
       ? await readForm(c.req.valid("form") as z.infer<typeof formSchema>)
       : readJson(type, c.req.valid("json") as z.infer<typeof jsonSchema>);
-    const { results, tokens } = await encodeAll(inputs, {
-      check: (opened) => checkClassifier(opened, model),
-      read: (output, { encoder }) => likeliest(output, encoder.labels!, top),
-    }, { operation: "classify", model, param, request: c.req.raw, services });
-    const data = results.map((labels, index) => ({
-      object: "classification" as const,
-      index,
-      label: labels[0].label,
-      score: labels[0].score,
-      labels,
-    }));
-    const usage = { prompt_tokens: tokens, total_tokens: tokens };
-    return c.json({ ...answerHead("classify", model), object: "list" as const, data, usage }, 200);
+    const answer = await encodedAnswer(
+      c,
+      services,
+      (signal) => answerOf(asked, c.req.raw, { signal, services }),
+    );
+    // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
+    return answer as any;
   });
   return app;
+}
+
+async function answerOf(
+  { model, inputs, param, top }: Classify,
+  request: Request,
+  options: { readonly signal: AbortSignal; readonly services: Services },
+): Promise<z.infer<typeof responseSchema>> {
+  const { results, tokens } = await encodeAll(inputs, {
+    check: (opened) => checkClassifier(opened, model),
+    read: (output, { encoder }) => likeliest(output, encoder.labels!, top),
+  }, { operation: "classify", model, param, request, ...options });
+  const data = results.map((labels, index) => ({
+    object: "classification" as const,
+    index,
+    label: labels[0].label,
+    score: labels[0].score,
+    labels,
+  }));
+  const usage = { prompt_tokens: tokens, total_tokens: tokens };
+  return { ...answerHead("classify", model), object: "list", data, usage };
 }
 
 async function readForm({ model, image, top_k }: z.infer<typeof formSchema>): Promise<Classify> {

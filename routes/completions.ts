@@ -90,7 +90,7 @@ export function completions(services: Services): OpenAPIHono {
     const completion = new Completion(body, generation);
     const answer = body.stream
       ? completion.stream()
-      : wholeAnswer(c, completion.whole(), { generation, ...services.limits });
+      : wholeAnswer(c, completion.whole(), { leave: () => generation.leave(), ...services.limits });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     return await answer as any;
   });

@@ -3,7 +3,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import type { EncoderOutput } from "../models/classifier.ts";
 import { meanState, unitVector } from "../models/vectors.ts";
-import { encodeAll, encodingUsage, type RawInput } from "./encoding.ts";
+import { encodeAll, encodedAnswer, encodingUsage, type RawInput } from "./encoding.ts";
 import { errorResponse } from "./errors.ts";
 import { nonEmptyStrings, tokenIds, tokenLists } from "./lists.ts";
 import { resource, type Services } from "./services.ts";
@@ -59,18 +59,32 @@ export function embeddings(services: Services): OpenAPIHono {
   const app = resource();
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
-    const { results, tokens } = await encodeAll(inputsOf(body), {
-      read: (output) => shortened(pooled(output, body.pooling), body.dimensions),
-    }, { operation: "embeddings", model: body.model, param: "input", request: c.req.raw, services });
-    const data = results.map((vector, index) => ({
-      object: "embedding" as const,
-      index,
-      embedding: body.encoding_format === "base64" ? base64(vector) : [...vector],
-    }));
-    const usage = { prompt_tokens: tokens, total_tokens: tokens };
-    return c.json({ object: "list" as const, model: body.model, data, usage }, 200);
+    const answer = await encodedAnswer(
+      c,
+      services,
+      (signal) => answerOf(body, c.req.raw, { signal, services }),
+    );
+    // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
+    return answer as any;
   });
   return app;
+}
+
+async function answerOf(
+  body: Body,
+  request: Request,
+  options: { readonly signal: AbortSignal; readonly services: Services },
+): Promise<z.infer<typeof responseSchema>> {
+  const { results, tokens } = await encodeAll(inputsOf(body), {
+    read: (output) => shortened(pooled(output, body.pooling), body.dimensions),
+  }, { operation: "embeddings", model: body.model, param: "input", request, ...options });
+  const data = results.map((vector, index) => ({
+    object: "embedding" as const,
+    index,
+    embedding: body.encoding_format === "base64" ? base64(vector) : [...vector],
+  }));
+  const usage = { prompt_tokens: tokens, total_tokens: tokens };
+  return { object: "list", model: body.model, data, usage };
 }
 
 const inputsOf = ({ input }: Body): readonly RawInput[] =>

@@ -1,5 +1,6 @@
 /** Inputs of one request through an encoder: read, run side by side, measured. What classify and embeddings share. */
 import { z } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import { encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer, type OpenedModel } from "../engine/open_model.ts";
 import { OatmillError } from "../errors.ts";
@@ -12,6 +13,7 @@ import { imageBytes, isDataUrl } from "./image_input.ts";
 import { shortVersion } from "./model_reference.ts";
 import { currentAccount, currentRecord } from "./request_context.ts";
 import type { Services } from "./services.ts";
+import { wholeAnswer } from "./whole_answer.ts";
 
 /** Text (or an image's data URL), token ids, or an image file. */
 export type RawInput = string | readonly number[] | Uint8Array;
@@ -23,6 +25,8 @@ export interface EncodingOptions {
   /** The field that inputs came in. */
   readonly param: string;
   readonly request: Request;
+  /** Of {@linkcode encodedAnswer}. */
+  readonly signal: AbortSignal;
   readonly services: Services;
 }
 export interface Encoded<T> {
@@ -41,6 +45,16 @@ const AT_ONCE = 8;
 
 export const encodingUsage = z.object({ prompt_tokens: z.int(), total_tokens: z.int() });
 
+/** Answers with what `make` makes; its signal is aborted when the client leaves. */
+export async function encodedAnswer(
+  c: Context,
+  { limits }: Services,
+  make: (signal: AbortSignal) => Promise<object>,
+): Promise<Response> {
+  const left = new AbortController(), signal = AbortSignal.any([c.req.raw.signal, left.signal]);
+  return await wholeAnswer(c, make(signal), { leave: () => left.abort(), ...limits });
+}
+
 /**
  * Runs every input and keeps of each what `read` makes of the answer; `check` sees the model before anything runs.
  * @throws {OatmillError} what `check`, the registry, the image files or the engine refuse
@@ -57,14 +71,14 @@ export async function encodeAll<T>(
     throw invalid(`Cannot take more than ${MAX_INPUTS} inputs in one request`, options.param);
   }
   using lease = await options.services.registry.acquire(options.model);
-  return await measured(lease, options, async (signal) => {
+  return await measured(lease, options, async () => {
     const model = encoderOnly(lease.model, options);
     check?.(model);
     const account = currentAccount();
     let tokens = 0;
     const results = await mapSome(inputs, async (raw) => {
       const input = await readInput(raw, model, options);
-      const output = await model.encoder.run(input, signal);
+      const output = await model.encoder.run(input, options.signal);
       if ("ids" in input) {
         tokens += input.ids.length;
         account?.charge(input.ids.length); // now: a later input may be refused, and this one was computed
@@ -100,14 +114,14 @@ function encoderOnly(model: OpenedModel, { operation, model: id }: EncodingOptio
 async function readInput(
   raw: RawInput,
   model: OpenedEncoder,
-  { model: id, param, request, services }: EncodingOptions,
+  { model: id, param, signal, services }: EncodingOptions,
 ): Promise<Pixels | TokenInput> {
   if (typeof raw === "string" && !(isDataUrl(raw) && model.encoder.reads === "images")) {
     if (model.encoder.reads === "text") {
       const [ids] = await encodeTexts(model, needTokenizer(model), {
         texts: [raw],
         param,
-        signal: request.signal,
+        signal,
       });
       return { ids };
     }
@@ -151,8 +165,8 @@ async function mapSome<I, T>(items: readonly I[], work: (item: I) => Promise<T>)
 /** A span, the request's duration and its tokens; what the client no longer waits for is stopped. */
 async function measured<T>(
   { id: model, version }: Lease,
-  { operation, request, services: { telemetry } }: EncodingOptions,
-  work: (signal: AbortSignal) => Promise<Encoded<T>>,
+  { operation, request, signal, services: { telemetry } }: EncodingOptions,
+  work: () => Promise<Encoded<T>>,
 ): Promise<Encoded<T>> {
   const start = performance.now(),
     attributes = {
@@ -184,12 +198,12 @@ async function measured<T>(
     }, span);
   };
   try {
-    const encoded = await work(request.signal);
+    const encoded = await work();
     end(null, encoded.results.length, encoded.tokens);
     return encoded;
   } catch (error) {
-    end(request.signal.aborted ? "client_left" : errorTypeOf(error), 0, 0);
-    if (!request.signal.aborted) logUnexpected(error, operation);
+    end(signal.aborted ? "client_left" : errorTypeOf(error), 0, 0);
+    if (!signal.aborted) logUnexpected(error, operation);
     throw error;
   }
 }

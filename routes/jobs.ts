@@ -70,6 +70,8 @@ export class JobRunner {
   readonly #folders: JobFolders;
   readonly #listeners = new Map<string, Set<Listener>>();
   #running: { id: string; abort: AbortController; done: Promise<void> } | null = null;
+  /** Until the rows of a former process are in order. */
+  #settling: Promise<void> | null = null;
   #closed = false;
 
   constructor(options: JobRunnerOptions) {
@@ -77,15 +79,39 @@ export class JobRunner {
     this.#folders = new JobFolders(options.data, options.jobs);
   }
 
-  /** Puts what a former process left running back into the queue, and deletes folders that no job needs. */
+  /**
+   * Puts what a former process left running back into the queue, and deletes folders that no job needs. Where the disk does
+   * not take that, the queue stands still until it does.
+   */
   async recover(): Promise<void> {
+    try {
+      this.#settle();
+    } catch (error) {
+      if (asStorageError(error, "queue compressions") === error) throw error;
+      log("error", "compressions wait for the disk", { error: String(error) });
+      this.#settling = this.#settleLater();
+    }
+    await this.#tidy();
+  }
+  async #settleLater(): Promise<void> {
+    while (!this.#closed) {
+      await pause(DISK_RETRY_MS);
+      try {
+        this.#settle();
+      } catch {
+        continue; // not yet
+      }
+      this.#settling = null;
+      return this.#next();
+    }
+  }
+  #settle(): void {
     const { jobs } = this.#o;
     for (const { id, task, state } of jobs.list({ limit: -1, states: ["queued", "running"] })) {
       if (task === null || !this.#folders.has(id)) {
         this.#finish(id, "failed", { message: INTERRUPTED.message, error: INTERRUPTED });
       } else if (state === "running") this.#putBack(id, "Waiting again: the server was started anew");
     }
-    await this.#folders.tidy();
   }
   /** Begins with the queue as {@linkcode recover} left it. */
   start(): void {
@@ -188,7 +214,7 @@ export class JobRunner {
   }
 
   #next(): void {
-    if (this.#running || this.#closed) return;
+    if (this.#running || this.#settling || this.#closed) return;
     const next = this.#o.jobs.next();
     if (!next) return;
     const abort = new AbortController();
@@ -295,9 +321,11 @@ export class JobRunner {
     log("info", "compression ended", { job: id, state }, span);
   }
   #event(id: string, level: "info" | "error", message: string, data: unknown): void {
-    // Those who listen hear also what a full disk does not take.
-    let event: JobEvent = { seq: 0, atMs: Date.now(), level, message, data };
-    ifWritable(() => event = this.#o.jobs.addEvent(id, { level, message, data }));
+    const { jobs } = this.#o, atMs = Date.now();
+    let event: JobEvent | null = null;
+    ifWritable(() => event = jobs.addEvent(id, { level, message, data }));
+    // Those who listen hear also what a full disk does not take; who comes again goes on behind the last event that it took.
+    event ??= { seq: jobs.lastSeq(id), atMs, level, message, data };
     const job = this.get(id);
     for (const listener of [...this.#listeners.get(id) ?? []]) listener(event, job);
   }
@@ -311,7 +339,7 @@ export class JobRunner {
   async close(): Promise<void> {
     this.#closed = true;
     this.#running?.abort.abort(AT_ONCE);
-    await this.#running?.done;
+    await Promise.all([this.#running?.done, this.#settling]);
   }
 }
 

@@ -147,8 +147,8 @@ withLab("a job whose state the disk does not take goes on when it does", async (
     await Deno.remove(task.out, { recursive: true }).catch(() => {}); // of the first run
     return await fakeRun(task, options);
   });
-  const id = await lab.submit(runner, "a"), heard: string[] = [];
-  runner.subscribe(id, ({ message }) => heard.push(message));
+  const id = await lab.submit(runner, "a"), heard: string[] = [], seqs: number[] = [];
+  runner.subscribe(id, ({ message, seq }) => heard.push(message) && seqs.push(seq));
   await begun.promise;
   const logged: string[] = [], sink = setLogSink((line) => logged.push(line));
   lab.database.exec("PRAGMA query_only = ON");
@@ -156,6 +156,7 @@ withLab("a job whose state the disk does not take goes on when it does", async (
   await until(() => logged.some((line) => line.includes("waits for the disk")));
   setLogSink(sink);
   assert.equal(heard.length, 1, "listeners hear of progress that the disk does not take");
+  assert.deepEqual(seqs, [lab.jobs.events(id).at(-1)!.seq], "and come again behind what it took");
   assert.deepEqual([lab.state(id), lab.names("models")], ["running", []]);
   lab.database.exec("PRAGMA query_only = OFF");
   await until(() => lab.state(id) === "succeeded");
@@ -165,6 +166,18 @@ withLab("a job whose state the disk does not take goes on when it does", async (
     "Waiting again: the disk did not take the job's state",
   ]);
   assert.ok(lab.registry.has("a"));
+});
+
+withLab("a server starts while the disk takes nothing, and its jobs go on when it does", async (lab) => {
+  const ids = [await lab.submit(await lab.start(endless()), "a")]; // nothing tells it of its end
+  ids.push(await lab.submit(await lab.start(endless()), "b"));
+  lab.database.exec("PRAGMA query_only = ON");
+  const runner = await lab.start(fakeRun);
+  assert.deepEqual(ids.map((id) => lab.state(id)), ["running", "queued"]);
+  await assert.rejects(lab.submit(runner, "c"), { code: "storage_failed" });
+  lab.database.exec("PRAGMA query_only = OFF");
+  await until(() => ids.every((id) => lab.state(id) === "succeeded"));
+  assert.deepEqual(lab.tasks.slice(-2).map(({ name }) => name), ["a", "b"]);
 });
 
 /** An artifact that a run in this folder has named, and what it said of it. */

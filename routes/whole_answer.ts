@@ -4,18 +4,17 @@
  * 20), so an answer that takes long begins before it is there.
  */
 import type { Context } from "hono";
-import type { Generation } from "./generation.ts";
 
 /**
- * @param answer of that generation
  * @returns 200 with it as JSON. When it fails after its response began, the connection breaks: clients see no half answer
  * @throws whatever `answer` throws before
  */
 export async function wholeAnswer(
   c: Context,
   answer: Promise<object>,
-  { generation, beginAfterMs }: {
-    readonly generation: Generation;
+  { leave, beginAfterMs }: {
+    /** Ends the making of the answer. */
+    readonly leave: () => void;
     /** Answers before keep their length in the head, and their status when they fail. */
     readonly beginAfterMs: number;
   },
@@ -33,7 +32,7 @@ export async function wholeAnswer(
         controller.error(error); // without effect when the client left
       }
     },
-    cancel: () => generation.leave(),
+    cancel: leave,
   });
   return c.body(body, 200, { "content-type": "application/json" });
 }

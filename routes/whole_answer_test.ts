@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { EncoderModel } from "../models/classifier.ts";
 import { FakeServer } from "../tests/fake_server.ts";
 import { until } from "../tests/until.ts";
 
@@ -36,6 +37,29 @@ for (
       await until(() => engine.running === 0);
       assert.equal(engine.finished, 0);
     }
+  });
+}
+
+for (const path of ["/v1/embeddings", "/v1/classify"]) {
+  Deno.test(`an encoder stops for a client of ${path} that left`, async () => {
+    const left = Promise.withResolvers<void>();
+    let running = 0;
+    const run: EncoderModel["run"] = (_input, signal) => {
+      running++;
+      return new Promise((_, reject) =>
+        signal!.addEventListener("abort", () => {
+          left.resolve();
+          reject(signal!.reason);
+        })
+      );
+    };
+    const encoder: EncoderModel = { reads: "text", labels: ["a", "b"], imageProcessor: null, run };
+    await using server = await FakeServer.start({ encoder, limits });
+    const connection = await ask(server, path, { input: ["x", "y"] });
+    await until(() => running === 2);
+    await new Promise((done) => setTimeout(done, 2 * limits.beginAfterMs));
+    connection.close();
+    await left.promise;
   });
 }
 

@@ -183,6 +183,11 @@ export class JobStore {
     ).get(job, Date.now(), event.level, event.message, JSON.stringify(event.data ?? null));
     return eventFromRow(row as Row);
   }
+  /** Of the job's newest event; 0 without any. */
+  lastSeq(job: string): number {
+    const row = this.#db.prepare("SELECT max(seq) AS seq FROM job_events WHERE job = ?").get(job);
+    return (row as { seq: number | null }).seq ?? 0;
+  }
   events(job: string, options: { afterSeq?: number; limit?: number } = {}): JobEvent[] {
     const rows = this.#db.prepare("SELECT * FROM job_events WHERE job = ? AND seq > ? ORDER BY seq LIMIT ?")
       .all(job, options.afterSeq ?? 0, options.limit ?? -1);

@@ -36,7 +36,7 @@ export function responses(services: Services): OpenAPIHono {
     const response = new GrowingResponse(body, needTokenizer(generation.model));
     const answer = body.stream
       ? streamResponse(response, generation)
-      : wholeAnswer(c, whole(response, generation), { generation, ...services.limits });
+      : wholeAnswer(c, whole(response, generation), { leave: () => generation.leave(), ...services.limits });
     // deno-lint-ignore no-explicit-any -- the route's type knows no raw Response
     return await answer as any;
   });
