@@ -153,6 +153,7 @@ export class AdapterRegistry {
     return {
       id,
       version,
+      adapter: name,
       model: { ...model, engine: withAdapter(model.engine, engineName(adapter)) },
       get closed() {
         return lease.closed;

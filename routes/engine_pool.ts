@@ -18,6 +18,8 @@ export interface Lease extends Disposable {
   readonly id: string;
   /** What it answers with, whatever the name comes to point at meanwhile. */
   readonly version: string;
+  /** The LoRA adapter that every request of `model`'s engine goes through; null: none. */
+  readonly adapter: string | null;
   readonly model: OpenedModel;
   /** Set when the engine was closed: why requests under way fail. */
   readonly closed: OatmillError | null;
@@ -102,6 +104,7 @@ export class EnginePool {
       return {
         id: stored.id,
         version: stored.version,
+        adapter: null,
         model,
         get closed() {
           return entry.closed;

@@ -48,6 +48,7 @@ export class Generation {
       operation,
       model: lease.id,
       version: this.fingerprint,
+      adapter: lease.adapter,
       request,
     });
     request.signal.addEventListener("abort", () => this.leave(), { once: true });

@@ -16,7 +16,7 @@ export class Meter {
   #charged = 0;
   readonly #attributes: Attributes;
   /** For the log: as an attribute of metrics it would have no bound. */
-  readonly #version: string;
+  readonly #logged: { readonly version: string; readonly adapter?: string };
   readonly #prompts = new Map<number, { tokens: number; cached: number }>();
   readonly #timings: Timings[] = [];
   #firstToken: number | null = null;
@@ -27,10 +27,16 @@ export class Meter {
 
   constructor(
     readonly telemetry: Telemetry,
-    what: { operation: string; model: string; version: string; request: Request },
+    what: {
+      operation: string;
+      model: string;
+      version: string;
+      adapter: string | null;
+      request: Request;
+    },
   ) {
-    const { operation, model, version, request } = what;
-    this.#version = version;
+    const { operation, model, version, adapter, request } = what;
+    this.#logged = { version, ...adapter === null ? {} : { adapter } };
     this.#attributes = {
       "gen_ai.operation.name": operation,
       "gen_ai.provider.name": "oatmill",
@@ -104,7 +110,7 @@ export class Meter {
     this.#endRecord?.({
       operation: this.#attributes["gen_ai.operation.name"] as string,
       model: this.#attributes["gen_ai.request.model"] as string,
-      version: this.#version,
+      ...this.#logged,
       prompt_tokens,
       completion_tokens,
       ...errorType === null ? {} : { error: errorType },

@@ -42,7 +42,7 @@ export const modelSchema = z.object({
     method: z.string(),
     rate: z.number(),
     bytes: z.int(),
-  })).openapi({ description: "All versions of the name, the current one first" }),
+  })).openapi({ description: "All versions of the name, the current one first; of `model:adapter` none" }),
   files: z.array(z.object({ name: z.string(), bytes: z.int(), sha256: z.string().nullable() })),
 }).openapi("Model");
 
@@ -97,6 +97,7 @@ export function adapterBody(
     parent: body.id,
     adapter: { name, rank, layers, parameters, bytes, sha256, base_model },
     perplexity: null, // measured without it
+    versions: [], // the model's
     files: [],
   };
 }

@@ -164,7 +164,6 @@ export function models(services: Services): OpenAPIHono {
   });
   app.openapi(fileRoute, async (c) => {
     const { id, name } = c.req.valid("param");
-    refuseParts(id, ["adapter"]);
     const { folder, info } = registry.get(id); // on disk, an open file outlives its version
     const known = Object.hasOwn(info.files, name) ? info.files[name] : null;
     if (!known && name !== "oatmill.json") {
@@ -193,14 +192,11 @@ export function models(services: Services): OpenAPIHono {
   return app;
 }
 
-/** What is about a model as a whole. @throws {OatmillError} invalid_request */
-export function refuseParts(
-  id: string,
-  parts: readonly ("version" | "adapter")[] = ["version", "adapter"],
-): void {
-  const reference = parseReference(id), part = parts.find((name) => reference[name] !== null);
-  if (!part) return;
-  const without = part === "version" ? "a version" : "an adapter";
+/** For what is about a model as a whole. @throws {OatmillError} invalid_request */
+export function refuseParts(id: string): void {
+  const { version, adapter } = parseReference(id);
+  if (version === null && adapter === null) return;
+  const without = adapter === null ? "a version" : "an adapter";
   throw new OatmillError("invalid_request", `Name the model without ${without}, not ${shown(id)}`, "model");
 }
 

@@ -17,6 +17,11 @@ export async function tidyModels(
     if (!found) forget(models, model);
     else if (model.version === "") models.identify(model.folder, await readVersion(data, model));
   }
+  for (const { model, name, folder } of adapters.all()) {
+    if (await Deno.stat(data.adapterPath(folder)).then(() => true, () => false)) continue;
+    adapters.remove(model, name);
+    log("warn", "adapter files are gone", { model, adapter: name });
+  }
   const owned = { models: models.all(), adapters: adapters.all() };
   for (const room of ["models", "adapters"] as const) {
     const orphans = await data.removeOrphans(room, new Set(owned[room].map(({ folder }) => folder)));

@@ -74,6 +74,7 @@ Deno.test("a start removes the files of adapters whose model is gone, and keeps 
     assert.deepEqual([adapters.add(adapter("a", kept)), adapters.add(adapter("b", lost))], [true, true]);
     assert.deepEqual([adapters.add(adapter("a", "new")), adapters.add(adapter("c", "new"))], [false, false]);
     models.remove("b", ["2"]);
+    adapters.add({ ...adapter("a", "gone"), name: "y" });
     await tidyModels(data, { models, adapters });
     const left = (await Array.fromAsync(Deno.readDir(join(data.root, "adapters")))).map(({ name }) => name);
     assert.deepEqual([left, adapters.all().map((a) => a.folder)], [[kept], [kept]]);

@@ -45,7 +45,10 @@ export class AdapterStore {
     return this.#rows("");
   }
   remove(model: string, name: string): void {
-    this.#db.prepare("DELETE FROM adapters WHERE model = ? AND name = ?").run(model, name);
+    durably(
+      this.#db,
+      () => this.#db.prepare("DELETE FROM adapters WHERE model = ? AND name = ?").run(model, name),
+    );
   }
 
   #rows(where: string, ...values: string[]): StoredAdapter[] {
