@@ -84,6 +84,8 @@ Deno.test("help and version exit with 0, wrong usage with 2, failures with 1", a
     [["serve", "--drain-timeout", "-1"], 2, /from 0 to/],
     [["serve", "--drain-delay", "soon"], 2, /from 0 to/],
     [["serve", "--keep-versions", "0"], 2, /of at least 1/],
+    [["serve", "--keep-ended", "0"], 2, /of at least 1/],
+    [["serve", "--keep-ended-days", "x"], 2, /from 0 to/],
     [["serve", "--storage-quota", "1e9x"], 2, /--storage-quota/],
     [["serve", "--cors-origin", "*"], 2, /Use scheme and host/],
     [["serve", "--cors-origin", "https://a.example/path"], 2, /Use scheme and host/],

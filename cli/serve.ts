@@ -33,6 +33,8 @@ export interface ServeOptions {
   readonly maxLoaded: number;
   readonly idleMinutes: number;
   readonly keepVersions: number;
+  readonly keepEnded: number;
+  readonly keepEndedDays: number;
   /** The model to load at once; true: the one that was used last; false: none. */
   readonly preload: string | boolean;
   readonly adapter?: readonly AdapterArgument[];
@@ -73,6 +75,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     maxLoaded,
     idleMs: options.idleMinutes * 60_000,
     keepVersions: options.keepVersions,
+    retention: { most: options.keepEnded, ms: options.keepEndedDays * 86_400_000 },
     hub: hubAccess(Deno.env),
     corsOrigins: options.corsOrigin,
     rates: { requestsPerMinute: options.requestsPerMinute, tokensPerMinute: options.tokensPerMinute },

@@ -20,6 +20,7 @@ import {
   type JobState,
   type JobStore,
 } from "../store/job_store.ts";
+import { RETENTION, type Retention } from "../store/retention.ts";
 import { log } from "../telemetry/log.ts";
 import { failSpan, type Span, type Telemetry } from "../telemetry/telemetry.ts";
 import {
@@ -61,6 +62,8 @@ export interface JobRunnerOptions {
   /** Of the server: tokens are in no job's row. */
   readonly hub: HubAccess;
   readonly run: RunTask;
+  /** Of jobs that are over; default: {@linkcode RETENTION}. */
+  readonly retention?: Retention;
 }
 
 type Listener = (event: JobEvent, job: Job) => void;
@@ -296,6 +299,8 @@ export class JobRunner {
     return await run(taskIn(task as JobTask, { folder, model, access: hub }), options);
   }
   async #tidy(): Promise<void> {
+    const { jobs, retention = RETENTION } = this.#o;
+    ifWritable(() => jobs.forgetEnded(retention));
     await this.#folders.tidy().catch((error) => log("error", "cannot clean up", { error: String(error) }));
   }
   #progress(id: string, p: CompressProgress, eta: EtaEstimator): void {

@@ -10,6 +10,7 @@ import { DataFolder } from "../store/data_folder.ts";
 import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { ModelStore } from "../store/model_store.ts";
+import type { Retention } from "../store/retention.ts";
 import { setLogSink } from "../telemetry/log.ts";
 import { Telemetry } from "../telemetry/telemetry.ts";
 import { fakeResult, fakeRun } from "../tests/fake_server.ts";
@@ -57,7 +58,7 @@ class Lab implements AsyncDisposable {
     });
   }
   /** As a server's start makes it. */
-  async start(run: RunTask): Promise<JobRunner> {
+  async start(run: RunTask, retention?: Retention): Promise<JobRunner> {
     await returnArtifacts(this.data, this.jobs, this.models);
     await tidyModels(this.data, { models: this.models, adapters: new AdapterStore(this.database) });
     const { jobs, data, registry, telemetry, tasks } = this;
@@ -66,7 +67,7 @@ class Lab implements AsyncDisposable {
       return run(task, options);
     };
     const hub = { url: "http://hub.test", token: "hf_secret" };
-    const runner = new JobRunner({ jobs, data, registry, telemetry, hub, run: noted });
+    const runner = new JobRunner({ jobs, data, registry, telemetry, hub, run: noted, retention });
     this.#runners.push(runner);
     await runner.recover();
     runner.start();
@@ -167,6 +168,26 @@ withLab("a job whose state the disk does not take goes on when it does", async (
   ]);
   assert.ok(lab.registry.has("a"));
 });
+
+withLab(
+  "jobs that are over are forgotten with their events: the oldest, and those of long ago",
+  async (lab) => {
+    const runner = await lab.start(fakeRun, { most: 2, ms: 3_600_000 }), ids: string[] = [];
+    for (const model of ["a", "b", "c"]) {
+      ids.push(await lab.submit(runner, model));
+      await until(() => lab.state(ids.at(-1)!) === "succeeded");
+    }
+    await until(() => lab.jobs.get(ids[0]) === null);
+    assert.deepEqual(lab.jobs.events(ids[0]), []);
+    assert.deepEqual(ids.slice(1).map((id) => lab.state(id)), ["succeeded", "succeeded"]);
+    assert.ok(lab.registry.has("a"), "its model stays");
+    await runner.close();
+    lab.jobs.change(ids[1], { finishedMs: Date.now() - 3_700_000 });
+    const waiting = await lab.submit(await lab.start(endless(), { most: 2, ms: 3_600_000 }), "d");
+    assert.equal(lab.jobs.get(ids[1]), null);
+    assert.deepEqual([lab.state(ids[2]), lab.state(waiting)], ["succeeded", "running"]);
+  },
+);
 
 withLab("a server starts while the disk takes nothing, and its jobs go on when it does", async (lab) => {
   const ids = [await lab.submit(await lab.start(endless()), "a")]; // nothing tells it of its end

@@ -14,6 +14,7 @@ import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
 import { LoadStore } from "../store/load_store.ts";
 import { ModelStore } from "../store/model_store.ts";
+import type { Retention } from "../store/retention.ts";
 import { openStorage } from "../store/storage.ts";
 import { log } from "../telemetry/log.ts";
 import type { OtlpOptions } from "../telemetry/otlp.ts";
@@ -45,6 +46,8 @@ export interface ServerOptions {
   readonly idleMs: number;
   /** Versions kept of a model's name; those in use stay beside them. Default: {@linkcode KEEP_VERSIONS}. */
   readonly keepVersions?: number;
+  /** Of jobs and uploads that are over. */
+  readonly retention?: Retention;
   readonly limits?: Partial<Limits>;
   /** Default: Hugging Face, without a token. */
   readonly hub?: HubAccess;
@@ -108,13 +111,22 @@ export class Server implements AsyncDisposable {
       telemetry,
     });
     const hub = options.hub ?? { url: DEFAULT_HUB_URL, token: null };
-    const runner = new JobRunner({ jobs, data, registry, telemetry, hub, run: runTask });
+    const runner = new JobRunner({
+      jobs,
+      data,
+      registry,
+      telemetry,
+      hub,
+      run: runTask,
+      retention: options.retention,
+    });
     await runner.recover();
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const storage = await openStorage({
       database,
       data,
       quotaBytes: limits.storageBytes,
+      retention: options.retention,
       neededBy: (file) => jobNeeding(jobs, file),
       onDamage: ({ id, filename }, damage) => log("error", "file is damaged", { file: id, filename, damage }),
       onLostPart: (part) => log("warn", "part of an upload is lost", { part }),

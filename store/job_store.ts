@@ -3,6 +3,7 @@
  * stops; failed | cancelled -> queued when the job is tried again. The queue is what is queued, the longest first.
  */
 import type { DatabaseSync } from "node:sqlite";
+import type { Retention } from "./retention.ts";
 
 export type JobState = "queued" | "running" | "succeeded" | "failed" | "cancelled";
 export const FINAL_STATES: readonly JobState[] = ["succeeded", "failed", "cancelled"];
@@ -141,6 +142,14 @@ export class JobStore {
   /** With its events. */
   remove(id: string): void {
     this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id);
+  }
+  /** Removes jobs that have been over for too long, and all but the newest of those that are over. */
+  forgetEnded({ most, ms }: Retention): void {
+    this.#db.prepare(
+      `DELETE FROM jobs WHERE state IN (SELECT value FROM json_each(?1)) AND (finished_ms < ?2 OR id NOT IN (
+         SELECT id FROM jobs WHERE state IN (SELECT value FROM json_each(?1))
+         ORDER BY finished_ms DESC, rowid DESC LIMIT ?3))`,
+    ).run(JSON.stringify(FINAL_STATES), Date.now() - ms, most);
   }
   get(id: string): Job | null {
     const row = this.#db.prepare("SELECT * FROM jobs WHERE id = ?").get(id);

@@ -11,7 +11,9 @@ export interface Storage {
   readonly quota: StorageQuota;
 }
 export interface StorageOptions
-  extends Omit<FileStorageOptions, "blobs">, Pick<UploadStorageOptions, "monotonicMs" | "mostParts"> {
+  extends
+    Omit<FileStorageOptions, "blobs">,
+    Pick<UploadStorageOptions, "monotonicMs" | "mostParts" | "retention"> {
   readonly database: DatabaseSync;
   readonly data: DataFolder;
   /** Infinity: only the disk limits. */

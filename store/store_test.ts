@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { OatmillError } from "../errors.ts";
 import { DataFolder } from "./data_folder.ts";
 import { openDatabase } from "./database.ts";
+import { UploadStore } from "./upload_store.ts";
 import { JobStore } from "./job_store.ts";
 import { LOADS_KEPT, LoadStore } from "./load_store.ts";
 import { storeStream, uploadKind, UploadQuota } from "./upload.ts";
@@ -99,6 +100,21 @@ Deno.test("LoadStore keeps the last loads, oldest first, and takes one twice for
   const kept = store.list();
   assert.deepEqual(kept.map(({ id }) => id), ids.slice(3));
   assert.deepEqual(kept.at(-1)!.run, { id: "again" });
+});
+
+Deno.test("UploadStore forgets uploads that are over, the oldest and those of long ago, and none that is not", () => {
+  const store = new UploadStore(openDatabase(":memory:")), now = Date.now();
+  const about = { createdMs: 0, filename: "f", purpose: "p", bytes: 1 };
+  for (const id of ["waits", "old", "first", "second", "third"]) store.add({ id, expiresMs: 0, ...about });
+  store.finish("old", { state: "expired", expiresMs: now - 2000 });
+  ["first", "second", "third"].forEach((id, i) =>
+    store.finish(id, { state: "cancelled", expiresMs: now + i })
+  );
+  const left = () => ["waits", "old", "first", "second", "third"].filter((id) => store.get(id) !== null);
+  store.forgetEnded({ most: 9, ms: 1000 });
+  assert.deepEqual(left(), ["waits", "first", "second", "third"]);
+  store.forgetEnded({ most: 2, ms: 1000 });
+  assert.deepEqual(left(), ["waits", "second", "third"]);
 });
 
 Deno.test("uploadKind() takes plain known names and nothing else", () => {

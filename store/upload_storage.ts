@@ -9,9 +9,10 @@ import type { DatabaseSync } from "node:sqlite";
 import { OatmillError } from "../errors.ts";
 import { readContent } from "./blob_store.ts";
 import { removeTree, storing, syncFolder } from "./data_folder.ts";
-import { durably } from "./database.ts";
+import { durably, ifWritable } from "./database.ts";
 import type { FileStorage, NewContent } from "./file_storage.ts";
 import type { StoredFile } from "./file_store.ts";
+import { RETENTION, type Retention } from "./retention.ts";
 import type { StorageQuota } from "./storage_quota.ts";
 import { type StoredPart, type StoredUpload, type UploadState, UploadStore } from "./upload_store.ts";
 import { storeStream } from "./upload.ts";
@@ -33,6 +34,8 @@ export interface UploadStorageOptions {
   readonly monotonicMs?: () => number;
   /** Default: {@linkcode MOST_PARTS}. */
   readonly mostParts?: number;
+  /** Of uploads that are over; default: {@linkcode RETENTION}. */
+  readonly retention?: Retention;
 }
 export interface Completion {
   /** In the order of the file. */
@@ -63,7 +66,7 @@ export class UploadStorage implements Disposable {
     this.#now = options.monotonicMs ?? (() => performance.now());
     this.rows = new UploadStore(database);
     for (const { id } of this.rows.pending()) this.#touch(id);
-    this.#timer = setInterval(() => this.#expireIdle().catch(() => {}), SWEEP_MS); // a full disk: the next minute
+    this.#timer = setInterval(() => this.#tidy().catch(() => {}), SWEEP_MS); // a full disk: the next minute
     Deno.unrefTimer(this.#timer as unknown as number);
   }
   [Symbol.dispose](): void {
@@ -78,7 +81,15 @@ export class UploadStorage implements Disposable {
     }
     const lost: string[] = [];
     for (const id of pending) lost.push(...await this.#sweepParts(id));
+    this.#forgetEnded();
     return lost;
+  }
+  async #tidy(): Promise<void> {
+    await this.#expireIdle();
+    this.#forgetEnded();
+  }
+  #forgetEnded(): void {
+    ifWritable(() => this.rows.forgetEnded(this.#o.retention ?? RETENTION));
   }
   async #sweepParts(upload: string): Promise<string[]> {
     await Deno.mkdir(this.#path(upload), { recursive: true });

@@ -1,6 +1,7 @@
 /** The rows of uploads in parts. States only move forward: pending -> completed | cancelled | expired. */
 import type { DatabaseSync } from "node:sqlite";
 import type { BlobContent } from "./blob_store.ts";
+import type { Retention } from "./retention.ts";
 
 export type UploadState = "pending" | "completed" | "cancelled" | "expired";
 
@@ -63,6 +64,13 @@ export class UploadStore {
   pending(): StoredUpload[] {
     const rows = this.#db.prepare("SELECT * FROM uploads WHERE state = 'pending' ORDER BY rowid").all();
     return (rows as Row[]).map(uploadFromRow);
+  }
+  /** Removes uploads that have been over for too long, and all but the newest of those that are over. */
+  forgetEnded({ most, ms }: Retention): void {
+    this.#db.prepare(
+      `DELETE FROM uploads WHERE state <> 'pending' AND (expires_ms < ?1 OR id NOT IN (
+         SELECT id FROM uploads WHERE state <> 'pending' ORDER BY expires_ms DESC, rowid DESC LIMIT ?2))`,
+    ).run(Date.now() - ms, most);
   }
   /** What pending uploads were promised. */
   pendingBytes(): number {

@@ -66,6 +66,13 @@ export function addServe(program: Command): void {
       ).default(3).argParser(integer(1)),
     )
     .addOption(
+      new Option("--keep-ended <n>", "compressions and uploads that are over: of each, the newest are kept")
+        .default(1000).argParser(integer(1)),
+    )
+    .addOption(
+      new Option("--keep-ended-days <n>", "and for so long").default(90).argParser(number(0, 36_500)),
+    )
+    .addOption(
       new Option(
         "--preload <model>",
         "load this model, or version (name@sha), at the start (default: the model used last)",
