@@ -9,7 +9,7 @@ import { passBytes } from "./block_pass.ts";
 import type { BlockwiseJob } from "./blockwise_job.ts";
 import { keepFinished, restoreFinished } from "./finished.ts";
 import { jobBytes, laneCount } from "./job_bytes.ts";
-import { trainedPart } from "./parameters.ts";
+import { trainedPart, trainedRates } from "./parameters.ts";
 import { type Course, SavedState } from "./state.ts";
 import { forwardDense } from "./targets.ts";
 import { type Objective, train, type TrainStep } from "./train.ts";
@@ -92,6 +92,7 @@ export function blockObjective(
   const lanes = laneCount(vectors, options.batch);
   return {
     vectors,
+    rates: [trainedRates(model.blocks[block], options)],
     pass: (sequences, gradients) =>
       pool.run<"blockwise">(
         {

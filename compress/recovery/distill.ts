@@ -7,7 +7,7 @@ import type { Place } from "../work_space.ts";
 import { keptBytes, passBytes } from "./block_pass.ts";
 import type { DistillJob } from "./distill_job.ts";
 import { finalNormVectors, headBytes, type HeadParameters, type NormWeights } from "./head_pass.ts";
-import { trainedPart } from "./parameters.ts";
+import { trainedPart, trainedRates } from "./parameters.ts";
 import { jobBytes, laneCount } from "./job_bytes.ts";
 import type { Objective } from "./train.ts";
 import type { JobRunner, RecoverRun } from "./types.ts";
@@ -35,6 +35,7 @@ export async function distillObjective(context: DistillContext): Promise<Objecti
   const bytes = distillBytes(spec, length), lanes = laneCount(vectors, options.batch);
   return {
     vectors,
+    rates: blocks.map((block) => trainedRates(block, options)),
     pass(some, gradients) {
       const { values } = embed(embedding, some.map((s) => sequences[s]), shared);
       const job: DistillJob = {

@@ -12,6 +12,8 @@ export interface RecoverOptions {
   /** Of training (of each block, with blockwise); texts are repeated when they have fewer. */
   readonly tokens: number;
   readonly learningRate: number;
+  /** What it is multiplied by for U and V, and for S; norms have it as it is. */
+  readonly rates: { readonly lowRank: number; readonly sparse: number };
   /** Sequences of one step. */
   readonly batch: number;
   /** Tokens of a sequence: what texts are cut to. */
@@ -41,6 +43,7 @@ export const RECOVER_DEFAULTS: Readonly<Record<RecoverKind, RecoverOptions>> = {
     train: "lowrank+sparse",
     tokens: 100_000,
     learningRate: 1e-4,
+    rates: { lowRank: 0.5, sparse: 2 },
     batch: 2,
     length: 256,
     warmupShare: 0.05,
@@ -58,6 +61,7 @@ export const RECOVER_DEFAULTS: Readonly<Record<RecoverKind, RecoverOptions>> = {
     train: "lowrank+sparse",
     tokens: 100_000,
     learningRate: 1e-4,
+    rates: { lowRank: 0.5, sparse: 2 },
     batch: 2,
     length: 256,
     warmupShare: 0.05,

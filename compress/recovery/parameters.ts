@@ -5,7 +5,8 @@
 import type { Shape2 } from "../../kernels/layout.ts";
 import type { LinearName, ModelSpec } from "../../models/spec.ts";
 import type { SharedTensor } from "../forward/block_job.ts";
-import type { TrainedPart } from "./options.ts";
+import type { RecoverOptions, TrainedPart } from "./options.ts";
+import type { RatePart } from "./trained_values.ts";
 
 export type SharedFloats = Float32Array<SharedArrayBuffer>;
 
@@ -92,3 +93,18 @@ export function allocateBlock({ layers, norms, fixed }: BlockShape): BlockParame
 /** What of a block is trained. */
 export const trainedPart = ({ values, lowRankLength }: BlockParameters, train: TrainedPart): SharedFloats =>
   train === "lowrank" ? values.subarray(0, lowRankLength) : values;
+
+/** How fast each part of {@linkcode trainedPart} learns: U and V, norms, kept entries. */
+export function trainedRates(
+  block: BlockParameters,
+  options: Pick<RecoverOptions, "train" | "rates">,
+): RatePart[] {
+  const { norms, lowRankLength, values } = block, { lowRank, sparse } = options.rates;
+  const normLength = Object.values(norms).reduce((sum, { length }) => sum + length, 0);
+  const parts = [
+    { length: lowRankLength - normLength, rate: lowRank },
+    { length: normLength, rate: 1 },
+    { length: values.length - lowRankLength, rate: sparse },
+  ];
+  return options.train === "lowrank" ? parts.slice(0, 2) : parts;
+}

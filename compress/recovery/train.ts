@@ -8,12 +8,14 @@ import type { RecoverOptions } from "./options.ts";
 import type { SharedFloats } from "./parameters.ts";
 import { rateAt, SequenceOrder, stepCount } from "./schedule.ts";
 import type { Course, SavedState } from "./state.ts";
-import { TrainedValues } from "./trained_values.ts";
+import { type RatePart, TrainedValues } from "./trained_values.ts";
 
 /** Sequences by number: those of training first, the held-out ones behind them. */
 export interface Objective {
   /** What is trained, in place. */
   readonly vectors: readonly SharedFloats[];
+  /** Of each; default: one rate for all. */
+  readonly rates?: readonly (readonly RatePart[])[];
   /** Loss of sequences and, unless null, its gradient: one array for each vector, filled. */
   pass(sequences: readonly number[], gradients: readonly SharedFloats[] | null): Promise<SequenceLoss>;
 }
@@ -61,7 +63,7 @@ class Trainer {
   #lastMs = performance.now();
 
   constructor(readonly objective: Objective, readonly o: TrainOptions) {
-    this.values = new TrainedValues(objective.vectors, o.options.batch);
+    this.values = new TrainedValues(objective.vectors, o.options.batch, objective.rates);
     this.#steps = stepCount(o.options, o.length);
     this.#order = new SequenceOrder(o.sequences, o.options);
   }

@@ -107,3 +107,14 @@ Deno.test("train() takes no step by a gradient that is not finite", async () => 
   assert.deepEqual([course.stopped, course.best], ["tokens", course.before]);
   assert.ok(objective.values.every((x) => x === 0));
 });
+
+Deno.test("train() moves each part of a vector by its own rate", async () => {
+  const objective = squares(2);
+  const rates = [[{ length: 2, rate: 1 }, { length: 1, rate: 0 }, { length: 3, rate: 0.5 }]];
+  await run({ ...objective, rates }, {
+    options: { ...RECOVER_DEFAULTS.distill, tokens: 3 * LENGTH, batch: 3, learningRate: 0.1 },
+  });
+  // The first step of AdamW is the rate, whatever the gradient's size.
+  const wanted = [0.1, 0.1, 0, 0.05, 0.05, 0.05];
+  objective.values.forEach((x, i) => assert.ok(Math.abs(x - wanted[i]) < 1e-6, `${i}: ${x}`));
+});

@@ -7,8 +7,16 @@ import type { SharedFloats } from "./parameters.ts";
 import { laneCount } from "./job_bytes.ts";
 import { PIECE_VALUES } from "./update_job.ts";
 
+/** Some values of a vector, and what the learning rate is multiplied by for them. */
+export interface RatePart {
+  readonly length: number;
+  readonly rate: number;
+}
+
 interface TrainedVector {
   readonly values: SharedFloats;
+  /** In their order, all of them together. */
+  readonly rates: readonly RatePart[];
   readonly first: SharedFloats;
   readonly second: SharedFloats;
   readonly best: SharedFloats;
@@ -23,11 +31,13 @@ export class TrainedValues {
   /**
    * @param vectors what is trained
    * @param batch sequences of a step
+   * @param rates of each vector; default: 1 for all
    */
-  constructor(vectors: readonly SharedFloats[], batch: number) {
+  constructor(vectors: readonly SharedFloats[], batch: number, rates?: readonly (readonly RatePart[])[]) {
     this.lanes = laneCount(vectors, batch);
-    this.#vectors = vectors.map((values) => ({
+    this.#vectors = vectors.map((values, i) => ({
       values,
+      rates: rates?.[i] ?? [{ length: values.length, rate: 1 }],
       first: shared(values.length),
       second: shared(values.length),
       best: shared(values.length),
@@ -74,14 +84,14 @@ export class TrainedValues {
     if (factor === 0) return norm;
     const gradientScale = options.gradientScale * factor;
     await Promise.all(
-      pieces.map(({ values, first, second, gradients: [gradients] }) =>
+      pieces.map(({ values, first, second, gradients: [gradients], rate }) =>
         pool.run<"updateValues">({
           kind: "updateValues",
           values,
           first,
           second,
           gradients,
-          options: { ...options, gradientScale },
+          options: { ...options, rate: rate * options.rate, gradientScale },
         })
       ),
     );
@@ -89,14 +99,27 @@ export class TrainedValues {
   }
 }
 
-function piecesOf({ values, first, second, gradients }: TrainedVector): Omit<TrainedVector, "best">[] {
-  return Array.from({ length: Math.ceil(values.length / PIECE_VALUES) }, (_, i) => {
-    const piece = (whole: SharedFloats) => whole.subarray(i * PIECE_VALUES, (i + 1) * PIECE_VALUES);
-    return {
-      values: piece(values),
-      first: piece(first),
-      second: piece(second),
-      gradients: gradients.map(piece),
-    };
-  });
+interface Piece extends Omit<TrainedVector, "best" | "rates"> {
+  readonly rate: number;
+}
+
+/** Of one rate each. */
+function piecesOf({ values, first, second, gradients, rates }: TrainedVector): Piece[] {
+  const pieces: Piece[] = [];
+  let from = 0;
+  for (const { length, rate } of rates) {
+    for (const end = from + length; from < end;) {
+      const to = Math.min(end, from + PIECE_VALUES);
+      const piece = (whole: SharedFloats) => whole.subarray(from, to);
+      pieces.push({
+        rate,
+        values: piece(values),
+        first: piece(first),
+        second: piece(second),
+        gradients: gradients.map(piece),
+      });
+      from = to;
+    }
+  }
+  return pieces;
 }
