@@ -1,19 +1,17 @@
 /** `compress`: one model into one artifact folder. */
-import { join, resolve } from "node:path";
 import { compress } from "../compress/pipeline.ts";
-import { workFolderOf } from "../compress/resume/work_folder.ts";
-import type { CompressResult, FoundWork } from "../compress/types.ts";
-import { OatmillError } from "../errors.ts";
+import { recoveryBody } from "../compress/recovery/recovery_body.ts";
+import type { CompressResult } from "../compress/types.ts";
 import { parseJsonObject } from "../models/formats/json_file.ts";
 import type { AnyHeader } from "../models/formats/graph_artifact.ts";
 import type { ALLOCATIONS, Products, RecipeInput, WORKLOADS } from "../models/recipe.ts";
 import type { LinearKind } from "../models/spec.ts";
 import { agreementLines } from "./agreement.ts";
-import { megabytes, note, printResult, ProgressBar, table } from "./output.ts";
-import { SOURCE_NOTE } from "./source_note.ts";
+import { type RunFlags, runInFolder } from "./compress_run.ts";
+import { megabytes, printResult, table } from "./output.ts";
+import { type RecoverFlags, recoverOf, recoveryLines } from "./recovery_report.ts";
 
-export interface CompressCommandOptions {
-  readonly out: string;
+export interface CompressCommandOptions extends RunFlags, RecoverFlags {
   readonly name?: string;
   readonly recipe?: string;
   readonly preset?: RecipeInput["preset"];
@@ -42,11 +40,6 @@ export interface CompressCommandOptions {
   readonly products?: Products;
   readonly evaluate?: string;
   readonly seed?: number;
-  /** Go on where an earlier run stopped. */
-  readonly resume: boolean;
-  /** MiB */
-  readonly workMemory?: number;
-  readonly threads?: number;
   readonly json?: boolean;
 }
 
@@ -97,6 +90,7 @@ export function mergeRecipe(file: any, o: Omit<CompressCommandOptions, "resume">
       }),
     },
     evaluate: { ...file.evaluate, ...given({ text: o.evaluate }) },
+    ...given({ recover: recoverOf(file.recover, o) }),
   };
 }
 
@@ -106,60 +100,15 @@ export async function readRecipe(path: string | undefined): Promise<unknown> {
   return parseJsonObject(await Deno.readFile(path), `the recipe "${path}"`, "invalid_recipe");
 }
 
-/**
- * Works in a hidden folder beside the artifact, which goes with a success, and with an error that would come again. What
- * stopped a run from outside (Ctrl-C, a crash, a full disk) leaves it: the same command then goes on from there.
- */
 export async function compressCommand(source: string, options: CompressCommandOptions): Promise<void> {
-  const work = workFolderOf(options.out);
-  if (!options.resume) await Deno.remove(work, { recursive: true }).catch(() => {});
-  try {
-    await compressIn(work, source, options);
-    await Deno.remove(work, { recursive: true });
-  } catch (error) {
-    if (!await exists(work)) throw error;
-    if (endsWork(error)) await Deno.remove(work, { recursive: true });
-    else note(`What is finished is kept in "${work}": the same command goes on from there, --no-resume anew`);
-    throw error;
-  }
-}
-
-/** Codes of errors that say nothing of the source or the recipe. */
-const STOPS: readonly string[] = ["cancelled", "storage_failed", "conflict"];
-const endsWork = (error: unknown): boolean => error instanceof OatmillError && !STOPS.includes(error.code);
-
-const exists = (path: string): Promise<boolean> => Deno.stat(path).then(() => true, () => false);
-
-function noteResumed({ resumed, why }: FoundWork): void {
-  note(resumed ? "Going on where an earlier run stopped" : `Beginning anew: an earlier run was of ${why}`);
-}
-
-async function compressIn(work: string, source: string, options: CompressCommandOptions): Promise<void> {
   const recipe = mergeRecipe(await readRecipe(options.recipe), options);
-  const bar = new ProgressBar();
-  const abort = new AbortController();
-  const stop = () => abort.abort();
-  Deno.addSignalListener("SIGINT", stop);
-  try {
-    const result = await compress({
-      source,
-      out: options.out,
-      name: options.name,
-      recipe,
-      work,
-      onResume: noteResumed,
-      threads: options.threads,
-      workMemoryBytes: options.workMemory === undefined ? undefined : options.workMemory * 2 ** 20,
-      signal: abort.signal,
-      onProgress: (p) => bar.show(p),
-    });
-    bar.end();
-    await Deno.writeTextFile(join(options.out, SOURCE_NOTE), resolve(source));
-    const report = compressReport(result);
-    printResult(report, { json: options.json, lines: () => reportLines(report) });
-  } finally {
-    Deno.removeSignalListener("SIGINT", stop);
-  }
+  const result = await runInFolder(
+    source,
+    options,
+    (run) => compress({ ...run, name: options.name, recipe }),
+  );
+  const report = compressReport(result);
+  printResult(report, { json: options.json, lines: () => reportLines(report, result) });
 }
 
 export function compressReport({ artifact, header, seconds, peakRssBytes, phases }: CompressResult) {
@@ -176,6 +125,7 @@ export function compressReport({ artifact, header, seconds, peakRssBytes, phases
     phases,
     peak_rss_bytes: peakRssBytes,
     perplexity: header.perplexity,
+    ...header.recovery && { recovery: recoveryBody(header.recovery) },
     ...agreementOf(header) && { agreement: agreementOf(header) },
     layers: header.layers,
   };
@@ -184,7 +134,10 @@ export function compressReport({ artifact, header, seconds, peakRssBytes, phases
 /** Of a graph or an encoder. */
 const agreementOf = (header: AnyHeader) => "agreement" in header ? header.agreement : null;
 
-function reportLines(r: ReturnType<typeof compressReport>): string[] {
+export function reportLines(
+  r: ReturnType<typeof compressReport>,
+  { header: { recovery } }: Pick<CompressResult, "header">,
+): string[] {
   const quality = r.perplexity
     ? [
       `perplexity   ${r.perplexity.dense.toFixed(3)} dense, ${
@@ -201,6 +154,7 @@ function reportLines(r: ReturnType<typeof compressReport>): string[] {
     `artifact     ${r.artifact}`,
     `size         ${megabytes(r.bytes)} (dense float16: ${megabytes(r.dense_bytes)})`,
     ...quality,
+    ...recoveryLines(recovery),
     ...agreementLines(r.agreement),
     `took         ${r.seconds.toFixed(1)} s, at most ${megabytes(r.peak_rss_bytes)} of memory`,
   ];

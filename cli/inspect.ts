@@ -20,6 +20,7 @@ import {
 } from "./inspect_insight.ts";
 import { type ArtifactRollout, artifactRollout, rolloutLines, rolloutResult } from "./inspect_rollout.ts";
 import { megabytes, printResult } from "./output.ts";
+import { recoveryLines } from "./recovery_report.ts";
 import type { ReportInput } from "./report/report.ts";
 
 export interface InspectOptions extends SpeedOptions, InsightOptions {
@@ -59,6 +60,7 @@ async function inspectArtifact(path: string, options: InspectOptions): Promise<v
         } compressed`,
       ]
       : [],
+    ...recoveryLines(header.recovery),
     ...agreementLines(header.agreement),
     ...rollout ? rolloutLines(rollout) : [],
     "",

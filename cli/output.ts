@@ -39,7 +39,17 @@ export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)}
 const BAR_WIDTH = 30;
 
 /** Of a compression, or of anything else that has steps. */
-type Progress = Pick<CompressProgress, "done" | "total" | "error"> & { readonly phase: string };
+type Progress =
+  & Pick<CompressProgress, "done" | "total" | "error" | "loss" | "tokensPerSecond" | "etaSeconds">
+  & { readonly phase: string };
+
+function detailOf({ error, loss, tokensPerSecond, etaSeconds }: Progress): string {
+  if (loss !== undefined) {
+    const left = etaSeconds === undefined ? "" : `, ${Math.ceil(etaSeconds)} s left`;
+    return `  loss ${loss.toFixed(4)}, ${(tokensPerSecond ?? 0).toFixed(0)} tokens/s${left}`;
+  }
+  return error === undefined ? "" : `  error ${error.toFixed(4)}`;
+}
 
 /** A bar on a terminal, one line for each tenth of a phase elsewhere, nothing when quiet. */
 export class ProgressBar {
@@ -47,10 +57,11 @@ export class ProgressBar {
   #tenth = -1;
   constructor(readonly options: { readonly quiet?: boolean; readonly terminal?: boolean } = {}) {}
 
-  show({ phase, done, total, error }: Progress): void {
+  show(progress: Progress): void {
     if (this.options.quiet) return;
+    const { phase, done, total } = progress;
     const share = total > 0 ? Math.min(1, done / total) : 0;
-    const detail = error === undefined ? "" : `  error ${error.toFixed(4)}`;
+    const detail = detailOf(progress);
     if (this.options.terminal ?? Deno.stderr.isTerminal()) {
       const bar = "#".repeat(Math.round(share * BAR_WIDTH)).padEnd(BAR_WIDTH, ".");
       const line = `${phase.padEnd(10)} [${bar}] ${Math.round(share * 100)} %  ${done}/${total}${detail}`;

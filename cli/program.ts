@@ -6,7 +6,7 @@ import { Command, CommanderError } from "commander";
 import project from "../deno.json" with { type: "json" };
 import { OatmillError } from "../errors.ts";
 import { addBench } from "./commands/bench.ts";
-import { addCompress } from "./commands/compress.ts";
+import { addCompress, addRecover } from "./commands/compress.ts";
 import { addEval } from "./commands/eval.ts";
 import { addKeys } from "./commands/keys.ts";
 import { addModels } from "./commands/models.ts";
@@ -22,6 +22,7 @@ export function createProgram(): Command {
     .configureOutput({ writeOut: (s) => print(s), writeErr: (s) => note(s.trimEnd()) });
   addServe(program);
   addCompress(program);
+  addRecover(program);
   addEval(program);
   addBench(program);
   addReport(program);

@@ -54,6 +54,7 @@ Deno.test("every command has a description and describes its options", () => {
     "merge",
     "pull",
     "recover",
+    "recover",
     "report",
     "revoke",
     "serve",

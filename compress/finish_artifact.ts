@@ -66,11 +66,12 @@ export async function finishArtifact(
 /** A recipe as headers have it. */
 export function shownRecipe(recipe: Recipe, { hidesFolders }: CompressOptions): Recipe {
   if (!hidesFolders) return recipe;
-  const { calibration, evaluate } = recipe;
+  const { calibration, evaluate, recover } = recipe;
   return {
     ...recipe,
     calibration: { ...calibration, text: basename(calibration.text) },
     evaluate: { ...evaluate, text: evaluate.text && basename(evaluate.text) },
+    recover: recover && { ...recover, text: recover.text && basename(recover.text) },
   };
 }
 

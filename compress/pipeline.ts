@@ -24,6 +24,7 @@ import { LinalgPool } from "./linalg/pool.ts";
 import { planBlocks } from "./plans.ts";
 import { ProgressReporter } from "./progress.ts";
 import { type DenseQuality, earlierDenseQuality, keptDenseQuality } from "./quality.ts";
+import { checkRecoverSource } from "./recovery/check.ts";
 import { dropBlocks, keptBlocks } from "./resume/block_units.ts";
 import { WorkFolder } from "./resume/work_folder.ts";
 import { chooseBlockChunks } from "./stored_parts.ts";
@@ -60,17 +61,21 @@ async function compressModel(run: CompressionRun): Promise<ArtifactHeader> {
     const { spec } = checkpoint;
     // Before hours of work, not at their end: that the rate can be met, and that the artifact's tokenizer was checked.
     sparseRate(spec, recipe);
+    if (recipe.recover) checkRecoverSource(checkpoint);
     if (checkpoint.tokenizerFiles) checkTokenizerJson(checkpoint.tokenizerFiles.tokenizer);
     await progress.time("read", () => checkWeights(checkpoint, () => progress.checkCancelled()));
     using space = WorkSpace.open(work.scratch, options.workMemoryBytes);
     const context = { ...run, checkpoint, pool, space, blockChunks: chooseBlockChunks(spec) };
-    return await evaluateWritten(context) ?? await makeArtifact(context);
+    const header = await evaluateWritten(context) ?? await makeArtifact(context);
+    if (!recipe.recover) return header;
+    return await (await import("./recovery/recover_compressed.ts")).recoverCompressed(context);
   } finally {
     checkpoint.close();
   }
 }
 
-function parseRecipe(input: unknown): Recipe {
+/** @throws {OatmillError} invalid_recipe */
+export function parseRecipe(input: unknown): Recipe {
   const parsed = recipeSchema.safeParse(input);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
@@ -132,6 +137,7 @@ async function evaluateWritten(context: SourceContext): Promise<ArtifactHeader |
     return null;
   }
   const { header } = await openArtifact(work.artifact);
+  if (header.perplexity || header.agreement) return header;
   progress.report("evaluate", 0, 1, "Resumed at the evaluation");
   const inputs = await progress.time("sample", () => readInputs(context));
   return await evaluate(header, inputs, { dense, context });

@@ -106,11 +106,18 @@ export class ProgressReporter implements Disposable {
     }
   }
 
-  report(phase: CompressPhase, done: number, total: number, message?: string): void {
+  report(
+    phase: CompressPhase,
+    done: number,
+    total: number,
+    message?: string,
+    more: Pick<CompressProgress, "loss" | "tokensPerSecond" | "etaSeconds"> = {},
+  ): void {
     const progress: CompressProgress = {
       phase,
       done,
       total,
+      ...more,
       ...(message === undefined ? {} : { message }),
       ...(this.densePerplexity === null ? {} : { densePerplexity: this.densePerplexity }),
       ...(this.#errors.layers ? { error: this.#errors.sum / this.#errors.layers } : {}),

@@ -83,7 +83,8 @@ export function calibrationSequences(
   return textSequences(text, { tokenizer, vocabSize: checkpoint.spec.vocabSize }, request);
 }
 
-function tokenizerOf({ tokenizerFiles, path }: Checkpoint): Tokenizer {
+/** @throws {OatmillError} invalid_tokenizer: the model has none */
+export function tokenizerOf({ tokenizerFiles, path }: Checkpoint): Tokenizer {
   if (tokenizerFiles) return loadTokenizer(tokenizerFiles);
   throw new OatmillError(
     "invalid_tokenizer",

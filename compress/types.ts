@@ -10,7 +10,8 @@ export type CompressPhase =
   | "allocate"
   | "compress"
   | "write"
-  | "evaluate";
+  | "evaluate"
+  | "recover";
 
 export interface CompressProgress {
   readonly phase: CompressPhase;
@@ -22,6 +23,11 @@ export interface CompressProgress {
   readonly error?: number;
   /** Of the dense model, once it is known. */
   readonly densePerplexity?: number;
+  /** Of the last step of a recovery, per token. */
+  readonly loss?: number;
+  readonly tokensPerSecond?: number;
+  /** To the end of a recovery. */
+  readonly etaSeconds?: number;
 }
 
 /** A block in one of the passes over all of them. */
@@ -60,6 +66,8 @@ export interface CompressOptions {
    */
   readonly workMemoryBytes?: number;
   readonly signal?: AbortSignal;
+  /** Ends a recovery that is under way: the artifact gets the best parameters so far. */
+  readonly stop?: AbortSignal;
   readonly onProgress?: (p: CompressProgress) => void;
   /** Hears of every step that took a millisecond or more, behind it. */
   readonly onStep?: (step: CompressStep) => void;

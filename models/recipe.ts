@@ -34,6 +34,8 @@ export const PRODUCTS = ["int8", "f32"] as const;
 /** What the linear layers of the calibration forward multiply. */
 export type Products = (typeof PRODUCTS)[number];
 export const ALLOCATIONS = ["uniform", "owl", "measured"] as const;
+export const RECOVER_KINDS = ["distill", "blockwise"] as const;
+export const TRAINED_PARTS = ["lowrank", "lowrank+sparse"] as const;
 /** More cannot be asked for: what is left describes no model. */
 export const MAX_RATE = 0.95;
 const DEFAULT_RANK_RATIO = 0.25;
@@ -95,6 +97,31 @@ const calibrationSchema = z.strictObject({
     "What the pass for statistics multiplies: bytes where the machine's products of bytes are exact, or f32 everywhere",
   ),
 });
+
+const recoverSchema = z.strictObject({
+  kind: z.enum(RECOVER_KINDS).default("distill").describe(
+    "distill: all blocks together, to the dense model's next tokens; blockwise: one after the other, each to the dense block's outputs, with one block in memory",
+  ),
+  tokens: z.int().min(64).max(1_000_000_000).default(100_000).describe(
+    "Tokens to train on; a text that has fewer is read again, in another order",
+  ),
+  train: z.enum(TRAINED_PARTS).default("lowrank+sparse").describe(
+    "What is trained besides norms: L alone, or L and the values of S, whose places stay",
+  ),
+  learning_rate: z.number().positive().max(1).nullable().default(null).describe(
+    "Of AdamW, behind the warm-up; null: what is usual for the kind",
+  ),
+  batch: z.int().min(1).max(256).nullable().default(null).describe(
+    "Sequences of one step; null: what is usual for the kind",
+  ),
+  length: z.int().min(16).max(8192).default(256).describe("Tokens per sequence"),
+  seed: z.int().min(0).default(0).describe("Of the order of the sequences, and of what is sampled"),
+  text: z.string().nullable().default(null).describe(
+    "What to train on, as calibration.text; null: calibration.text. Sequences that overlap the held-out text are left out",
+  ),
+});
+/** Recovery as a recipe has it. */
+export type RecoverRecipe = z.output<typeof recoverSchema>;
 
 /**
  * What a method is asked for where the recipe does not say. `oatmill` is OATS's decomposition with less rank, entries
@@ -224,6 +251,12 @@ const fieldsSchema = z.strictObject({
     ),
     tokens: z.int().min(64).max(1_000_000).default(4096),
   }).prefault({}),
+  recover: z.preprocess((v) => typeof v === "string" ? { kind: v } : v, recoverSchema.nullable()).default(
+    null,
+  )
+    .describe(
+      "Training after compression that gives back what it took; null: none. A name alone is its kind",
+    ),
 });
 /** Fields that contradict each other. */
 function checkBudget(
@@ -301,11 +334,30 @@ function checkStructured(recipe: z.infer<typeof fieldsSchema>, context: z.Refine
   }
 }
 
+/** What can be said of a recovery without knowing a model. */
+function checkRecover(
+  { recover, method, rate, budget, evaluate }: z.infer<typeof fieldsSchema>,
+  context: z.RefinementCtx,
+): void {
+  if (recover === null) return;
+  const refuse = (message: string, ...path: string[]) =>
+    context.addIssue({ code: "custom", path: ["recover", ...path], message });
+  if (method === "none" || method === "structured") {
+    refuse(`Only S + L can be recovered: method ${method} leaves dense weights`);
+  } else if (rate === 0 && !budget) refuse("At rate 0 every layer stays dense: there is nothing to recover");
+  else if (isSparseOnly({ method }) && recover.train === "lowrank") {
+    refuse(`Method ${method} has no low-rank part to train: must be lowrank+sparse`, "train");
+  }
+  if (recover.text !== null && recover.text === evaluate.text) {
+    refuse("The text to evaluate on is held out: must be another text", "text");
+  }
+}
+
 /** Unknown fields are refused; defaults are filled in. */
 export const recipeSchema = z.preprocess(
   withDefaults,
   fieldsSchema.superRefine(checkStructured).superRefine(checkBudget).superRefine(checkPattern)
-    .superRefine(checkMeanBits),
+    .superRefine(checkMeanBits).superRefine(checkRecover),
 );
 export type Recipe = z.output<typeof fieldsSchema>;
 export type RecipeInput = z.input<typeof fieldsSchema>;

@@ -124,3 +124,36 @@ Deno.test("a preset fills what a recipe leaves out, field by field", () => {
   assert.equal(recipeSchema.safeParse({ preset: "slow" }).success, false);
   assert.equal(recipeSchema.safeParse({ preset: "fast", calibration: 3 }).success, false);
 });
+
+Deno.test("recipeSchema takes a recovery by its kind alone, and fills in the rest", () => {
+  assert.equal(recipeSchema.parse({}).recover, null);
+  const recover = {
+    kind: "blockwise",
+    tokens: 100_000,
+    train: "lowrank+sparse",
+    learning_rate: null,
+    batch: null,
+    length: 256,
+    seed: 0,
+    text: null,
+  };
+  const recipe = recipeSchema.parse({ recover: "blockwise" });
+  assert.deepEqual(recipe.recover, recover);
+  assert.deepEqual(recipeSchema.parse(recipe), recipe);
+  assert.equal(recipeSchema.parse({ recover: {} }).recover!.kind, "distill");
+});
+
+Deno.test("recipeSchema refuses to recover what has no S + L, and to train on the text to evaluate on", () => {
+  const issue = (input: object) => recipeSchema.safeParse(input).error?.issues[0];
+  for (const method of ["none", "structured"]) {
+    assert.match(issue({ method, recover: "distill" })!.message, new RegExp(`method ${method} leaves dense`));
+  }
+  assert.match(issue({ rate: 0, recover: "distill" })!.message, /stays dense/);
+  const sparse = { method: "wanda", recover: { train: "lowrank" } };
+  assert.deepEqual(issue(sparse)!.path, ["recover", "train"]);
+  assert.equal(issue({ ...sparse, recover: "distill" }), undefined);
+  assert.deepEqual(issue({ evaluate: { text: "a" }, recover: { text: "a" } })!.path, ["recover", "text"]);
+  for (const bad of [{ tokens: 1 }, { learning_rate: 0 }, { train: "all" }, { steps: 3 }, "lora"]) {
+    assert.equal(issue({ recover: bad })?.path[0], "recover", JSON.stringify(bad));
+  }
+});

@@ -13,7 +13,10 @@ import { extractArchive } from "../models/formats/archive.ts";
 import type { CompressTask } from "./compress_task.ts";
 import type { PlainError } from "./jobs.ts";
 
-export type ToWorker = { readonly type: "start"; readonly task: CompressTask } | { readonly type: "cancel" };
+export type ToWorker =
+  | { readonly type: "start"; readonly task: CompressTask }
+  | { readonly type: "stop" }
+  | { readonly type: "cancel" };
 export type FromWorker =
   | { readonly type: "progress"; readonly progress: CompressProgress }
   | { readonly type: "step"; readonly step: CompressStep }
@@ -22,11 +25,12 @@ export type FromWorker =
 
 lowerThreadPriority(); // before anything here starts another thread
 
-const abort = new AbortController();
+const abort = new AbortController(), stop = new AbortController();
 const post = (message: FromWorker) => self.postMessage(message);
 
 self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
   if (data.type === "cancel") return abort.abort();
+  if (data.type === "stop") return stop.abort();
   try {
     post({ type: "result", result: await run(data.task) });
   } catch (error) {
@@ -50,6 +54,7 @@ async function run(task: CompressTask): Promise<CompressResult> {
     name: task.name,
     recipe: task.recipe,
     signal: abort.signal,
+    stop: stop.signal,
     onProgress: (progress) => post({ type: "progress", progress }),
     onStep: (step) => post({ type: "step", step }),
   });

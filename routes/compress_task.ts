@@ -22,6 +22,8 @@ export interface CompressTask {
 export interface TaskOptions {
   /** Ends the task; with the reason {@linkcode AT_ONCE} without letting it end its step. */
   readonly signal: AbortSignal;
+  /** Ends a recovery that is under way; the task goes on with the best so far. */
+  readonly stop?: AbortSignal;
   readonly onProgress: (p: CompressProgress) => void;
   readonly onStep?: (step: CompressStep) => void;
 }
@@ -66,7 +68,7 @@ export const placesIn = (folder: string): Pick<Required<CompressTask>, "out" | "
 });
 
 function withPaths(task: JobTask, move: (path: string) => string): JobTask {
-  const { archive, source, recipe } = task, { calibration, evaluate } = recipe;
+  const { archive, source, recipe } = task, { calibration, evaluate, recover } = recipe;
   return {
     ...task,
     archive: archive && move(archive),
@@ -75,6 +77,7 @@ function withPaths(task: JobTask, move: (path: string) => string): JobTask {
       ...recipe,
       calibration: { ...calibration, text: move(calibration.text) },
       evaluate: { ...evaluate, text: evaluate.text && move(evaluate.text) },
+      recover: recover && { ...recover, text: recover.text && move(recover.text) },
     },
   };
 }

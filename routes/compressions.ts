@@ -35,7 +35,10 @@ export const jobSchema = z.object({
     error: z.number().optional().openapi({ description: "The same as loss" }),
     block: z.int().nullable().openapi({ description: "Blocks done in this phase; of a graph layers" }),
     blocks: z.int().nullable(),
-    loss: z.number().nullable().openapi({ description: "Mean relative error of the layers so far" }),
+    loss: z.number().nullable().openapi({
+      description: "Mean relative error of the layers so far; while it recovers, of the last step",
+    }),
+    tokens_per_second: z.number().nullable().openapi({ description: "While it recovers" }),
     dense_perplexity: z.number().nullable().openapi({ description: "Of the dense model, once measured" }),
     eta_seconds: z.int().nullable().openapi({ description: "At the speed so far; null until it is known" }),
   }).nullable(),
@@ -102,6 +105,9 @@ const cancelRoute = createRoute({
   method: "post",
   path: "/v1/compressions/{id}/cancel",
   summary: "Cancel a job",
+  description:
+    "A job that recovers succeeds with the best so far (`recovery.stopped` is `cancelled`): it is still " +
+    "running in the answer, and a second call cancels it.",
   request: { params: idParam },
   responses: { 200: json("The cancelled job", jobSchema), default: errorResponse },
 });
@@ -134,7 +140,7 @@ const submitRoute = createRoute({
   path: "/v1/compressions",
   summary: "Compress a model whose files were uploaded before",
   description: "The files are those that POST /v1/models takes, by their ids of /v1/files. " +
-    "`calibration.text` and `evaluate.text` of the recipe may be ids too, of texts that are no part of the model.",
+    "`calibration.text`, `evaluate.text` and `recover.text` of the recipe may be ids too, of texts that are no part of the model.",
   request: {
     body: {
       required: true,

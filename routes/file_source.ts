@@ -79,17 +79,18 @@ function placed(ids: readonly string[], folder: string, { storage }: Services): 
 
 /** What the recipe names by id beyond the model's files. */
 function recipeTexts(
-  { calibration, evaluate }: Recipe,
+  { calibration, evaluate, recover }: Recipe,
   { parts, folder, services }: {
     readonly parts: readonly LinkedFile[];
     readonly folder: string;
     readonly services: Services;
   },
 ): LinkedFile[] {
-  const named = [[calibration.text, "recipe.calibration.text"], [
-    evaluate.text,
-    "recipe.evaluate.text",
-  ]] as const;
+  const named = [
+    [calibration.text, "recipe.calibration.text"],
+    [evaluate.text, "recipe.evaluate.text"],
+    [recover?.text ?? null, "recipe.recover.text"],
+  ] as const;
   const texts = new Map<string, LinkedFile>();
   for (const [id, param] of named) {
     if (id === null || !FILE_ID.test(id) || parts.some((file) => file.id === id)) continue;

@@ -15,7 +15,9 @@ const STAGES = {
   measured: { sample: 0.12, measure: 0.4, compress: 0.42, evaluate: 0.06 },
   given: { sample: 0.15, compress: 0.75, evaluate: 0.1 },
 } as const;
-type Stage = "sample" | "measure" | "compress" | "evaluate";
+type Stage = "sample" | "measure" | "compress" | "evaluate" | "recover";
+/** Of the whole, where there is one: SmolLM2 on 100,000 tokens. A recovery tells of itself how long it takes. */
+const RECOVER_SHARE = 0.8;
 
 /** Phases whose steps are those of a stage; the others take next to nothing, or go along with one. */
 const STAGE_OF: Readonly<Partial<Record<CompressPhase, Stage>>> = {
@@ -24,19 +26,24 @@ const STAGE_OF: Readonly<Partial<Record<CompressPhase, Stage>>> = {
   allocate: "measure",
   compress: "compress",
   evaluate: "evaluate",
+  recover: "recover",
 };
+
+type StagedRecipe = Pick<Recipe, "allocation"> & Partial<Pick<Recipe, "recover">>;
 
 /** Share of the work that is behind: rises to 1; null of a phase that does not say. */
 export function shareDone(
   { phase, done, total }: Pick<JobProgress, "phase" | "done" | "total">,
-  { allocation }: Pick<Recipe, "allocation">,
+  { allocation, recover }: StagedRecipe,
 ): number | null {
-  const stages: Partial<Record<Stage, number>> =
-    STAGES[allocation.kind === "measured" ? "measured" : "given"];
+  const own: Partial<Record<Stage, number>> = STAGES[allocation.kind === "measured" ? "measured" : "given"];
+  const rest = recover ? 1 - RECOVER_SHARE : 1;
+  const scaled = Object.entries(own).map(([name, share]) => [name, rest * share]);
+  const stages = Object.fromEntries([...scaled, ...recover ? [["recover", RECOVER_SHARE]] : []]);
   const stage = STAGE_OF[phase as CompressPhase];
   if (!stage || !(stage in stages) || total <= 0) return null;
   let before = 0;
-  for (const [name, share] of Object.entries(stages)) {
+  for (const [name, share] of Object.entries<number>(stages)) {
     if (name === stage) return before + share * Math.min(1, done / total);
     before += share;
   }
@@ -48,7 +55,7 @@ export class EtaEstimator {
   #first: { readonly share: number; readonly atMs: number } | null = null;
   #share = 0;
 
-  constructor(readonly recipe: Pick<Recipe, "allocation">, readonly nowMs: () => number = Date.now) {}
+  constructor(readonly recipe: StagedRecipe, readonly nowMs: () => number = Date.now) {}
 
   /** @returns null until enough is behind to tell a speed */
   see(progress: Pick<JobProgress, "phase" | "done" | "total">): number | null {

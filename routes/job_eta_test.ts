@@ -16,6 +16,11 @@ Deno.test("shareDone() rises over the stages of a recipe, up to 1", () => {
   // Without measuring, calibration goes along with the compression.
   const given = recipeSchema.parse({ allocation: "uniform" });
   assert.equal(shareDone({ phase: "calibrate", done: 1, total: 2 }, given), null);
+  const recovered = recipeSchema.parse({ recover: "distill" });
+  const all = [...steps, { phase: "recover", done: 1, total: 3 }, { phase: "recover", done: 3, total: 3 }];
+  const rising = all.map((step) => shareDone(step, recovered)!);
+  assert.ok(rising.every((share, i) => i === 0 || share > rising[i - 1]), rising.join());
+  assert.ok(Math.abs(rising.at(-1)! - 1) < 1e-9);
 });
 
 Deno.test("EtaEstimator is exact at an even speed, from wherever a run goes on", () => {

@@ -4,6 +4,7 @@
  * one that was under way when the server stopped goes on at the next start.
  */
 import { type ErrorCode, OatmillError } from "../errors.ts";
+import { recoveryBody } from "../compress/recovery/recovery_body.ts";
 import type { CompressProgress, CompressResult } from "../compress/types.ts";
 import type { HubAccess } from "../hub/reference.ts";
 import type { Recipe } from "../models/recipe.ts";
@@ -68,11 +69,22 @@ export interface JobRunnerOptions {
 
 type Listener = (event: JobEvent, job: Job) => void;
 
+interface RunningJob {
+  readonly id: string;
+  readonly abort: AbortController;
+  /** Of its recovery alone. */
+  readonly stop: AbortController;
+  /** Whether that is what it is at. */
+  recovers: boolean;
+  done: Promise<void>;
+}
+const STOPPING = "Ending the recovery with the best so far; cancel again to end the job";
+
 export class JobRunner {
   readonly #o: JobRunnerOptions;
   readonly #folders: JobFolders;
   readonly #listeners = new Map<string, Set<Listener>>();
-  #running: { id: string; abort: AbortController; done: Promise<void> } | null = null;
+  #running: RunningJob | null = null;
   /** Until the rows of a former process are in order. */
   #settling: Promise<void> | null = null;
   #closed = false;
@@ -171,16 +183,26 @@ export class JobRunner {
     };
   }
 
-  /** Ends a job that is not over; what it has done stays for a while. @throws {OatmillError} not_found, conflict */
+  /**
+   * Ends a job that is not over; what it has done stays for a while. One that recovers goes on to its end with the best
+   * so far, and is ended by a second call.
+   * @throws {OatmillError} not_found, conflict
+   */
   async cancel(id: string): Promise<Job> {
     const { state } = this.get(id);
     if (FINAL_STATES.includes(state)) {
       throw new OatmillError("conflict", `Cannot cancel compression "${id}": it is ${state}`, "id");
     }
     // One that is tried again waits in the queue while its former run is cleaned up.
-    if (state === "running" && this.#running?.id === id) {
-      this.#running.abort.abort();
-      await this.#running.done;
+    const running = this.#running;
+    if (state === "running" && running?.id === id) {
+      if (running.recovers && !running.stop.signal.aborted) {
+        running.stop.abort();
+        this.#event(id, "info", STOPPING, { state });
+      } else {
+        running.abort.abort();
+        await running.done;
+      }
     } else {
       this.#finish(id, "cancelled", { message: "Cancelled" });
       await this.#tidy();
@@ -220,14 +242,14 @@ export class JobRunner {
     if (this.#running || this.#settling || this.#closed) return;
     const next = this.#o.jobs.next();
     if (!next) return;
-    const abort = new AbortController();
-    const done = this.#run(next, abort.signal)
+    const abort = new AbortController(), stop = new AbortController();
+    this.#running = { id: next.id, abort, stop, recovers: false, done: Promise.resolve() };
+    this.#running.done = this.#run(next, { signal: abort.signal, stop: stop.signal })
       .catch((error) => this.#waitForDisk(next.id, { error, signal: abort.signal }))
       .finally(() => {
         this.#running = null;
         this.#next();
       });
-    this.#running = { id: next.id, abort, done };
   }
   /** The queue stands still until a disk that did not take a job's state takes it: the job waits again, or is over. */
   async #waitForDisk(
@@ -247,7 +269,7 @@ export class JobRunner {
       }
     }
   }
-  async #run(job: Job, signal: AbortSignal): Promise<void> {
+  async #run(job: Job, { signal, stop }: Required<Pick<TaskOptions, "signal" | "stop">>): Promise<void> {
     const { jobs, telemetry, registry } = this.#o, { id, model } = job;
     if (job.tries >= MOST_TRIES) return this.#finish(id, "failed", stuck(job));
     jobs.change(id, { state: "running", startedMs: job.startedMs ?? Date.now(), tries: job.tries + 1 });
@@ -259,7 +281,11 @@ export class JobRunner {
     try {
       const result = await this.#made(job, {
         signal,
-        onProgress: (p) => progress.see(p),
+        stop,
+        onProgress: (p) => {
+          if (this.#running?.id === id) this.#running.recovers = p.phase === "recover";
+          progress.see(p);
+        },
         onStep: (step) => trace.see(step),
       });
       progress.end();
@@ -304,7 +330,7 @@ export class JobRunner {
     await this.#folders.tidy().catch((error) => log("error", "cannot clean up", { error: String(error) }));
   }
   #progress(id: string, p: CompressProgress, eta: EtaEstimator): void {
-    const { message, ...found } = p, etaSeconds = eta.see(p);
+    const { message, ...found } = p, seen = eta.see(p), etaSeconds = p.etaSeconds ?? seen;
     const progress = { ...found, ...etaSeconds === null ? {} : { etaSeconds } };
     const job = this.get(id), share = shareDone(p, job.recipe as Recipe) ?? 0;
     const further = share > job.reached ? { reached: share, tries: 0 } : {};
@@ -359,7 +385,7 @@ function stuck({ tries, progress }: Job): { readonly message: string; readonly e
 
 /** As answers and events have it. */
 export function progressBody(progress: JobProgress) {
-  const { phase, done, total, error, densePerplexity, etaSeconds } = progress,
+  const { phase, done, total, error, loss = error, tokensPerSecond, densePerplexity, etaSeconds } = progress,
     inBlocks = BLOCK_PHASES.has(phase);
   return {
     phase,
@@ -368,7 +394,8 @@ export function progressBody(progress: JobProgress) {
     ...error === undefined ? {} : { error },
     block: inBlocks ? done : null,
     blocks: inBlocks ? total : null,
-    loss: error ?? null,
+    loss: loss ?? null,
+    tokens_per_second: tokensPerSecond ?? null,
     dense_perplexity: densePerplexity ?? null,
     eta_seconds: etaSeconds === undefined ? null : Math.round(etaSeconds),
   };
@@ -391,6 +418,7 @@ function resultOf({ header, seconds, peakRssBytes, phases }: CompressResult): ob
     seconds,
     peak_rss_bytes: peakRssBytes,
     perplexity: header.perplexity,
+    ...header.recovery && { recovery: recoveryBody(header.recovery) },
     ..."agreement" in header ? { agreement: header.agreement } : {},
     phases,
     layers: header.layers,

@@ -17,6 +17,7 @@ import { fakeResult, fakeRun } from "../tests/fake_server.ts";
 import { until } from "../tests/until.ts";
 import { type CompressTask, placesIn, type RunTask } from "./compress_task.ts";
 import { returnArtifacts } from "./job_folders.ts";
+import { jobBody } from "./compressions.ts";
 import { JobRunner } from "./jobs.ts";
 import { ModelRegistry } from "./registry.ts";
 import { tidyModels } from "./stored_models.ts";
@@ -342,3 +343,38 @@ withLab("log lines of a job carry its trace", async (lab) => {
   assert.equal(new Set(lines.map(({ trace_id }) => trace_id)).size, 1);
   assert.match(lines[0].trace_id!, /^[0-9a-f]{32}$/);
 });
+
+withLab(
+  "a job that recovers keeps the best so far when it is cancelled, and ends at the second time",
+  async (lab) => {
+    const stops: string[] = [];
+    /** Reports its recovery; stopped it makes the model, or goes on until it is cancelled. */
+    const recovering = (makes: boolean): RunTask => (task, { signal, stop, onProgress }) => {
+      onProgress({ phase: "compress", done: 1, total: 1, error: 0.5 });
+      onProgress({ phase: "recover", done: 1, total: 2, loss: 0.25, tokensPerSecond: 10, etaSeconds: 7 });
+      return new Promise((resolve, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+        stop!.addEventListener("abort", () => {
+          stops.push(task.name);
+          if (makes) resolve(fakeRun(task, { signal, onProgress: () => {} }));
+        });
+      });
+    };
+    const runner = await lab.start((task, options) => recovering(task.name === "a")(task, options));
+    const [a, b] = [await lab.submit(runner, "a"), await lab.submit(runner, "b")];
+    const { progress } = jobBody(runner.get(a));
+    assert.deepEqual([progress!.phase, progress!.loss, progress!.tokens_per_second, progress!.eta_seconds], [
+      "recover",
+      0.25,
+      10,
+      7,
+    ]);
+    assert.equal((await runner.cancel(a)).state, "running");
+    await until(() => lab.state(a) === "succeeded");
+    assert.ok(lab.messages(a).some((message) => /with the best so far; cancel again/.test(message)));
+    await until(() => lab.state(b) === "running");
+    assert.equal((await runner.cancel(b)).state, "running");
+    assert.equal((await runner.cancel(b)).state, "cancelled");
+    assert.deepEqual(stops, ["a", "b"]);
+  },
+);

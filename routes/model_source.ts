@@ -94,15 +94,18 @@ export function withPaths(recipe: Recipe, files: readonly SourceFile[]): Recipe 
       param,
     );
   };
-  const { calibration, evaluate } = recipe;
+  const { calibration, evaluate, recover } = recipe;
   const calibrationText = calibration.text === "self"
     ? "self"
     : path(calibration.text, "recipe.calibration.text");
+  const trainingText = (text: string | null) =>
+    text === null || text === "self" ? text : path(text, "recipe.recover.text");
   const evaluateText = evaluate.text === null ? null : path(evaluate.text, "recipe.evaluate.text");
   return {
     ...recipe,
     calibration: { ...calibration, text: calibrationText },
     evaluate: { ...evaluate, text: evaluateText },
+    recover: recover && { ...recover, text: trainingText(recover.text) },
   };
 }
 

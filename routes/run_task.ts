@@ -11,7 +11,7 @@ const CANCEL_GRACE_MS = 5_000;
 
 /** @throws {OatmillError} what the task threw; cancelled when the signal ended it */
 export async function runTask(task: CompressTask, options: TaskOptions): Promise<CompressResult> {
-  const { signal, onProgress, onStep } = options;
+  const { signal, stop, onProgress, onStep } = options;
   const worker = new Worker(new URL("./_compress_worker.ts", import.meta.url), {
     type: "module",
     name: "compression",
@@ -35,7 +35,9 @@ export async function runTask(task: CompressTask, options: TaskOptions): Promise
     event.preventDefault();
     reject(new Error(event.message));
   };
+  const stopRecovery = () => send({ type: "stop" });
   signal.addEventListener("abort", cancel, { once: true });
+  stop?.addEventListener("abort", stopRecovery, { once: true });
   try {
     signal.throwIfAborted();
     send({ type: "start", task });
@@ -43,6 +45,7 @@ export async function runTask(task: CompressTask, options: TaskOptions): Promise
   } finally {
     clearTimeout(grace);
     signal.removeEventListener("abort", cancel);
+    stop?.removeEventListener("abort", stopRecovery);
     worker.terminate();
   }
 }

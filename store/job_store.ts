@@ -21,6 +21,9 @@ export interface JobProgress {
   readonly error?: number;
   /** Of the dense model, once it is measured. */
   readonly densePerplexity?: number;
+  /** Of a recovery's last step. */
+  readonly loss?: number;
+  readonly tokensPerSecond?: number;
   /** At the speed so far. */
   readonly etaSeconds?: number;
 }

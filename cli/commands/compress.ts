@@ -13,10 +13,10 @@ import {
 } from "../../models/recipe.ts";
 import { LINEAR_NAMES } from "../../models/spec.ts";
 import { integer, listOf, number, share } from "./arguments.ts";
-import { json, threads, workMemory } from "./options.ts";
+import { json, recovery, threads, workMemory } from "./options.ts";
 
 export function addCompress(program: Command): void {
-  program.command("compress")
+  const command = program.command("compress")
     .description("Compress a model into an artifact folder")
     .argument("<source>", "Hugging Face folder, .gguf or .onnx file")
     .requiredOption("--out <folder>", "artifact folder to make")
@@ -84,12 +84,38 @@ export function addCompress(program: Command): void {
     .addOption(new Option("--statistics <kind>", "inputs of a layer").choices(["dense", "sequential"]))
     .addOption(new Option("--products <kind>", "what the pass for statistics multiplies").choices(PRODUCTS))
     .option("--evaluate <file>", "held-out text for the perplexities")
-    .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)))
+    .addOption(new Option("--seed <n>", "seed of everything random").argParser(integer(0)));
+  addAll(command, recovery())
     .option("--no-resume", "begin anew where an earlier run of this command was stopped")
     .addOption(workMemory())
     .addOption(threads())
     .addOption(json())
     .action(async (source, options) =>
       await (await import("../compress.ts")).compressCommand(source, options)
+    );
+}
+
+const addAll = (command: Command, options: readonly Option[]): Command =>
+  options.reduce((to, option) => to.addOption(option), command);
+
+export function addRecover(program: Command): void {
+  const command = program.command("recover")
+    .description("Train what compression left of a model towards the dense one, into a new artifact")
+    .argument("<artifact>", "artifact folder")
+    .requiredOption("--source <model>", "the dense model that it was made from")
+    .requiredOption("--out <folder>", "artifact folder to make")
+    .option("--name <name>", "the new model's name (default: the artifact's)");
+  addAll(command, recovery())
+    .option(
+      "--evaluate <file>",
+      "held-out text for the perplexities (default: a part of the text to train on)",
+    )
+    .addOption(new Option("--evaluate-tokens <n>", "of it (default: 4096)").argParser(integer(64)))
+    .option("--no-resume", "begin anew where an earlier run of this command was stopped")
+    .addOption(workMemory())
+    .addOption(threads())
+    .addOption(json())
+    .action(async (artifact, options) =>
+      await (await import("../recover.ts")).recoverCommand(artifact, options)
     );
 }

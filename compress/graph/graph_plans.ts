@@ -24,6 +24,11 @@ const REFUSED: readonly { field: keyof Recipe; applies: (recipe: Recipe) => bool
     applies: ({ mean_bits }) => mean_bits !== null,
     why: "a graph has no blocks to give bits to",
   },
+  {
+    field: "recover",
+    applies: ({ recover }) => recover !== null,
+    why: "only models that write text can be recovered",
+  },
   { field: "dense", applies: ({ dense }) => dense.length > 0, why: "layers of a graph have other names" },
   {
     field: "calibration",

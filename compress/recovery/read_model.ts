@@ -18,6 +18,7 @@ import type { SharedTensor } from "../forward/block_job.ts";
 import { type Matrix, matrix } from "../linalg/matrix.ts";
 import { fromPackedColumns } from "../quantize.ts";
 import { toShared } from "../statistics.ts";
+import { checkRecoverable } from "./check.ts";
 import { allocateBlock, type BlockParameters, type SharedFloats, type TrainableModel } from "./parameters.ts";
 
 /**
@@ -40,15 +41,6 @@ export async function readTrainable(
     finalNorm: hasFinalNorm(spec) ? readFinalNorm(tensors) : null,
     head: { data: toShared((await checkpoint.read("head")).data), shape: [spec.vocabSize, spec.hiddenSize] },
   };
-}
-
-/** @throws {OatmillError} invalid_request: an encoder, whole heads and channels removed, or no layer that is S + L */
-export function checkRecoverable({ path, spec, tensors }: Pick<Artifact, "path" | "spec" | "tensors">): void {
-  const refused = (why: string) => new OatmillError("invalid_request", `Cannot recover "${path}": ${why}`);
-  if (!spec.attention.causal) throw refused("it is an encoder, only models that write text can be recovered");
-  if (spec.blockSizes) throw refused("whole heads and channels were removed, only S + L can be recovered");
-  if (tensors.some(({ name }) => name.endsWith(".s"))) return;
-  throw refused("all of its layers are dense, only layers that are S + L can be recovered");
 }
 
 /** One block of an artifact. @throws {OatmillError} invalid_artifact: a tensor is missing or has another shape */

@@ -26,8 +26,10 @@ const SAID: Readonly<Record<keyof Identity, string>> = {
 const METHOD_VERSION = 1;
 
 export async function identityOf(source: string, recipe: Recipe): Promise<Identity> {
-  const { calibration, evaluate } = recipe;
-  const texts = [calibration.text === "self" ? null : calibration.text, evaluate.text];
+  const { calibration, evaluate, recover } = recipe;
+  const texts = [calibration.text, evaluate.text, recover?.text ?? null].map((text) =>
+    text === "self" ? null : text
+  );
   return {
     version: [VERSION, METHOD_VERSION, Deno.version],
     recipe,

@@ -7,6 +7,7 @@
  * - `units`, `values`  what is finished
  * - `artifact.partial` the artifact until its last tensor is written
  * - `artifact`         from there until its quality is measured; then it gets the name it was asked for
+ * - `recovered`        the artifact that a recovery makes of that one, in its place
  * - `scratch`          of no use to another run
  */
 import { basename, dirname, join } from "node:path";
@@ -70,6 +71,9 @@ export class WorkFolder implements Disposable {
   get partial(): string {
     return join(this.folder, "artifact.partial");
   }
+  get recovered(): string {
+    return join(this.folder, "recovered");
+  }
   get scratch(): string {
     return join(this.folder, "scratch");
   }
@@ -79,11 +83,15 @@ export class WorkFolder implements Disposable {
     return exists(this.out) ? this.journal.get<CompressResult>(RESULT) : null;
   }
 
-  /** Gives the artifact its name. @throws {OatmillError} conflict, storage_failed */
+  /**
+   * Gives the artifact its name: the recovered one, where there is one.
+   * @throws {OatmillError} conflict, storage_failed
+   */
   async publish(result: CompressResult): Promise<void> {
     await this.journal.put(RESULT, result);
     if (exists(this.out)) throw taken(this.out);
-    asWorkError(this.out, () => Deno.renameSync(this.artifact, this.out));
+    const made = exists(this.recovered) ? this.recovered : this.artifact;
+    asWorkError(this.out, () => Deno.renameSync(made, this.out));
   }
 
   [Symbol.dispose](): void {
