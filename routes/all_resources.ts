@@ -15,6 +15,7 @@ import { models } from "./models.ts";
 import { serveDocument } from "./openapi.ts";
 import { responses } from "./responses/responses.ts";
 import type { Services } from "./services.ts";
+import { speeds } from "./speeds/speeds.ts";
 import { status } from "./status.ts";
 import { tokenize } from "./tokenize.ts";
 import { uploads } from "./uploads.ts";
@@ -32,6 +33,7 @@ const RESOURCES: readonly Resource[] = [
   tokenize,
   status,
   loads,
+  speeds,
   docs,
   consolePage,
 ];

@@ -24,6 +24,7 @@ const LIMITED = [
   "/v1/loads",
   "/v1/models/:id",
   "/v1/responses",
+  "/v1/speeds",
   "/v1/uploads",
   "/v1/uploads/:id/complete",
   "/tokenize",

@@ -13,6 +13,7 @@ import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
 import { LoadStore } from "../store/load_store.ts";
+import { SpeedStore } from "../store/speed_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import type { Retention } from "../store/retention.ts";
 import { openStorage } from "../store/storage.ts";
@@ -24,6 +25,8 @@ import { ApiKeys } from "./api_keys.ts";
 import { returnArtifacts } from "./job_folders.ts";
 import { jobNeeding, JobRunner } from "./jobs.ts";
 import { LoadRunner } from "./loads/load_runner.ts";
+import { measureSpeed } from "./speeds/measure_speed.ts";
+import { SpeedRunner } from "./speeds/speed_runner.ts";
 import { refuseOpenServer } from "./loopback.ts";
 import { observeModels } from "./model_gauges.ts";
 import { RateLimiter, type RateLimits } from "./rate_limits.ts";
@@ -150,6 +153,12 @@ export class Server implements AsyncDisposable {
       traffic: new Traffic(),
       corsOrigins,
       loads: new LoadRunner(new LoadStore(database)),
+      speeds: new SpeedRunner({
+        store: new SpeedStore(database),
+        measure: measureSpeed,
+        threads: options.engine.threads,
+        tuning: { ...options.engine.tuning, file: data.tuning },
+      }),
       address: (): string | null => server.#address,
       notReady,
     }, database);
@@ -207,10 +216,11 @@ export class Server implements AsyncDisposable {
    * error in its answer; jobs stop at once and go on at the next start.
    */
   async close({ delayMs = 0, timeoutMs = 0 }: DrainOptions = {}): Promise<void> {
-    const { services: { registry, jobs, telemetry, data, images, storage, traffic, loads } } = this;
+    const { services: { registry, jobs, telemetry, data, images, storage, traffic, loads, speeds } } = this;
     this.#notReady = LEAVING;
     traffic.leave();
     loads[Symbol.dispose](); // its requests are nobody's to wait for
+    speeds[Symbol.dispose]();
     log("info", "shutting down", { requests: traffic.open });
     const stoppedJobs = jobs.close();
     await Promise.all([

@@ -12,6 +12,7 @@ import type { LoadRunner } from "./loads/load_runner.ts";
 import type { LoadSettings } from "./loads/loads.ts";
 import type { RateLimiter } from "./rate_limits.ts";
 import type { ModelRegistry } from "./registry.ts";
+import type { SpeedRunner } from "./speeds/speed_runner.ts";
 import type { Traffic } from "./traffic.ts";
 
 export interface Limits {
@@ -51,6 +52,7 @@ export interface Services {
   /** Where models are pulled from. */
   readonly hub: HubAccess;
   readonly loads: LoadRunner<LoadSettings>;
+  readonly speeds: SpeedRunner;
   /** Where the server reaches itself, as in `http://127.0.0.1:8000`; null before it listens. */
   address(): string | null;
   /** Why the server is not ready, or null when it is. */

@@ -112,6 +112,13 @@ const MIGRATIONS = [
      info TEXT NOT NULL,
      PRIMARY KEY (model, name)
    ) STRICT;`,
+  `CREATE TABLE model_speeds (
+     model TEXT NOT NULL,
+     version TEXT NOT NULL,
+     speed TEXT NOT NULL,
+     PRIMARY KEY (model, version),
+     FOREIGN KEY (model, version) REFERENCES model_versions (model, version) ON DELETE CASCADE
+   ) STRICT;`,
 ];
 
 /** Commands write beside the server (`oatmill keys`), for less than a millisecond at a time. */

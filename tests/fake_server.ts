@@ -10,6 +10,8 @@ import { ApiKeys } from "../routes/api_keys.ts";
 import type { RunTask } from "../routes/compress_task.ts";
 import { jobNeeding, JobRunner } from "../routes/jobs.ts";
 import { LoadRunner } from "../routes/loads/load_runner.ts";
+import type { MeasureSpeed } from "../routes/speeds/measure_speed.ts";
+import { SpeedRunner } from "../routes/speeds/speed_runner.ts";
 import { RateLimiter } from "../routes/rate_limits.ts";
 import { ModelRegistry } from "../routes/registry.ts";
 import { requestHandler } from "../routes/request_handler.ts";
@@ -21,6 +23,7 @@ import { openDatabase } from "../store/database.ts";
 import { JobStore } from "../store/job_store.ts";
 import { KeyStore } from "../store/key_store.ts";
 import { LoadStore } from "../store/load_store.ts";
+import { SpeedStore } from "../store/speed_store.ts";
 import { ModelStore } from "../store/model_store.ts";
 import { openStorage } from "../store/storage.ts";
 import { setLogSink } from "../telemetry/log.ts";
@@ -32,6 +35,7 @@ export interface FakeServerOptions {
   readonly engine?: FakeEngineOptions;
   readonly tokenizer?: Partial<OpenedModel["tokenizer"]> | null;
   readonly run?: RunTask;
+  readonly measure?: MeasureSpeed;
   readonly limits?: Partial<Limits>;
   readonly maxLoaded?: number;
   readonly idleMs?: number;
@@ -121,6 +125,7 @@ export class FakeServer implements AsyncDisposable {
       corsOrigins: options.corsOrigins ?? [],
       hub,
       loads: new LoadRunner(new LoadStore(database)),
+      speeds: new SpeedRunner({ store: new SpeedStore(database), measure: options.measure ?? fakeMeasure }),
       address: () => self.url,
       notReady: () => null,
     };
@@ -131,6 +136,7 @@ export class FakeServer implements AsyncDisposable {
     const self = new FakeServer(`http://127.0.0.1:${http.addr.port}`, services, keys, models, async () => {
       await jobs.close();
       services.loads[Symbol.dispose]();
+      services.speeds[Symbol.dispose]();
       await http.shutdown();
       services.images.close();
       storage.uploads[Symbol.dispose]();
@@ -200,6 +206,16 @@ export const fakeRun: RunTask = async (task, { onProgress }) => {
   await Deno.writeTextFile(join(task.out, "oatmill.json"), "{}");
   return fakeResult(task.name, task.out);
 };
+export const fakeMeasure: MeasureSpeed = () =>
+  Promise.resolve({
+    threads: 2,
+    promptTokens: 16,
+    decodeTokens: 4,
+    streams: 2,
+    stored: { prefill: 300, decode: 60, streams: 120 },
+    dense: { prefill: 300, decode: 40, streams: 100 },
+    ratio: { prefill: 1, decode: 1.5, streams: 1.2 },
+  });
 export const fakeResult = (name: string, artifact: string, weights?: string): CompressResult => ({
   artifact,
   header: fakeHeader(name, weights),

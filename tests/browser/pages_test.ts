@@ -164,6 +164,18 @@ browserTest("everything is reached and done with the keyboard", async (browser) 
   await page.waitForSelector("text=No models yet.");
 });
 
+browserTest("a model is measured beside a dense one of its shape", async (browser) => {
+  await using server = await FakeServer.start();
+  await using console = await browser.page(server.url);
+  const { page } = console;
+  await console.open("models");
+  await page.click("button:has-text('Measure')");
+  await page.waitForSelector("td:has-text('60') >> text=+50 %");
+  await page.waitForSelector("[data-label='Tokens/s, dense int8']:has-text('40')");
+  await console.checkAccessible();
+  await console.screenshot("models-measured");
+});
+
 browserTest("a model's name is pointed to another of its versions", async (browser) => {
   await using server = await FakeServer.start();
   const old = (await (await server.get("/v1/models/fake")).json()).version;
@@ -212,6 +224,51 @@ browserTest("an upload that stops goes on where it was, and becomes a job", asyn
   await page.waitForSelector("text=The uploaded files are deleted.");
   assert.deepEqual((await (await server.get("/v1/files")).json()).data, []);
   await Deno.remove(folder, { recursive: true });
+});
+
+browserTest("a browser that keeps nothing sends files all the same, but for empty ones", async (browser) => {
+  await using server = await FakeServer.start();
+  await using console = await browser.page(server.url);
+  const { page } = console;
+  await page.addInitScript(() =>
+    Storage.prototype.setItem = () => {
+      throw new DOMException("The quota has been exceeded", "QuotaExceededError");
+    }
+  );
+  await console.open("compress");
+  const file = (name: string, text: string) => ({ name, mimeType: "", buffer: Buffer.from(text) });
+  await page.setInputFiles("#files", [file("notes.txt", ""), file("a.gguf", "GGUF")]);
+  await page.click("button:has-text('Upload and compress')");
+  await page.waitForSelector("dd:has-text('succeeded')");
+  const { data: [job] } = await (await server.get("/v1/compressions")).json();
+  assert.deepEqual(job.files.map((f: { name: string }) => f.name), ["a.gguf"]);
+  await console.open("compress");
+  await page.setInputFiles("#files", [file("notes.txt", "")]);
+  await page.click("button:has-text('Upload and compress')");
+  await page.waitForSelector("text=None of these files is part of a model");
+  await page.waitForSelector("text=left out: it is empty");
+});
+
+browserTest("the server fetches a model of a hub when the page asks it to", async (browser) => {
+  const hubs: unknown[] = [];
+  const run: RunTask = (task, options) => {
+    const { access: _, ...hub } = task.hub!;
+    hubs.push(hub);
+    return fakeRun(task, options);
+  };
+  await using server = await FakeServer.start({ run });
+  await using console = await browser.page(server.url, { width: 375 });
+  const { page } = console;
+  await console.open("compress");
+  await page.fill("#hub", "https://huggingface.co/org/tiny");
+  await page.fill("#revision", "v2");
+  await console.checkAccessible();
+  await console.checkWidth();
+  await console.screenshot("compress-hub");
+  await page.click("button:has-text('Fetch and compress')");
+  await page.waitForURL(/#\/compress\/cmp-/);
+  await page.waitForSelector("dd:has-text('succeeded')");
+  assert.deepEqual(hubs, [{ repo: "org/tiny", revision: "v2" }]);
 });
 
 browserTest("a recipe that is wrong is told, and what was sent is not sent again", async (browser) => {

@@ -1,4 +1,5 @@
 /** The server's API: requests with the user's key, errors as the server says them. */
+import { keep, kept } from "./kept.ts";
 
 /** What went wrong, in the server's words; `status` 0: the server was not reached. */
 export class ApiError extends Error {
@@ -10,12 +11,11 @@ export class ApiError extends Error {
 const STORED_AS = "oatmill-api-key";
 
 /** For this tab and as long as it lives. */
-export const storedKey = (): string | null => sessionStorage.getItem(STORED_AS);
+export const storedKey = (): string | null => kept("sessionStorage", STORED_AS);
 
 export function storeKey(key: string | null): void {
   declined = false;
-  if (key) sessionStorage.setItem(STORED_AS, key);
-  else sessionStorage.removeItem(STORED_AS);
+  keep("sessionStorage", STORED_AS, key || null);
 }
 
 type AskForKey = (why: string) => Promise<string | null>;

@@ -5,6 +5,7 @@ import { type Chosen, droppedFiles, folderFiles, modelNameOf } from "./dropped_f
 import { bytes, percent } from "./format.ts";
 import { JobList } from "./job_list.tsx";
 import { Failure, Field, Loading } from "./parts.tsx";
+import { hubBody, HubFields, type HubSource, NO_HUB } from "./hub_fields.tsx";
 import { type Filled, recipeFields, type Schema, toRecipe } from "./recipe_fields.ts";
 import { RecipeForm } from "./recipe_form.tsx";
 import { useResource } from "./resource.ts";
@@ -31,10 +32,11 @@ export function CompressPage() {
 }
 
 /** By file name. */
-type Progress = Readonly<Record<string, { readonly sentBytes: number; readonly leftOut?: boolean }>>;
+type Progress = Readonly<Record<string, { readonly sentBytes: number; readonly leftOut?: string }>>;
 
 function CompressForm({ fields }: { readonly fields: ReturnType<typeof recipeFields> }) {
   const [chosen, setChosen] = useState<Chosen | null>(null);
+  const [hub, setHub] = useState<HubSource>(NO_HUB);
   const [name, setName] = useState("");
   const [filled, setFilled] = useState<Filled>({});
   const [progress, setProgress] = useState<Progress>({});
@@ -49,17 +51,16 @@ function CompressForm({ fields }: { readonly fields: ReturnType<typeof recipeFie
   };
   const submit = async (event: Event) => {
     event.preventDefault();
-    if (!chosen || abort) return;
+    if (!chosen && !hub.repo || abort) return;
     const controller = new AbortController(), { signal } = controller;
     setAbort(controller);
     setError(null);
     try {
-      const files = await uploadAll(chosen, {
-        signal,
-        onProgress: (file, one) => setProgress((p) => ({ ...p, [file]: one })),
-      });
-      const body = { files, recipe: toRecipe(fields, filled), ...name ? { name } : {} };
-      const { id } = await postJson<Job>("/v1/compressions", body, { signal });
+      const onProgress = (file: string, one: Progress[string]) => setProgress((p) => ({ ...p, [file]: one }));
+      const asked = { recipe: toRecipe(fields, filled), ...name ? { name } : {} };
+      const { id } = chosen
+        ? await compressFiles({ files: await uploadAll(chosen, { signal, onProgress }), ...asked }, signal)
+        : await postJson<Job>("/v1/models", { source: hubBody(hub), ...asked }, { signal });
       location.hash = `#/compress/${id}`;
     } catch (caught) {
       if (!signal.aborted) setError(caught);
@@ -71,6 +72,7 @@ function CompressForm({ fields }: { readonly fields: ReturnType<typeof recipeFie
       <div>
         <DropZone onFiles={choose} disabled={abort !== null} />
         {chosen && <FileList chosen={chosen} progress={progress} sending={abort !== null} />}
+        {!chosen && <HubFields hub={hub} onChange={setHub} disabled={abort !== null} />}
         <Field
           id="name"
           label="Name of the compressed model"
@@ -87,8 +89,8 @@ function CompressForm({ fields }: { readonly fields: ReturnType<typeof recipeFie
         </Field>
         <Failure error={error} />
         <div class="actions">
-          <button type="submit" class="solid" disabled={!chosen || abort !== null}>
-            {error ? "Go on" : "Upload and compress"}
+          <button type="submit" class="solid" disabled={!chosen && !hub.repo || abort !== null}>
+            {error ? "Go on" : !chosen && hub.repo ? "Fetch and compress" : "Upload and compress"}
           </button>
           {abort && <button type="button" onClick={() => abort.abort()}>Stop the upload</button>}
         </div>
@@ -98,17 +100,24 @@ function CompressForm({ fields }: { readonly fields: ReturnType<typeof recipeFie
   );
 }
 
+const compressFiles = (body: object, signal: AbortSignal): Promise<Job> =>
+  postJson<Job>("/v1/compressions", body, { signal });
+
 interface UploadAllOptions {
   readonly signal: AbortSignal;
   readonly onProgress: (file: string, progress: Progress[string]) => void;
 }
-/** Of a folder what is no part of a model stays here: the server says what it takes. @returns ids of /v1/files */
+/** What is empty stays here, and of a folder what is no part of a model: the server says what it takes. @returns ids of /v1/files */
 async function uploadAll(
   { files, folder }: Chosen,
   { signal, onProgress }: UploadAllOptions,
 ): Promise<string[]> {
   const ids: string[] = [];
   for (const file of files) {
+    if (file.size === 0) {
+      onProgress(file.name, { sentBytes: 0, leftOut: "it is empty" });
+      continue;
+    }
     try {
       ids.push(
         await uploadFile(file, { signal, onProgress: (sentBytes) => onProgress(file.name, { sentBytes }) }),
@@ -116,9 +125,10 @@ async function uploadAll(
     } catch (error) {
       const refused = error instanceof ApiError && error.code === "unsupported_format";
       if (folder === null || !refused) throw error;
-      onProgress(file.name, { sentBytes: 0, leftOut: true });
+      onProgress(file.name, { sentBytes: 0, leftOut: "no part of a model" });
     }
   }
+  if (ids.length === 0) throw new Error("None of these files is part of a model");
   return ids;
 }
 
@@ -183,9 +193,11 @@ function FileList({ chosen: { files }, progress, sending }: {
   return (
     <div class="files">
       <div class="row">
-        <progress aria-label="Uploaded" max={all} value={sent} />
+        <progress aria-label="Uploaded" max={Math.max(1, all)} value={sent} />
         <span role="status">
-          {sending ? `${percent(sent / all)} of ${bytes(all)} sent` : `${files.length} files, ${bytes(all)}`}
+          {sending
+            ? `${percent(sent / Math.max(1, all))} of ${bytes(all)} sent`
+            : `${files.length} files, ${bytes(all)}`}
         </span>
       </div>
       <ul>
@@ -201,7 +213,7 @@ function FileList({ chosen: { files }, progress, sending }: {
 }
 
 function fileState(size: number, progress: Progress[string] | undefined): string {
-  if (progress?.leftOut) return "left out: no part of a model";
+  if (progress?.leftOut) return `left out: ${progress.leftOut}`;
   if (!progress) return bytes(size);
   return progress.sentBytes < size
     ? `${percent(progress.sentBytes / size)} of ${bytes(size)}`

@@ -66,7 +66,10 @@ function Now({ live: { job, events } }: { readonly live: LiveJob }) {
   const facts: Fact[] = [
     ["State", state],
     ["Step", phase ? `${phase.last.phase} ${phase.last.done} of ${phase.last.total}` : "–"],
-    ["Mean error of layers", loss === null ? "–" : percent(loss)],
+    [
+      phase?.last.phase === "recover" ? "Loss of the last step" : "Mean error of layers",
+      loss === null ? "–" : phase?.last.phase === "recover" ? digits(loss) : percent(loss),
+    ],
     ["Running for", from === null ? "–" : duration(Math.max(0, (to ?? now) - from))],
     ["Left", status === "running" && eta !== null ? `about ${duration(eta)}` : "–"],
   ];
@@ -103,6 +106,9 @@ function phasesOf(events: readonly JobEvent[]): Phase[] {
 function Phases({ job, events }: { readonly job: Job; readonly events: readonly JobEvent[] }) {
   const steps = events.map(progressOf).filter((p) =>
     p?.phase === "compress" && p.loss !== null
+  ) as Progress[];
+  const trained = events.map(progressOf).filter((p) =>
+    p?.phase === "recover" && p.loss !== null
   ) as Progress[];
   const byBlock = [...new Map(steps.map((p) => [p.done, p.loss!]))].sort(([a], [b]) => a - b);
   const phases = phasesOf(events);
@@ -142,6 +148,17 @@ function Phases({ job, events }: { readonly job: Job; readonly events: readonly 
           x={{ label: "Blocks done", values: byBlock.map(([done]) => done) }}
           series={[{ label: "error", values: byBlock.map(([, error]) => error) }]}
           format={percent}
+          wholeX
+          leastTop={0}
+        />
+      )}
+      {trained.length > 1 && (
+        <Chart
+          title="Loss of the recovery"
+          about="Of the last step"
+          x={{ label: "Done", values: trained.map(({ done }) => done) }}
+          series={[{ label: "loss", values: trained.map(({ loss }) => loss!) }]}
+          format={digits}
           wholeX
           leastTop={0}
         />

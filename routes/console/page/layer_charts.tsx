@@ -2,6 +2,7 @@
 import { Chart, type Series } from "./chart.tsx";
 import { digits, percent } from "./format.ts";
 import { Failure } from "./parts.tsx";
+import { Recovery } from "./recovery.tsx";
 import { useResource } from "./resource.ts";
 import type { ArtifactHeader, Insight, LayerReport, Model } from "./types.ts";
 
@@ -12,38 +13,41 @@ export function LayerCharts({ model }: { readonly model: Model }) {
   const insight = useResource<Insight>(hasInsight ? file("insight.json") : null);
   const layers = header.data?.layers ?? [];
   return (
-    <section aria-labelledby="layers">
-      <h2 id="layers">Layers</h2>
-      <Failure error={header.error ?? insight.error} />
-      {header.data && layers.length === 0 && <p>No layer of this model was compressed.</p>}
-      {layers.length > 0 && (
-        <div class="charts">
-          {insight.data && <OutlierChart insight={insight.data} />}
-          <RateChart layers={layers} />
-          <ByLayer
-            layers={layers}
-            title="Rank of L"
-            about="Columns of U; 0: no low-rank part"
-            value={(l) => l.rank}
-          />
-          <ByLayer
-            layers={layers}
-            title="Kept share of S"
-            about="Of all weights of the layer"
-            value={(l) => l.kept}
-            format={percent}
-          />
-          <ByLayer
-            layers={layers}
-            title="Error of layers"
-            about="|(W − S − L) diag(d)|² / |W diag(d)|², as stored"
-            value={(l) => l.error}
-            format={percent}
-          />
-          {insight.data && <OutputErrorChart insight={insight.data} />}
-        </div>
-      )}
-    </section>
+    <>
+      {header.data?.recovery && <Recovery recovery={header.data.recovery} />}
+      <section aria-labelledby="layers">
+        <h2 id="layers">Layers</h2>
+        <Failure error={header.error ?? insight.error} />
+        {header.data && layers.length === 0 && <p>No layer of this model was compressed.</p>}
+        {layers.length > 0 && (
+          <div class="charts">
+            {insight.data && <OutlierChart insight={insight.data} />}
+            <RateChart layers={layers} />
+            <ByLayer
+              layers={layers}
+              title="Rank of L"
+              about="Columns of U; 0: no low-rank part"
+              value={(l) => l.rank}
+            />
+            <ByLayer
+              layers={layers}
+              title="Kept share of S"
+              about="Of all weights of the layer"
+              value={(l) => l.kept}
+              format={percent}
+            />
+            <ByLayer
+              layers={layers}
+              title="Error of layers"
+              about="|(W − S − L) diag(d)|² / |W diag(d)|², as stored"
+              value={(l) => l.error}
+              format={percent}
+            />
+            {insight.data && <OutputErrorChart insight={insight.data} />}
+          </div>
+        )}
+      </section>
+    </>
   );
 }
 

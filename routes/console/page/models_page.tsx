@@ -1,9 +1,10 @@
 /** The models there are: what compression made of their size and perplexity, how fast they answered. */
-import { request } from "./api.ts";
-import { bytes, digits, percent, time } from "./format.ts";
+import { useState } from "preact/hooks";
+import { messageOf, postJson, request } from "./api.ts";
+import { bytes, digits, integer, percent, time } from "./format.ts";
 import { DeleteButton, Failure, Loading } from "./parts.tsx";
 import { useResource } from "./resource.ts";
-import type { List, Model, Status } from "./types.ts";
+import type { List, Model, Speed, Status } from "./types.ts";
 
 const EVERY_MS = 5000;
 
@@ -15,6 +16,7 @@ export function ModelsPage() {
   const models = useResource<List<Model>>("/v1/models", { everyMs: EVERY_MS });
   const status = useResource<Status>("/v1/status", { everyMs: EVERY_MS });
   const speeds = new Map(status.data?.speeds.map((s) => [s.model, s.tokens_per_second]));
+  const measured = useResource<List<Speed>>("/v1/speeds", { everyMs: EVERY_MS });
   return (
     <>
       <h1>Models</h1>
@@ -22,15 +24,49 @@ export function ModelsPage() {
       {!models.data && !models.error && <Loading />}
       {models.data?.data.length === 0 && <p>No models yet.</p>}
       {models.data && models.data.data.length > 0 && (
-        <ModelTable models={models.data.data} speeds={speeds} onDeleted={models.reload} />
+        <ModelTable
+          models={models.data.data}
+          speeds={speeds}
+          measured={measured.data?.data ?? []}
+          onMeasured={measured.reload}
+          onDeleted={models.reload}
+        />
       )}
     </>
   );
 }
 
-function ModelTable({ models, speeds, onDeleted }: {
-  readonly models: readonly Model[];
+/** A model through one of its LoRA adapters: what it adds, the rest is the model's. */
+function AdapterRow({ model, onDeleted }: { readonly model: Model; readonly onDeleted: () => void }) {
+  const { id, parent, adapter } = model;
+  return (
+    <tr>
+      <th scope="row" data-label="Model">
+        {id}
+        <small class="muted">LoRA adapter of {parent}</small>
+      </th>
+      <td data-label="Adapter" colSpan={7}>
+        rank {adapter!.rank}, {integer(adapter!.layers)} layers, {bytes(adapter!.bytes)}
+      </td>
+      <td data-label="Made" class="nowrap">{time(model.created)}</td>
+      <td class="actions">
+        <a class="button quiet" href={`#/playground/${encodeURIComponent(id)}`}>
+          Try<span class="sr">{` ${id}`}</span>
+        </a>
+        <DeleteButton name={id} onConfirm={() => deleteModel(id).then(onDeleted)} />
+      </td>
+    </tr>
+  );
+}
+
+interface Speeds {
+  /** Mean of the answers, by model. */
   readonly speeds: ReadonlyMap<string, number>;
+  readonly measured: readonly Speed[];
+  readonly onMeasured: () => void;
+}
+function ModelTable({ models, speeds, measured, onMeasured, onDeleted }: Speeds & {
+  readonly models: readonly Model[];
   readonly onDeleted: () => void;
 }) {
   return (
@@ -43,7 +79,8 @@ function ModelTable({ models, speeds, onDeleted }: {
           <th scope="col" class="number">Size, compressed</th>
           <th scope="col" class="number">Perplexity, dense</th>
           <th scope="col" class="number">Perplexity, compressed</th>
-          <th scope="col" class="number">Tokens/s</th>
+          <th scope="col" class="number">Tokens/s, dense</th>
+          <th scope="col" class="number">Tokens/s, compressed</th>
           <th scope="col">Made</th>
           <th scope="col">
             <span class="sr">Actions</span>
@@ -51,19 +88,31 @@ function ModelTable({ models, speeds, onDeleted }: {
         </tr>
       </thead>
       <tbody>
-        {models.map((model) => (
-          <ModelRow key={model.id} model={model} speed={speeds.get(model.id)} onDeleted={onDeleted} />
-        ))}
+        {models.map((model) =>
+          model.adapter ? <AdapterRow key={model.id} model={model} onDeleted={onDeleted} /> : (
+            <ModelRow
+              key={model.id}
+              model={model}
+              answers={speeds.get(model.id)}
+              measured={measured.find((s) => s.version === model.version && s.model === model.id)}
+              onMeasured={onMeasured}
+              onDeleted={onDeleted}
+            />
+          )
+        )}
       </tbody>
     </table>
   );
 }
 
-function ModelRow({ model, speed, onDeleted }: {
+function ModelRow({ model, answers, measured, onMeasured, onDeleted }: {
   readonly model: Model;
-  readonly speed: number | undefined;
+  readonly answers: number | undefined;
+  readonly measured: Speed | undefined;
+  readonly onMeasured: () => void;
   readonly onDeleted: () => void;
 }) {
+  const speed = measured?.result;
   const { id, architecture, perplexity, dense_bytes: dense, bytes: packed } = model;
   return (
     <tr>
@@ -88,7 +137,17 @@ function ModelRow({ model, speed, onDeleted }: {
         {perplexity ? digits(perplexity.compressed) : "–"}
         {perplexity && <small class="muted">{change(perplexity.compressed / perplexity.dense)}</small>}
       </td>
-      <td data-label="Tokens/s" class="number">{speed === undefined ? "–" : digits(speed)}</td>
+      <td data-label="Tokens/s, dense int8" class="number">
+        {speed
+          ? digits(speed.dense_int8.decode)
+          : <MeasureButton id={id} measured={measured} onMeasured={onMeasured} />}
+      </td>
+      <td data-label="Tokens/s, compressed" class="number">
+        {speed ? digits(speed.stored.decode) : answers === undefined ? "–" : digits(answers)}
+        <small class="muted">
+          {speed ? change(speed.ratio.decode) : answers === undefined ? "" : "of its answers"}
+        </small>
+      </td>
       <td data-label="Made" class="nowrap">{time(model.created)}</td>
       <td class="actions">
         <a class="button quiet" href={`#/playground/${encodeURIComponent(id)}`}>
@@ -97,6 +156,30 @@ function ModelRow({ model, speed, onDeleted }: {
         <DeleteButton name={id} onConfirm={() => deleteModel(id).then(onDeleted)} />
       </td>
     </tr>
+  );
+}
+
+/** A dense model of the same shape beside it, both in turn: takes the server for some seconds. */
+function MeasureButton({ id, measured, onMeasured }: {
+  readonly id: string;
+  readonly measured: Speed | undefined;
+  readonly onMeasured: () => void;
+}) {
+  const [error, setError] = useState<unknown>(null);
+  if (measured?.status === "running") return <span role="status">measuring…</span>;
+  const measure = () => {
+    setError(null);
+    postJson("/v1/speeds", { model: id }).then(onMeasured, setError);
+  };
+  return (
+    <>
+      <button type="button" class="quiet" onClick={measure}>
+        Measure<span class="sr">{` ${id} beside a dense model`}</span>
+      </button>
+      {(error || measured?.error) && (
+        <small class="muted" role="alert">{error ? messageOf(error) : measured!.error}</small>
+      )}
+    </>
   );
 }
 

@@ -1,13 +1,14 @@
 /** Light, dark, or as the system has it. */
+import { keep, kept } from "./kept.ts";
 import { useEffect, useState } from "preact/hooks";
 
 const STORED_AS = "oatmill-theme";
 const THEMES = [["", "System"], ["light", "Light"], ["dark", "Dark"]] as const;
 
 export function ThemeSwitch() {
-  const [theme, setTheme] = useState(() => localStorage.getItem(STORED_AS) ?? "");
+  const [theme, setTheme] = useState(() => kept("localStorage", STORED_AS) ?? "");
   useEffect(() => {
-    localStorage.setItem(STORED_AS, theme);
+    keep("localStorage", STORED_AS, theme);
     document.documentElement.style.colorScheme = theme;
     dispatchEvent(new Event("themechange"));
   }, [theme]);

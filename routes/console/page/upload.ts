@@ -3,6 +3,7 @@
  * lost connection, a closed tab or a restart of the server the same file goes on where it stopped.
  */
 import { ApiError, getJson, postJson } from "./api.ts";
+import { type Sent, SentParts } from "./sent_parts.ts";
 import type { Part, Upload } from "./types.ts";
 
 /** Often enough for a progress bar, far below the server's 64 MiB. */
@@ -16,20 +17,11 @@ export interface UploadOptions {
   readonly onProgress: (sentBytes: number) => void;
 }
 
-interface Sent {
-  readonly upload: string;
-  readonly partBytes: number;
-  /** Ids, in the file's order. */
-  readonly parts: readonly string[];
-}
-
-const memoryKey = ({ name, size, lastModified }: File): string =>
-  `oatmill-upload ${name} ${size} ${lastModified}`;
-const remember = (file: File, sent: Sent): void =>
-  localStorage.setItem(memoryKey(file), JSON.stringify(sent));
+const memory = new SentParts();
 
 /** @returns its id of /v1/files. @throws {ApiError} */
 export async function uploadFile(file: File, { signal, onProgress }: UploadOptions): Promise<string> {
+  memory.tidy();
   let sent = await goOn(file, signal) ?? await begin(file, signal);
   for (;;) {
     const start = sent.parts.length * sent.partBytes;
@@ -40,14 +32,14 @@ export async function uploadFile(file: File, { signal, onProgress }: UploadOptio
       signal,
     );
     sent = { ...sent, parts: [...sent.parts, id] };
-    remember(file, sent);
+    memory.remember(file, sent);
   }
   const part_ids = sent.parts;
   const done = await again(
     () => postJson<Upload>(`/v1/uploads/${sent.upload}/complete`, { part_ids }, { signal }),
     signal,
   );
-  localStorage.removeItem(memoryKey(file));
+  memory.forget(file);
   return done.file!.id;
 }
 
@@ -65,9 +57,8 @@ async function begin(file: File, signal: AbortSignal): Promise<Sent> {
 
 /** Null when nothing was sent, or the server has dropped it. */
 async function goOn(file: File, signal: AbortSignal): Promise<Sent | null> {
-  const text = localStorage.getItem(memoryKey(file));
-  if (text === null) return null;
-  const sent: Sent = JSON.parse(text);
+  const sent = memory.recall(file);
+  if (sent === null) return null;
   try {
     const upload = await getJson<Upload & { parts: readonly Part[] }>(`/v1/uploads/${sent.upload}`, {
       signal,
