@@ -5,7 +5,7 @@
 import type { StoredPart, TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
 import { buildPlan, type Plan, type PlanOp } from "../models/plan.ts";
-import { operandsOf } from "../models/plan_operands.ts";
+import { isAdaptation, operandsOf } from "../models/plan_operands.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import {
   type InputKind,
@@ -103,7 +103,7 @@ function onlyLayers(
   const body: PlanOp[] = [], blockEnds: number[] = [];
   let block = 0, taken = false;
   for (const op of ops) {
-    if (op.op === "adapt_in" || op.op === "adapt_out") continue; // nothing in a step without adapters
+    if (isAdaptation(op)) continue;
     const match = op.op === "linear" ? weight.exec(op.weights[0]) : null;
     if (match) block = Number(match[1]);
     const ownTile = op.op === "prepare" && names.some((name) => op.tile === `low.${name}`);
