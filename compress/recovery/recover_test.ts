@@ -93,92 +93,96 @@ const valuesOf = ({ blocks, finalNorm }: TrainableModel): Float32Array[] => [
   finalNorm!.weight,
 ];
 
-Deno.test("recoverModel() brings the held-out loss down in both kinds, alike for any threads", async () => {
-  await using lab = await Lab.open();
-  for (const kind of KINDS) {
-    const [one, two] = [await lab.recover(kind, { threads: 1 }), await lab.recover(kind)];
-    const { loss, stopped, tokens } = two.report;
-    assert.ok(loss.after < 0.99 * loss.before, `${kind}: ${loss.before} -> ${loss.after}`);
-    assert.deepEqual([stopped, tokens], ["tokens", 6 * 2 * LENGTH]);
-    assert.deepEqual(valuesOf(one.model), valuesOf(two.model));
-  }
-});
-
-Deno.test("recoverModel() of the low-rank part leaves S as it was", async () => {
-  await using lab = await Lab.open();
-  const before = await lab.model(),
-    { model, report } = await lab.recover("distill", { options: { train: "lowrank" } });
-  assert.ok(report.loss.after < report.loss.before);
-  model.blocks.forEach(({ layers }, i) =>
-    layers.forEach(({ kept, U }, j) => {
-      assert.deepEqual(kept, before.blocks[i].layers[j].kept);
-      assert.notDeepEqual(U, before.blocks[i].layers[j].U);
-    })
-  );
-});
-
-Deno.test("recoverModel() stopped after any unit goes on to the same bits", async () => {
-  await using lab = await Lab.open();
-  for (const kind of KINDS) {
-    const whole = await lab.recover(kind), folder = join(lab.dir, `journal.${kind}`);
-    for (let runs = 0;; runs++) {
-      let kept = 0;
-      const journal = Journal.open(folder, () => {
-        if (++kept === 3) throw new Stopped();
-      });
-      const found = await lab.recover(kind, { journal, costShare: Infinity }).catch((error) => {
-        if (error instanceof Stopped) return null;
-        throw error;
-      });
-      assert.ok(runs < 40);
-      if (!found) continue;
-      assert.ok(runs > 1, "it was stopped several times");
-      assert.deepEqual(valuesOf(found.model), valuesOf(whole.model));
-      for (const field of ["steps", "tokens", "loss", "stopped"] as const) {
-        assert.deepEqual(found.report[field], whole.report[field]);
+Deno.test("recoverModel() and its objective", async (t) => {
+  await using lab = await Lab.open(); // its workers have the graphs of one step for the next
+  await t.step(
+    "recoverModel() brings the held-out loss down in both kinds, alike for any threads",
+    async () => {
+      for (const kind of KINDS) {
+        const [one, two] = [await lab.recover(kind, { threads: 1 }), await lab.recover(kind)];
+        const { loss, stopped, tokens } = two.report;
+        assert.ok(loss.after < 0.99 * loss.before, `${kind}: ${loss.before} -> ${loss.after}`);
+        assert.deepEqual([stopped, tokens], ["tokens", 6 * 2 * LENGTH]);
+        assert.deepEqual(valuesOf(one.model), valuesOf(two.model));
       }
-      break;
+    },
+  );
+
+  await t.step("recoverModel() of the low-rank part leaves S as it was", async () => {
+    const before = await lab.model(),
+      { model, report } = await lab.recover("distill", { options: { train: "lowrank" } });
+    assert.ok(report.loss.after < report.loss.before);
+    model.blocks.forEach(({ layers }, i) =>
+      layers.forEach(({ kept, U }, j) => {
+        assert.deepEqual(kept, before.blocks[i].layers[j].kept);
+        assert.notDeepEqual(U, before.blocks[i].layers[j].U);
+      })
+    );
+  });
+
+  await t.step("recoverModel() stopped after any unit goes on to the same bits", async () => {
+    for (const kind of KINDS) {
+      const whole = await lab.recover(kind), folder = join(lab.dir, `journal.${kind}`);
+      for (let runs = 0;; runs++) {
+        let kept = 0;
+        const journal = Journal.open(folder, () => {
+          if (++kept === 3) throw new Stopped();
+        });
+        const found = await lab.recover(kind, { journal, costShare: Infinity }).catch((error) => {
+          if (error instanceof Stopped) return null;
+          throw error;
+        });
+        assert.ok(runs < 40);
+        if (!found) continue;
+        assert.ok(runs > 1, "it was stopped several times");
+        assert.deepEqual(valuesOf(found.model), valuesOf(whole.model));
+        for (const field of ["steps", "tokens", "loss", "stopped"] as const) {
+          assert.deepEqual(found.report[field], whole.report[field]);
+        }
+        break;
+      }
     }
-  }
-});
+  });
 
-Deno.test("recoverModel() that is cancelled at once leaves the model as it was", async () => {
-  await using lab = await Lab.open();
-  for (const kind of KINDS) {
-    const { model, report } = await lab.recover(kind, { signal: AbortSignal.abort() });
-    assert.equal(report.stopped, "cancelled");
-    assert.deepEqual(valuesOf(model), valuesOf(await lab.model()));
-  }
-});
+  await t.step("recoverModel() that is cancelled at once leaves the model as it was", async () => {
+    for (const kind of KINDS) {
+      const { model, report } = await lab.recover(kind, { signal: AbortSignal.abort() });
+      assert.equal(report.stopped, "cancelled");
+      assert.deepEqual(valuesOf(model), valuesOf(await lab.model()));
+    }
+  });
 
-Deno.test("distillObjective() has the loss's gradient: a small step along it gains what it says", async () => {
-  await using lab = await Lab.open();
-  using space = WorkSpace.open(join(lab.dir, "space"));
-  const model = await lab.model(), { checkpoint } = lab, embedding = await readEmbedding(checkpoint);
-  const run = {
-    model,
-    checkpoint,
-    ...lab.texts(),
-    pool: lab.pool(1),
-    space,
-    journal: Journal.open(null),
-    options: RECOVER_DEFAULTS.distill,
-  };
-  const targets = await denseTargets(run, embedding, () => true);
-  const { vectors, pass } = await distillObjective({ ...run, embedding, targets: targets! });
-  const gradients = vectors.map(({ length }) => shared(length)), sequences = [0, 1, 2];
-  await pass(sequences, gradients);
-  // Of each vector by itself: the sums along all of them would hide one that is missing.
-  for (const [i, gradient] of gradients.entries()) {
-    const square = gradient.reduce((sum, g) => sum + g * g, 0), step = 2e-3 / Math.sqrt(square);
-    const moved = async (by: number) => {
-      const before = vectors[i].slice();
-      gradient.forEach((g, j) => vectors[i][j] += by * g);
-      const { loss } = await pass(sequences, null);
-      vectors[i].set(before);
-      return loss;
-    };
-    const slope = (await moved(step) - await moved(-step)) / (2 * step);
-    assert.ok(Math.abs(slope / square - 1) < 0.02, `vector ${i}: ${slope} is not ${square}`);
-  }
+  await t.step(
+    "distillObjective() has the loss's gradient: a small step along it gains what it says",
+    async () => {
+      using space = WorkSpace.open(join(lab.dir, "space"));
+      const model = await lab.model(), { checkpoint } = lab, embedding = await readEmbedding(checkpoint);
+      const run = {
+        model,
+        checkpoint,
+        ...lab.texts(),
+        pool: lab.pool(1),
+        space,
+        journal: Journal.open(null),
+        options: RECOVER_DEFAULTS.distill,
+      };
+      const targets = await denseTargets(run, embedding, () => true);
+      const { vectors, pass } = await distillObjective({ ...run, embedding, targets: targets! });
+      const gradients = vectors.map(({ length }) => shared(length)), sequences = [0, 1, 2];
+      await pass(sequences, gradients);
+      // Of each vector by itself: the sums along all of them would hide one that is missing.
+      for (const [i, gradient] of gradients.entries()) {
+        const square = gradient.reduce((sum, g) => sum + g * g, 0), step = 2e-3 / Math.sqrt(square);
+        const moved = async (by: number) => {
+          const before = vectors[i].slice();
+          gradient.forEach((g, j) => vectors[i][j] += by * g);
+          const { loss } = await pass(sequences, null);
+          vectors[i].set(before);
+          return loss;
+        };
+        const slope = (await moved(step) - await moved(-step)) / (2 * step);
+        assert.ok(Math.abs(slope / square - 1) < 0.02, `vector ${i}: ${slope} is not ${square}`);
+      }
+    },
+  );
 });
