@@ -1,7 +1,8 @@
 /** What `compress` and `recover` have in common: their hidden folder, Ctrl-C, progress. */
 import { join, resolve } from "node:path";
+import { isTraining } from "../compress/recovery/is_training.ts";
 import { workFolderOf } from "../compress/resume/work_folder.ts";
-import type { CompressOptions, CompressProgress, CompressResult, FoundWork } from "../compress/types.ts";
+import type { CompressOptions, CompressResult, FoundWork } from "../compress/types.ts";
 import { OatmillError } from "../errors.ts";
 import { note, ProgressBar } from "./output.ts";
 import { SOURCE_NOTE } from "./source_note.ts";
@@ -43,7 +44,7 @@ export async function runInFolder(
       signal: interrupts.abort.signal,
       stop: interrupts.stop.signal,
       onProgress: (p) => {
-        interrupts.phase = p.phase;
+        interrupts.trains = isTraining(p, interrupts.trains);
         bar.show(p);
       },
     });
@@ -79,7 +80,7 @@ const INTERRUPTED = 130;
 class Interrupts implements Disposable {
   readonly abort = new AbortController();
   readonly stop = new AbortController();
-  phase: CompressProgress["phase"] | null = null;
+  trains = false;
   #times = 0;
   readonly #listener = () => this.#hear();
 
@@ -92,7 +93,7 @@ class Interrupts implements Disposable {
       note(keptIn(this.work));
       Deno.exit(INTERRUPTED);
     }
-    if (this.phase === "recover") {
+    if (this.trains) {
       note("Ending the recovery with the best so far; once more Ctrl-C ends at once");
       this.stop.abort();
     } else this.abort.abort();

@@ -4,6 +4,7 @@
  * one that was under way when the server stopped goes on at the next start.
  */
 import { type ErrorCode, OatmillError } from "../errors.ts";
+import { isTraining } from "../compress/recovery/is_training.ts";
 import { recoveryBody } from "../compress/recovery/recovery_body.ts";
 import type { CompressProgress, CompressResult } from "../compress/types.ts";
 import type { HubAccess } from "../hub/reference.ts";
@@ -74,7 +75,7 @@ interface RunningJob {
   readonly abort: AbortController;
   /** Of its recovery alone. */
   readonly stop: AbortController;
-  /** Whether that is what it is at. */
+  /** Whether that is what it is at, with a best so far that is worth keeping. */
   recovers: boolean;
   done: Promise<void>;
 }
@@ -283,7 +284,7 @@ export class JobRunner {
         signal,
         stop,
         onProgress: (p) => {
-          if (this.#running?.id === id) this.#running.recovers = p.phase === "recover";
+          if (this.#running?.id === id) this.#running.recovers = isTraining(p, this.#running.recovers);
           progress.see(p);
         },
         onStep: (step) => trace.see(step),

@@ -60,20 +60,26 @@ function Now({ live: { job, events } }: { readonly live: LiveJob }) {
   const phases = phasesOf(events), phase = phases.at(-1);
   const { status, started_at: from, finished_at: to } = job!;
   const told = events.map(progressOf).filter((p) => p !== null);
-  const loss = told.findLast((p) => p.loss !== null)?.loss ?? null;
+  const loss = told.findLast((p) => p.loss !== null && p.phase !== "recover")?.loss ?? null;
   const eta = phase?.last.eta_seconds ?? null;
   const state = <JobState job={{ ...job!, progress: phase?.last ?? null }} />;
   const facts: Fact[] = [
     ["State", state],
     ["Step", phase ? `${phase.last.phase} ${phase.last.done} of ${phase.last.total}` : "–"],
-    [
-      phase?.last.phase === "recover" ? "Loss of the last step" : "Mean error of layers",
-      loss === null ? "–" : phase?.last.phase === "recover" ? digits(loss) : percent(loss),
+    ...phase?.last.phase === "recover" ? recoveryFacts(phase.last) : [
+      ["Mean error of layers", loss === null ? "–" : percent(loss)] as Fact,
     ],
     ["Running for", from === null ? "–" : duration(Math.max(0, (to ?? now) - from))],
     ["Left", status === "running" && eta !== null ? `about ${duration(eta)}` : "–"],
   ];
   return <Facts label="Now" facts={facts} />;
+}
+
+function recoveryFacts({ loss, tokens_per_second: speed }: Progress): Fact[] {
+  return [
+    ["Loss of the last step", loss === null ? "–" : digits(loss)],
+    ["Speed", speed ? `${digits(speed)} tokens/s` : "–"],
+  ];
 }
 
 /** Seconds since 1970, moving on while it matters. */
@@ -171,14 +177,17 @@ interface JobResult {
   readonly bytes: number;
   readonly dense_bytes: number;
   readonly perplexity: { readonly dense: number; readonly compressed: number } | null;
+  readonly recovery?: { readonly perplexity: { readonly before: number } | null };
 }
 function Result({ job }: { readonly job: Job }) {
   const model = useResource<Model>(`/v1/models/${encodeURIComponent(job.model)}`);
-  const { bytes: packed, dense_bytes: dense, perplexity: p } = job.result as JobResult;
+  const { bytes: packed, dense_bytes: dense, perplexity: p, recovery } = job.result as JobResult;
+  const before = recovery?.perplexity?.before;
   const facts: Fact[] = [
     ["Size, dense f16", bytes(dense)],
     ["Size, compressed", bytes(packed), percent(packed / dense)],
     ["Perplexity, dense", p ? digits(p.dense) : "–"],
+    ...before === undefined ? [] : [["Perplexity, before recovery", digits(before)] as Fact],
     [
       "Perplexity, compressed",
       p ? digits(p.compressed) : "–",
