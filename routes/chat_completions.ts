@@ -4,7 +4,6 @@ import { OatmillError } from "../errors.ts";
 import { encodeTexts } from "../engine/long_texts.ts";
 import { needTokenizer, type OpenedModel, stopIdsOf } from "../engine/open_model.ts";
 import { answerRoute } from "./answer.ts";
-import type { CallsOptions } from "./answer_reader.ts";
 import { ChatAnswer, responseSchema } from "./chat_answer.ts";
 import { messageSchema, toMessages } from "./chat_messages.ts";
 import { type Choice, Generation } from "./generation.ts";
@@ -19,7 +18,7 @@ import {
 } from "./sampling.ts";
 import { resource, type Services } from "./services.ts";
 import { toolGrammarOf } from "./tool_grammar.ts";
-import { needToolSyntax, readToolUse, templateTools, toolFields, type ToolUse } from "./tools.ts";
+import { callsOf, needToolSyntax, readToolUse, templateTools, toolFields, type ToolUse } from "./tools.ts";
 import { wholeAnswer } from "./whole_answer.ts";
 
 const requestSchema = z.object({
@@ -70,12 +69,6 @@ function checkBody(body: Body): void {
     throw new OatmillError("invalid_request", message, "top_logprobs");
   }
 }
-
-const callsOf = (use: ToolUse, model: OpenedModel): CallsOptions => ({
-  syntax: needToolSyntax(model),
-  names: use.callable.map((tool) => tool.function.name),
-  parallel: use.parallel,
-});
 
 async function readChoices(
   body: Body,

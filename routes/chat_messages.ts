@@ -49,8 +49,8 @@ const toCalls = (calls: NonNullable<Message["tool_calls"]>, message: number): Me
     },
   }));
 
-/** No text at all stands for no arguments. */
-function toObject(text: string, param: string): Record<string, unknown> {
+/** A call's arguments. No text at all stands for none. @throws {OatmillError} invalid_request: no JSON object */
+export function toObject(text: string, param: string): Record<string, unknown> {
   const value = parsed(text.trim() || "{}");
   if (typeof value !== "object" || value === null || Array.isArray(value) || deeperThan(value, MOST_LEVELS)) {
     const message =

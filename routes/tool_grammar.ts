@@ -12,7 +12,7 @@ import {
   schemaRule,
 } from "../models/tools/call_grammar.ts";
 import { marksOf, type ToolSyntax } from "../models/tools/syntax.ts";
-import { formatSource, type ResponseFormat, schemaSource } from "./response_format.ts";
+import { type FormatPlace, formatSource, type ResponseFormat, schemaSource } from "./response_format.ts";
 import { parametersOf, type Tool, type ToolUse } from "./tools.ts";
 
 /**
@@ -21,12 +21,18 @@ import { parametersOf, type Tool, type ToolUse } from "./tools.ts";
  */
 export function toolGrammarOf(
   use: ToolUse,
-  { syntax, format, model }: { syntax: ToolSyntax; format: ResponseFormat | null; model: OpenedModel },
+  { syntax, format, model, place }: {
+    syntax: ToolSyntax;
+    format: ResponseFormat | null;
+    model: OpenedModel;
+    /** Of the format, for errors; default: `response_format`. */
+    place?: FormatPlace;
+  },
 ): GrammarRequest | null {
   const schemas = Object.fromEntries(
     use.callable.map((tool) => [argumentsRule(use.callable.indexOf(tool)), argumentsSource(tool, use)]),
   );
-  const answer = use.required ? null : formatSource(format);
+  const answer = use.required ? null : formatSource(format, place);
   const strict = use.callable.some((tool) => tool.function.strict);
   if (!use.required && !answer && !strict) return null;
   const tokenizer = needTokenizer(model), stopIds = stopIdsOf(model);
@@ -52,12 +58,12 @@ function rulesOf(
     : { rules: callRulesAfterBegin(syntax, o), trigger: syntax.begin };
 }
 
-function argumentsSource(tool: Tool, { tools }: ToolUse): SchemaSource {
+function argumentsSource(tool: Tool, { tools, parametersAt }: ToolUse): SchemaSource {
   const schema = parametersOf(tool);
   return schemaSource("type" in schema || "$ref" in schema ? schema : { ...schema, type: "object" }, {
     enforce: Boolean(tool.function.strict),
     // Further properties only where the schema says so: a small model would never come to an end.
     closed: "properties" in schema,
-    param: `tools.${tools.indexOf(tool)}.function.parameters`,
+    param: parametersAt(tools.indexOf(tool)),
   });
 }

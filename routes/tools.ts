@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { OatmillError } from "../errors.ts";
 import { needTokenizer, type OpenedModel } from "../engine/open_model.ts";
+import type { CallsOptions } from "./answer_reader.ts";
 import { TOOL_SYNTAXES, type ToolSyntax } from "../models/tools/syntax.ts";
 
 /** OpenAI's limit. */
@@ -10,7 +11,7 @@ export const MOST_TOOLS = 128;
 const MOST_CHARS = 2 ** 18;
 
 const nameSchema = z.string().regex(/^[a-zA-Z0-9_-]{1,64}$/, "expected 1 to 64 of a-z, A-Z, 0-9, _ and -");
-const toolSchema = z.object({
+export const toolSchema = z.object({
   type: z.literal("function"),
   function: z.object({
     name: nameSchema,
@@ -57,14 +58,20 @@ export interface ToolUse {
   readonly required: boolean;
   /** There may be several. */
   readonly parallel: boolean;
+  /** The request's field with a tool's schema of arguments, for errors. */
+  readonly parametersAt: (tool: number) => string;
 }
+
+const CHAT_PLACES: Pick<ToolUse, "parametersAt"> = {
+  parametersAt: (tool) => `tools.${tool}.function.parameters`,
+};
 
 /**
  * @returns null: nothing may be called
  * @throws {OatmillError} invalid_request when fields contradict each other
  */
-export function readToolUse(body: ToolFields): ToolUse | null {
-  checkTools(body);
+export function readToolUse(body: ToolFields, { parametersAt } = CHAT_PLACES): ToolUse | null {
+  checkTools(body, { parametersAt });
   const { tool_choice: choice, parallel_tool_calls: parallel } = body;
   const tools = body.tools ?? [];
   if (tools.length === 0 || choice === "none") return null;
@@ -74,10 +81,14 @@ export function readToolUse(body: ToolFields): ToolUse | null {
     callable: named === null ? tools : tools.filter((t) => t.function.name === named),
     required: named !== null || choice === "required",
     parallel: named === null && parallel !== false,
+    parametersAt,
   };
 }
 
-function checkTools({ tools, tool_choice: choice, ...older }: ToolFields): void {
+function checkTools(
+  { tools, tool_choice: choice, ...older }: ToolFields,
+  { parametersAt }: Pick<ToolUse, "parametersAt">,
+): void {
   const refuse = (param: string, message: string) => {
     throw new OatmillError("invalid_request", message, param);
   };
@@ -100,7 +111,7 @@ function checkTools({ tools, tool_choice: choice, ...older }: ToolFields): void 
   }
   tools?.forEach(({ function: { parameters } }, i) => {
     if (parameters?.type === undefined || parameters.type === "object") return;
-    const param = `tools.${i}.function.parameters.type`;
+    const param = `${parametersAt(i)}.type`;
     refuse(param, `Invalid value of "${param}": arguments are an object, so it must be "object"`);
   });
 }
@@ -135,3 +146,10 @@ export function needToolSyntax(model: OpenedModel): ToolSyntax {
     "tools",
   );
 }
+
+/** How its calls are read. @throws {OatmillError} as {@linkcode needToolSyntax} */
+export const callsOf = (use: ToolUse, model: OpenedModel): CallsOptions => ({
+  syntax: needToolSyntax(model),
+  names: use.callable.map((tool) => tool.function.name),
+  parallel: use.parallel,
+});

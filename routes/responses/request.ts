@@ -12,7 +12,10 @@ import {
   samplingOptions,
   stopStrings,
 } from "../sampling.ts";
+import { toolGrammarOf } from "../tool_grammar.ts";
+import { needToolSyntax, templateTools, type ToolUse } from "../tools.ts";
 import { inputSchema, readConversation, renderConversation } from "./input.ts";
+import { toolFields } from "./tools.ts";
 
 // Of completions alone; the rest are sampling fields, most of them extensions here.
 const { n: _, max_tokens: __, stream_options: ___, return_token_ids: ____, ...sampling } = samplingFields;
@@ -40,6 +43,7 @@ export const metadataSchema = z.record(z.string().max(64), z.string().max(512))
 
 export const requestSchema = z.object({
   ...sampling,
+  ...toolFields,
   input: inputSchema,
   instructions: z.string().nullish(),
   max_output_tokens: z.int().min(1).nullish(),
@@ -58,8 +62,6 @@ export const requestSchema = z.object({
   conversation: z.unknown().optional().openapi({ description: "Refused: conversations are not stored" }),
   prompt: z.unknown().optional().openapi({ description: "Refused: prompts are not stored" }),
   background: z.boolean().nullish().openapi({ description: "true is refused" }),
-  tools: z.array(z.unknown()).nullish().openapi({ description: "Refused unless empty" }),
-  tool_choice: z.unknown().optional().openapi({ description: 'Refused unless "auto" or "none"' }),
 }).openapi("ResponseRequest");
 export type Body = z.infer<typeof requestSchema>;
 
@@ -73,12 +75,6 @@ const REFUSED: readonly (readonly [field: keyof Body, refused: (value: unknown) 
     ["conversation", Boolean, NOT_STORED],
     ["prompt", Boolean, "there are no stored prompts: send instructions and input"],
     ["background", (v) => v === true, "a response ends with its request"],
-    ["tools", (v) => (v as unknown[] ?? []).length > 0, "responses are text alone"],
-    [
-      "tool_choice",
-      (v) => v !== undefined && v !== null && v !== "auto" && v !== "none",
-      "there are no tools",
-    ],
   ];
 
 /** @throws {OatmillError} invalid_request for what this server does not do */
@@ -98,13 +94,21 @@ export const wantsLogprobs = (body: Body): boolean =>
  * @throws {OatmillError} context_length_exceeded, invalid_chat_template, invalid_tokenizer, invalid_request for a schema
  * that does not do
  */
-export async function readChoice(body: Body, model: OpenedModel, signal: AbortSignal): Promise<Choice> {
+export async function readChoice(
+  body: Body,
+  use: ToolUse | null,
+  { model, signal }: { readonly model: OpenedModel; readonly signal: AbortSignal },
+): Promise<Choice> {
   const { contextLength, vocabSize } = model.engine;
   const asked = body.max_output_tokens ?? null;
   const mostTokens = body.truncation === "auto" ? contextLength - (asked ?? 1) : null;
   const conversation = readConversation(body.input, body.instructions);
-  const prompt = await renderConversation(conversation, model, { mostTokens, signal });
-  const grammar = grammarOf(toResponseFormat(body.text?.format), model, FORMAT_PLACE);
+  const format = toResponseFormat(body.text?.format);
+  const grammar = use
+    ? toolGrammarOf(use, { syntax: needToolSyntax(model), format, model, place: FORMAT_PLACE })
+    : grammarOf(format, model, FORMAT_PLACE);
+  const tools = use ? templateTools(use) : null;
+  const prompt = await renderConversation(conversation, model, { mostTokens, tools, signal });
   return {
     promptIndex: 0,
     promptText: prompt.text,

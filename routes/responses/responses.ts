@@ -1,4 +1,4 @@
-/** POST /v1/responses: OpenAI's newer endpoint, text in and text out. Nothing is stored. */
+/** POST /v1/responses: OpenAI's newer endpoint: text in, text and calls of tools out. Nothing is stored. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { needTokenizer } from "../../engine/open_model.ts";
 import { answerRoute } from "../answer.ts";
@@ -7,7 +7,9 @@ import { resource, type Services } from "../services.ts";
 import { streamResponse } from "./events.ts";
 import { checkBody, readChoice, requestSchema } from "./request.ts";
 import { GrowingResponse, type ResponseBody, responseSchema } from "./response.ts";
+import { callsOf } from "../tools.ts";
 import { wholeAnswer } from "../whole_answer.ts";
+import { toolUseOf } from "./tools.ts";
 
 const route = answerRoute({
   path: "/v1/responses",
@@ -24,8 +26,9 @@ export function responses(services: Services): OpenAPIHono {
   app.openapi(route, async (c) => {
     const body = c.req.valid("json");
     checkBody(body);
+    const use = toolUseOf(body);
     const generation = await Generation.start(
-      async (model, signal) => [await readChoice(body, model, signal)],
+      async (model, signal) => [await readChoice(body, use, { model, signal })],
       {
         operation: "chat",
         model: body.model,
@@ -33,7 +36,8 @@ export function responses(services: Services): OpenAPIHono {
         services,
       },
     );
-    const response = new GrowingResponse(body, needTokenizer(generation.model));
+    const { model } = generation, calls = use && callsOf(use, model);
+    const response = new GrowingResponse(body, needTokenizer(model), calls);
     const answer = body.stream
       ? streamResponse(response, generation)
       : wholeAnswer(c, whole(response, generation), { leave: () => generation.leave(), ...services.limits });
@@ -44,6 +48,9 @@ export function responses(services: Services): OpenAPIHono {
 }
 
 async function whole(response: GrowingResponse, generation: Generation): Promise<ResponseBody> {
-  for await (const { event } of generation.events()) if (event.type !== "prompt") response.add(event);
+  for await (const { event } of generation.events()) {
+    if (event.type === "prompt") response.open();
+    else response.add(event);
+  }
   return response.ended(generation.usage());
 }

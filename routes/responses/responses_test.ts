@@ -203,7 +203,17 @@ describe("POST /v1/responses", () => {
       [{ conversation: "conv_1" }, "conversation"],
       [{ prompt: { id: "pmpt_1" } }, "prompt"],
       [{ background: true }, "background"],
-      [{ tools: [{ type: "web_search" }] }, "tools"],
+      [{ tools: [{ type: "web_search" }] }, "tools.0.type"],
+      [{ tools: [{ type: "function", name: "f" }, { type: "function", name: "f" }] }, "tools"],
+      [
+        { tools: [{ type: "function", name: "f", parameters: { type: "string" } }] },
+        "tools.0.parameters.type",
+      ],
+      [{ tools: [{ type: "function", name: "f" }] }, "tools"], // the fake model's template knows none
+      [
+        { input: [{ type: "function_call", call_id: "c", name: "f", arguments: "[]" }] },
+        "input.0.arguments",
+      ],
       [{ tool_choice: "required" }, "tool_choice"],
       [{ input: image }, "input.0.content.0.type"],
       [{ input: [{ type: "item_reference", id: "msg_1" }] }, "input.0.type"],
