@@ -138,9 +138,13 @@ export class JobRunner {
   makingModel(model: string): Job[] {
     return this.#o.jobs.list({ limit: -1, states: ["queued", "running"] }).filter((j) => j.model === model);
   }
-  /** @throws {OatmillError} unavailable after close(), storage_failed; then the caller still owns the folder */
+  /**
+   * @throws {OatmillError} unavailable after close(), conflict while the model is being deleted, storage_failed; then the
+   * caller still owns the folder
+   */
   submit({ model, recipe, files, folder, task }: Submission): Job {
     this.#refuseClosed();
+    this.#refuseLeaving(model);
     const id = `cmp-${crypto.randomUUID()}`;
     const job = this.#folders.take(
       id,
@@ -150,6 +154,15 @@ export class JobRunner {
     this.#event(id, "info", "Waiting", { state: "queued" });
     this.#next();
     return job;
+  }
+  /** What the job makes would bring the name back. */
+  #refuseLeaving(model: string): void {
+    if (!this.#o.registry.isLeaving(model)) return;
+    throw new OatmillError(
+      "conflict",
+      `Cannot compress "${model}": it is being deleted; wait until it is, or take another name`,
+      "model",
+    );
   }
   #refuseClosed(): void {
     if (this.#closed) throw new OatmillError("unavailable", "The server is shutting down");
@@ -213,13 +226,14 @@ export class JobRunner {
   /** A job that failed or was cancelled goes on where it stopped, behind the queue. @throws {OatmillError} not_found, conflict */
   retry(id: string): Job {
     this.#refuseClosed();
-    const { state, task } = this.get(id);
+    const { state, task, model } = this.get(id);
     const why = state !== "failed" && state !== "cancelled"
       ? `it is ${state}`
       : task === null || !this.#folders.has(id)
       ? "its files are no longer kept; send the model again"
       : null;
     if (why) throw new OatmillError("conflict", `Cannot try compression "${id}" again: ${why}`, "id");
+    this.#refuseLeaving(model);
     this.#o.jobs.requeue(id);
     this.#event(id, "info", "Waiting to be tried again", { state: "queued" });
     this.#next();

@@ -217,6 +217,14 @@ withServer("an idle engine gives its memory to its successor where only one fits
   assert.deepEqual(server.engines.map((e) => e.closed), [true, false]);
 });
 
+/** Submits a compression that makes a version of "fake". */
+function submit(server: FakeServer): Promise<Response> {
+  const body = new FormData();
+  body.append("name", "fake");
+  body.append("files", new Blob(["x"]), "a.gguf");
+  return server.get("/v1/models", { method: "POST", body });
+}
+
 withServer("a model in use is not deleted, unless its requests may end first", {
   engine: { tokenDelayMs: 2 },
 }, async (server) => {
@@ -228,9 +236,12 @@ withServer("a model in use is not deleted, unless its requests may end first", {
   const drained = remove(server, "fake?drain=true");
   await until(async () => (await complete(server, "fake")).status === 404);
   assert.equal(server.engines[0].closed, false);
+  const job = await submit(server); // it would bring the name back
+  assert.deepEqual([job.status, (await job.json()).error.code], [409, "conflict"]);
   assert.equal((await json(whole)).choices[0].finish_reason, "length");
   assert.deepEqual(await json(drained), { id: "fake", object: "model", deleted: true });
   assert.deepEqual([server.engines[0].closed, folders(server)], [true, 0]);
+  assert.equal((await submit(server)).status, 202);
 });
 
 withServer("a model that a compression makes is not deleted", {
@@ -239,13 +250,7 @@ withServer("a model that a compression makes is not deleted", {
     throw new Error("unreachable");
   },
 }, async (server) => {
-  const submit = async () => {
-    const body = new FormData();
-    body.append("name", "fake");
-    body.append("files", new Blob(["x"]), "a.gguf");
-    return await json(server.get("/v1/models", { method: "POST", body }));
-  };
-  const [first, second] = [await submit(), await submit()];
+  const [first, second] = [await json(submit(server)), await json(submit(server))];
   assert.deepEqual([first.model, second.model, second.status], ["fake", "fake", "queued"]);
   for (const path of ["fake", "fake?drain=true"]) {
     const response = await remove(server, path), { error } = await response.json();

@@ -46,6 +46,8 @@ export class ModelRegistry {
   readonly #current = new Map<string, Model>();
   /** Folders of versions that are being deleted: nobody may use them any more. */
   readonly #leaving = new Set<string>();
+  /** Names on their way out. */
+  readonly #leavingNames = new Set<string>();
   /** Folders of versions beyond those to keep. */
   readonly #old = new Set<string>();
   /** Changes of one name come one after the other. */
@@ -226,24 +228,29 @@ export class ModelRegistry {
     const { name, version, adapter } = parseReference(id);
     this.get(id);
     if (adapter !== null) return await this.adapters.remove(name, adapter);
-    await this.#turns.take(name, async () => {
-      const model = this.get(id), all = this.versions(name);
-      if (version !== null && all.length > 1 && model.folder === all[0].folder) {
-        throw new OatmillError(
-          "conflict",
-          `Cannot delete ${shown(id)}: "${name}" points at it; point it at another version first`,
-          "model",
-        );
-      }
-      const leaving = version === null ? all : [model];
-      try {
-        if (drainMs !== undefined) await this.#drain(leaving, drainMs);
-        else this.#refuseUsed(id, leaving);
-        await this.#take(leaving);
-      } finally {
-        for (const { folder } of leaving) this.#leaving.delete(folder);
-      }
-    });
+    if (version === null) this.#leavingNames.add(name);
+    try {
+      await this.#turns.take(name, async () => {
+        const model = this.get(id), all = this.versions(name);
+        if (version !== null && all.length > 1 && model.folder === all[0].folder) {
+          throw new OatmillError(
+            "conflict",
+            `Cannot delete ${shown(id)}: "${name}" points at it; point it at another version first`,
+            "model",
+          );
+        }
+        const leaving = version === null ? all : [model];
+        try {
+          if (drainMs !== undefined) await this.#drain(leaving, drainMs);
+          else this.#refuseUsed(id, leaving);
+          await this.#take(leaving);
+        } finally {
+          for (const { folder } of leaving) this.#leaving.delete(folder);
+        }
+      });
+    } finally {
+      this.#leavingNames.delete(name);
+    }
   }
   #refuseUsed(id: string, versions: readonly StoredModel[]): void {
     const used = versions.reduce((sum, v) => sum + this.#pool.leases(v), 0);
@@ -253,6 +260,10 @@ export class ModelRegistry {
       `Cannot delete ${shown(id)}: requests use it (${used}); wait for them, or delete it with ?drain=true`,
       "model",
     );
+  }
+  /** Whether the whole name is on its way out. */
+  isLeaving(name: string): boolean {
+    return this.#leavingNames.has(name);
   }
   /** Admits nobody and waits until everybody has left or the time is over. */
   async #drain(versions: readonly StoredModel[], ms: number): Promise<void> {
