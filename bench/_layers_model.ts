@@ -4,7 +4,8 @@
  */
 import type { StoredPart, TensorEntry } from "../models/formats/artifact_header.ts";
 import type { PackedModel } from "../models/packed.ts";
-import { buildPlan, type Plan, type PlanOp } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
+import type { Plan, PlanOp } from "../models/plan.ts";
 import { isAdaptation, operandsOf } from "../models/plan_operands.ts";
 import type { Shape2 } from "../kernels/layout.ts";
 import {

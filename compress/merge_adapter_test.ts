@@ -6,7 +6,7 @@ import type { LoraLayer } from "../models/adapter.ts";
 import { type Artifact, openArtifact } from "../models/formats/artifact.ts";
 import { openTensors } from "../models/formats/artifact_tensors.ts";
 import { type PeftAdapter, readAdapter } from "../models/peft/read_adapter.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import { inputOf, type LinearName, linearShapes } from "../models/spec.ts";
 import { writeArtifact } from "../models/testing/artifact.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { OatmillError } from "../errors.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import { availableMemory, type CapacityOptions, defaultKvFormat, planCapacity } from "./capacity.ts";
 
 const checkpoint = await openCheckpoint(new URL("../models/default/", import.meta.url).pathname);

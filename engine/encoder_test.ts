@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { Pixels } from "../models/classifier.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import type { ModelSpec } from "../models/spec.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { ReferenceModel } from "../models/testing/reference_forward.ts";

@@ -10,7 +10,7 @@ import type { TokenInput } from "../models/classifier.ts";
 import type { ImageRows } from "../models/image_input.ts";
 import type { LoraAdapter } from "../models/adapter.ts";
 import type { PackedModel } from "../models/packed.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import { readsTokens } from "../models/spec.ts";
 import { Adapters, type AdaptersOptions } from "./adapters.ts";
 import { availableMemory, defaultKvFormat, planCapacity } from "./capacity.ts";
@@ -32,7 +32,7 @@ import {
   type MeasureOptions,
 } from "./types.ts";
 import { chooseKernels } from "./tuning.ts";
-import { readJob } from "./weights_reader.ts";
+import { fillWeights } from "./weights_reader.ts";
 import type { FromWorker, ToLeader, WorkEvent, WorkKind, WorkRequest } from "./worker_messages.ts";
 
 /** Rows of a step: prompts go in chunks of this many tokens (weights are read once a chunk). */
@@ -89,7 +89,7 @@ async function loadInto(pool: ComputeThreads, model: PackedModel, options: Engin
     }
     return memory;
   });
-  const filled = fill(model, pool, { times, destination: ({ name }) => places.get(name)! });
+  const filled = fillWeights(model, pool, { times, destination: ({ name }) => places.get(name)! });
   filled.catch(() => {}); // awaited below
   await options.meanwhile?.();
   const modules = await times.time(
@@ -166,26 +166,6 @@ function vectorsIn(
     const { buffer, byteOffset } = places.get(name)!;
     return [name, new Float32Array(buffer, byteOffset, bytes / 4)];
   }));
-}
-
-/**
- * Weights into their places: read by all threads where they stand ready in a file, else by the model itself.
- * @throws {OatmillError} what `load()` throws, invalid_artifact when the file cannot be read
- */
-async function fill(
-  model: PackedModel,
-  pool: ComputeThreads,
-  { times, destination }: { times: LoadTimes; destination: (entry: TensorEntry) => Uint8Array },
-): Promise<void> {
-  const { file } = model;
-  if (!file) return await times.time("weights", () => model.load(destination));
-  const job = readJob(file, model.tensors, destination);
-  try {
-    times.add("weights", await pool.ask(() => ({ type: "read", job })));
-  } catch (cause) {
-    throw new OatmillError("invalid_artifact", `Cannot load "${file.path}"`, null, { cause });
-  }
-  await file.confirm();
 }
 
 /**

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { OatmillError } from "../errors.ts";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import { operandsOf } from "../models/plan_operands.ts";
 import { mapMemory } from "./memory_map.ts";
 import { kvBlockBytes, type SegmentMap } from "./segment_map.ts";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
 import type { PackedModel } from "../models/packed.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import { randomCheckpoint } from "../models/testing/random_checkpoint.ts";
 import { syntheticAdapter } from "../models/synthetic_adapter.ts";
 import { planCapacity } from "./capacity.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { openCheckpoint } from "../models/open.ts";
 import { packDense } from "../models/pack_dense.ts";
-import { buildPlan } from "../models/plan.ts";
+import { buildPlan } from "../models/build_plan.ts";
 import { cutIntoRuns, planItems } from "./segments.ts";
 
 const checkpoint = await openCheckpoint(new URL("../models/default/", import.meta.url).pathname);

@@ -4,8 +4,11 @@
  * pages (huge_pages.ts) it is 5.8 GB/s and 8.9, the file cache's own 5.8 into memory that was touched and 14 into a small
  * buffer. The main thread is free for the tokenizer meanwhile.
  */
+import { OatmillError } from "../errors.ts";
 import type { PackedFile, PackedModel } from "../models/packed.ts";
 import type { TensorEntry } from "../models/formats/artifact_header.ts";
+import type { ComputeThreads } from "./compute_threads.ts";
+import type { LoadTimes } from "./load_times.ts";
 
 /** One run of the file. */
 export interface ReadPiece {
@@ -52,4 +55,24 @@ export function readPieces({ path, pieces, next }: ReadJob): void {
       n += read;
     }
   }
+}
+
+/**
+ * Weights into their places: read by all threads where they stand ready in a file, else by the model itself.
+ * @throws {OatmillError} what `load()` throws, invalid_artifact when the file cannot be read
+ */
+export async function fillWeights(
+  model: PackedModel,
+  pool: ComputeThreads,
+  { times, destination }: { times: LoadTimes; destination: (entry: TensorEntry) => Uint8Array },
+): Promise<void> {
+  const { file } = model;
+  if (!file) return await times.time("weights", () => model.load(destination));
+  const job = readJob(file, model.tensors, destination);
+  try {
+    times.add("weights", await pool.ask(() => ({ type: "read", job })));
+  } catch (cause) {
+    throw new OatmillError("invalid_artifact", `Cannot load "${file.path}"`, null, { cause });
+  }
+  await file.confirm();
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Shape2 } from "../kernels/layout.ts";
 import { unpack } from "../kernels/unpack.ts";
-import { buildPlan } from "./plan.ts";
+import { buildPlan } from "./build_plan.ts";
 import { syntheticModel } from "./synthetic.ts";
 import { SYNTHETIC_SHAPES } from "./synthetic_shapes.ts";
 import { SYNTHETIC_SPECS } from "./synthetic_specs.ts";

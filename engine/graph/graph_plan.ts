@@ -6,7 +6,8 @@ import { OatmillError } from "../../errors.ts";
 import { formatName, type Shape2 } from "../../kernels/layout.ts";
 import type { TensorEntry } from "../../models/formats/artifact_header.ts";
 import type { LinearStep } from "../../models/onnx/segments.ts";
-import { kindsOf, type Plan, type PlanOp, wholeGroups } from "../../models/plan.ts";
+import { kindsOf, wholeGroups } from "../../models/build_plan.ts";
+import type { Plan, PlanOp } from "../../models/plan.ts";
 
 export type LayerOp = PlanOp & { readonly op: "prepare" | "linear" | "sync" };
 

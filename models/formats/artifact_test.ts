@@ -4,7 +4,7 @@ import { OatmillError } from "../../errors.ts";
 import { fromPanels } from "../../kernels/panels.ts";
 import { openCheckpoint } from "../open.ts";
 import { packDense } from "../pack_dense.ts";
-import { buildPlan } from "../plan.ts";
+import { buildPlan } from "../build_plan.ts";
 import { DEFAULT_MODEL, writeArtifact } from "../testing/artifact.ts";
 import { HEADER_FILE, isArtifact, openArtifact, WEIGHTS_FILE } from "./artifact.ts";
 import { ArtifactWriter } from "./artifact_writer.ts";

@@ -5,7 +5,7 @@ import type { EncoderSpec } from "./encoder_spec.ts";
 import { openCheckpoint } from "./open.ts";
 import { packDense } from "./pack_dense.ts";
 import type { PackedModel } from "./packed.ts";
-import { buildPlan } from "./plan.ts";
+import { buildPlan } from "./build_plan.ts";
 import { randomCheckpoint } from "./testing/random_checkpoint.ts";
 import { SMALL_DECODER } from "./testing/small_spec.ts";
 
