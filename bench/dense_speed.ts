@@ -33,8 +33,7 @@ export interface DenseSpeedOptions {
   readonly work?: Partial<Pick<TurnOptions, "promptTokens" | "decodeTokens" | "streams" | "repeats">>;
 }
 
-/** Some 12 s for SmolLM2-135M on two cores. */
-const WORK = { promptTokens: 128, decodeTokens: 32, streams: 4, repeats: 3 };
+const WORK = { promptTokens: 128, decodeTokens: 32, streams: 4, repeats: 5 };
 /** Of the machine's free memory, for both models. */
 const MEMORY_SHARE = 0.8;
 

@@ -215,24 +215,27 @@ function sweepChart(
     })
   );
   const knees = sides.flatMap(({ name, sweep: { knee } }) =>
-    knee === null ? [] : [{ knee, text: name ? `knee ${name}` : "knee" }]
+    knee === null ? [] : [{ knee, name, text: `knee ${name.slice(0, 1)}`.trim() }]
   );
-  return chart(`${label} by ${kind}${knees.map((k) => `, ${k.text} at ${k.knee}`).join("")}`, {
-    title: label,
-    width: HALF,
-    height: HEIGHT,
-    x: { type: "log", label: kind, ticks: points.map((p) => p.value), tickFormat: "~g" },
-    y: { label: unit, grid: true, ...unit === "ms" ? { type: "log", tickFormat: "~g" } : { zero: true } },
-    color: { legend: drawn.length > 1, domain: drawn.map(({ line }) => line), range: COLORS },
-    marks: [
-      ruleX(knees, { x: "knee", strokeDasharray: "4 3" }),
-      ...knees.map((k, i) =>
-        text([k], { x: "knee", frameAnchor: "top", text: "text", textAnchor: "start", dx: 4, dy: 12 * i })
-      ),
-      lineY(data, { x: "load", y: "value", stroke: "line", z: "line" }),
-      dot(data, { x: "load", y: "value", fill: "line" }),
-    ],
-  });
+  return chart(
+    `${label} by ${kind}${knees.map((k) => `, knee ${k.name} at ${k.knee}`.replace("  ", " ")).join("")}`,
+    {
+      title: label,
+      width: HALF,
+      height: HEIGHT,
+      x: { type: "log", label: kind, ticks: points.map((p) => p.value), tickFormat: "~g" },
+      y: { label: unit, grid: true, ...unit === "ms" ? { type: "log", tickFormat: "~g" } : { zero: true } },
+      color: { legend: drawn.length > 1, domain: drawn.map(({ line }) => line), range: COLORS },
+      marks: [
+        ruleX(knees, { x: "knee", strokeDasharray: "4 3" }),
+        ...knees.map((k, i) =>
+          text([k], { x: "knee", frameAnchor: "top", text: "text", textAnchor: "end", dx: -4, dy: 12 * i })
+        ),
+        lineY(data, { x: "load", y: "value", stroke: "line", z: "line" }),
+        dot(data, { x: "load", y: "value", fill: "line" }),
+      ],
+    },
+  );
 }
 const HOLDS =
   "95 % of the requests meet the service levels; without levels, answers keep pace with the rate, or throughput still rises with the concurrency.";
