@@ -13,7 +13,7 @@ Deno.test("rows are recipes that differ", () => {
 });
 
 Deno.test("rowsNamed() takes names and parts of names, and refuses those that no row has", () => {
-  assert.deepEqual(rowsNamed(["oatmill 0.5", "oats 0.5: owl"]), ["oats 0.5: owl", "oatmill 0.5"]);
+  assert.deepEqual(rowsNamed(["oatmill 0.5", "oats 0.5: owl"]), ["oatmill 0.5", "oats 0.5: owl"]);
   assert.deepEqual(rowsNamed(["dense f32", "magnitude"]), ["dense f32", "magnitude 0.5"]);
   assert.throws(() => rowsNamed(["nothing"]), /Cannot find rows "nothing": there are "dense f32"/);
 });

@@ -42,7 +42,7 @@ export async function benchCompressRowsCommand(
   printResult(report, { json: options.json, lines: () => compressTable(report) });
 }
 
-/** Rows of these names, and for what is no name those that contain it. @throws {OatmillError} invalid_request: a part that no row has */
+/** Rows of these names, and for what is no name those that contain it, in the order asked for. @throws {OatmillError} invalid_request: a part that no row has */
 export function rowsNamed(parts: readonly string[] | undefined): CompressRowName[] {
   if (!parts) return COMPRESS_ROW_NAMES;
   const unknown = parts.find((part) => !COMPRESS_ROW_NAMES.some((name) => name.includes(part)));
@@ -54,7 +54,7 @@ export function rowsNamed(parts: readonly string[] | undefined): CompressRowName
   }
   const names = new Set<string>(COMPRESS_ROW_NAMES);
   const fits = (name: string, part: string) => names.has(part) ? name === part : name.includes(part);
-  return COMPRESS_ROW_NAMES.filter((name) => parts.some((part) => fits(name, part)));
+  return [...new Set(parts.flatMap((part) => COMPRESS_ROW_NAMES.filter((name) => fits(name, part))))];
 }
 
 function compressTable({ source, tokens, rows }: BenchCompressReport): string[] {
