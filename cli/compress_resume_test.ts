@@ -1,6 +1,7 @@
 /** What is left of a `compress` that was stopped, and what the next one makes of it. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { openArtifact } from "../models/formats/artifact.ts";
 import { permissionsOf, ROOT } from "../tests/server_process.ts";
 
 const QUICK = ["--method", "none", "--rate", "0", "--values", "int4", "--rounding", "feedback"];
@@ -75,4 +76,23 @@ Deno.test("compress begins anew with --no-resume or another recipe, and keeps no
     assert.deepEqual(left(dir), [".out.partial", "text.txt"]);
     assert.equal((await run([...args, "--calibration", join(dir, "none.txt")])).code, 1);
     assert.deepEqual(left(dir), ["text.txt"]);
+  }));
+
+Deno.test("compress ends a recovery at the first Ctrl-C, and makes the artifact of the best so far", () =>
+  inFolder(async (dir, args) => {
+    const recipe = ["--method", "oats", "--rate", "0.5", "--values", "int8", "--rounding", "nearest"];
+    const recover = ["--recover", "distill", "--recover-length", "32", "--recover-tokens", "2000"];
+    // As many different words as it takes for no sentence to come twice.
+    const words = Array.from({ length: 300 }, (_, i) => `word${i * i * 31 % 997} of ${i}`);
+    await Deno.writeTextFile(join(dir, "text.txt"), words.join(" "));
+    const quick = ["--iterations", "1", "--allocation", "uniform", "--no-refine", "--sequences", "8"];
+    const { code, stderr } = await run([...args, ...recipe, ...quick, ...recover], (line, child) => {
+      if (/^recover .* loss /.test(line)) child.kill("SIGINT");
+    });
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /Ending the recovery with the best so far/);
+    const { recovery, perplexity } = (await openArtifact(join(dir, "out"))).header;
+    assert.equal(recovery!.stopped, "cancelled");
+    assert.equal(recovery!.perplexity!.after, perplexity!.compressed);
+    assert.deepEqual(left(dir), ["out", "text.txt"]);
   }));

@@ -66,9 +66,10 @@ async function compressModel(run: CompressionRun): Promise<ArtifactHeader> {
     await progress.time("read", () => checkWeights(checkpoint, () => progress.checkCancelled()));
     using space = WorkSpace.open(work.scratch, options.workMemoryBytes);
     const context = { ...run, checkpoint, pool, space, blockChunks: chooseBlockChunks(spec) };
+    const recovery = recipe.recover && await import("./recovery/recover_compressed.ts"); // few recipes need it
+    await recovery?.prepareRecovery(context);
     const header = await evaluateWritten(context) ?? await makeArtifact(context);
-    if (!recipe.recover) return header;
-    return await (await import("./recovery/recover_compressed.ts")).recoverCompressed(context);
+    return await recovery?.recoverCompressed(context) ?? header;
   } finally {
     checkpoint.close();
   }

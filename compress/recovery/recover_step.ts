@@ -35,6 +35,9 @@ export interface RecoverStep {
   readonly perplexity: NonNullable<ArtifactHeader["perplexity"]>;
 }
 
+/** What is known before there is an artifact. */
+export type TextStep = Omit<RecoverStep, "artifact" | "perplexity">;
+
 /** Of a run that had written the recovered artifact's last tensor. */
 const WRITTEN = "recovered";
 
@@ -87,7 +90,11 @@ async function trained(step: RecoverStep, context: RecoverContext): Promise<Arti
   return header;
 }
 
-function readTexts(step: RecoverStep, context: RecoverContext): Promise<TrainingTexts> {
+/** Chosen once, for all runs of a work folder. @throws {OatmillError} invalid_recipe */
+export function readTexts(
+  step: TextStep,
+  context: RecoverContext,
+): Promise<TrainingTexts> {
   const { checkpoint, work, progress, options: { signal, threads } } = context;
   const onStep = (done: number, total: number) => progress.report("sample", done, total);
   const read = () => trainingTexts(checkpoint, step, { threads, signal, onStep });
