@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { messageOf, postJson, request } from "./api.ts";
 import { bytes, digits, integer, percent, time } from "./format.ts";
-import { DeleteButton, Failure, Loading } from "./parts.tsx";
+import { DeleteButton, Failure, Loading, TableHead } from "./parts.tsx";
 import { useResource } from "./resource.ts";
 import type { List, Model, Speed, Status } from "./types.ts";
 
@@ -59,6 +59,15 @@ function AdapterRow({ model, onDeleted }: { readonly model: Model; readonly onDe
   );
 }
 
+const NUMBERS = [
+  "Size, dense",
+  "Size, compressed",
+  "Perplexity, dense",
+  "Perplexity, compressed",
+  "Tokens/s, dense",
+  "Tokens/s, compressed",
+];
+
 interface Speeds {
   /** Mean of the answers, by model. */
   readonly speeds: ReadonlyMap<string, number>;
@@ -71,22 +80,7 @@ function ModelTable({ models, speeds, measured, onMeasured, onDeleted }: Speeds 
 }) {
   return (
     <table class="cards">
-      <thead>
-        <tr>
-          <th scope="col">Model</th>
-          <th scope="col">Compression</th>
-          <th scope="col" class="number">Size, dense</th>
-          <th scope="col" class="number">Size, compressed</th>
-          <th scope="col" class="number">Perplexity, dense</th>
-          <th scope="col" class="number">Perplexity, compressed</th>
-          <th scope="col" class="number">Tokens/s, dense</th>
-          <th scope="col" class="number">Tokens/s, compressed</th>
-          <th scope="col">Made</th>
-          <th scope="col">
-            <span class="sr">Actions</span>
-          </th>
-        </tr>
-      </thead>
+      <TableHead columns={["Model", "Compression", ...NUMBERS, "Made"]} numbers={NUMBERS} />
       <tbody>
         {models.map((model) =>
           model.adapter ? <AdapterRow key={model.id} model={model} onDeleted={onDeleted} /> : (

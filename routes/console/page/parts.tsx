@@ -128,6 +128,24 @@ type SaveFilePicker = (o: { suggestedName: string }) => Promise<{
   createWritable(): Promise<WritableStream<Uint8Array>>;
 }>;
 
+/** Of a table whose last column holds buttons. @param numbers names of columns that stand to the right */
+export function TableHead(
+  { columns, numbers }: { readonly columns: readonly string[]; readonly numbers: readonly string[] },
+) {
+  return (
+    <thead>
+      <tr>
+        {columns.map((name) => (
+          <th key={name} scope="col" class={numbers.includes(name) ? "number" : undefined}>{name}</th>
+        ))}
+        <th scope="col">
+          <span class="sr">Actions</span>
+        </th>
+      </tr>
+    </thead>
+  );
+}
+
 /** Name, value, and what stands small beside it. */
 export type Fact = readonly [name: string, value: ComponentChildren, note?: string];
 

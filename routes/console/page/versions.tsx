@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { postJson } from "./api.ts";
 import { bytes, digits, time } from "./format.ts";
 import { deleteModel } from "./models_page.tsx";
-import { DeleteButton, Failure } from "./parts.tsx";
+import { DeleteButton, Failure, TableHead } from "./parts.tsx";
 import type { Model } from "./types.ts";
 
 /** Of a version's SHA-256: enough to tell them apart. */
@@ -22,17 +22,7 @@ export function Versions({ id, model, onChanged }: {
       <h2 id="versions">Versions</h2>
       <Failure error={error} />
       <table class="cards">
-        <thead>
-          <tr>
-            <th scope="col">Version</th>
-            <th scope="col">Compression</th>
-            <th scope="col" class="number">Size</th>
-            <th scope="col">Made</th>
-            <th scope="col">
-              <span class="sr">Actions</span>
-            </th>
-          </tr>
-        </thead>
+        <TableHead columns={["Version", "Compression", "Size", "Made"]} numbers={["Size"]} />
         <tbody>
           {model.versions.map(({ version, created, current, method, rate, bytes: size }) => (
             <tr key={version}>
