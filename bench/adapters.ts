@@ -57,7 +57,8 @@ export async function benchAdapters(
     kvFormat,
     tuning,
     maxSequences,
-    speculation: false,
+    speculation: false, // as for peers
+    prefixCache: false, // contenders of one engine ask the same prompts
   });
   const { engine, spec } = model;
   try {
