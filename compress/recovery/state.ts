@@ -13,6 +13,8 @@ export interface Course {
   best: number;
   /** Evaluations since then. */
   withoutGain: number;
+  /** What the schedule's rate is multiplied by: halved by every evaluation without a gain. */
+  rateShare: number;
   /** Of all runs. */
   seconds: number;
   /** null: it goes on. */

@@ -79,6 +79,23 @@ Deno.test("train() ends early when the held-out loss falls no more, with the bes
   assert.equal(objective.values[0], best); // not where the last steps went
 });
 
+Deno.test("train() halves a rate that is too high, from the best parameters", async () => {
+  const objective = squares(2);
+  const course = await run(objective, {
+    options: {
+      ...RECOVER_DEFAULTS.distill,
+      tokens: 40 * 3 * LENGTH,
+      batch: 3,
+      learningRate: 20, // the first step alone goes further past 2 than 0 is before it
+      warmupShare: 0,
+      evaluations: 40,
+      patience: 10,
+    },
+  });
+  assert.ok(course.rateShare < 0.5, `${course.rateShare}`);
+  assert.ok(course.best < course.before / 10, `${course.before} -> ${course.best}`);
+});
+
 Deno.test("train() that is cancelled keeps the best so far", async () => {
   const abort = new AbortController(), objective = squares(1), seen: number[] = [];
   const course = await run(objective, {

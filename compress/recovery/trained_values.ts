@@ -58,6 +58,12 @@ export class TrainedValues {
     for (const { values, best } of this.#vectors) values.set(best);
   }
 
+  /** To the best, at rest: the way that led away from it is forgotten, the sizes of gradients are not. */
+  goBack(): void {
+    this.restoreBest();
+    for (const { first } of this.#vectors) first.fill(0);
+  }
+
   /** What is kept of it for another run. */
   parts(): StreamParts {
     const kept = ["values", "first", "second", "best"] as const;
