@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { recipeSchema } from "../models/recipe.ts";
 import { median } from "../bench/spread.ts";
 import { mergeRecipe, readRecipe } from "./compress.ts";
-import { table } from "./output.ts";
+import { ProgressBar, table } from "./output.ts";
 import { welcome } from "./serve.ts";
 
 Deno.test("mergeRecipe() puts options over the file's fields and leaves the rest", () => {
@@ -40,6 +40,31 @@ Deno.test("readRecipe() refuses what is no JSON object, naming the file", async 
   }
   await Deno.remove(path);
   assert.deepEqual(await readRecipe(undefined), {});
+});
+
+Deno.test("a bar without a terminal has a line for each tenth, and for what a phase waits for", () => {
+  const lines: string[] = [], { writeSync } = Deno.stderr;
+  Deno.stderr.writeSync = (bytes) => {
+    lines.push(new TextDecoder().decode(bytes).trim());
+    return bytes.length;
+  };
+  try {
+    const bar = new ProgressBar({ terminal: false });
+    for (const message of ["waits 0 %", "waits 0 %", "waits 10 %"]) {
+      bar.show({ phase: "recover", done: 0, total: 30, message });
+    }
+    for (let done = 1; done <= 6; done++) bar.show({ phase: "recover", done, total: 30, loss: 0.5 });
+  } finally {
+    Deno.stderr.writeSync = writeSync;
+  }
+  const loss = "loss 0.5000, 0 tokens/s";
+  assert.deepEqual(lines, [
+    "recover 0/30  waits 0 %",
+    "recover 0/30  waits 10 %",
+    `recover 1/30  ${loss}`,
+    `recover 3/30  ${loss}`,
+    `recover 6/30  ${loss}`,
+  ]);
 });
 
 Deno.test("table() aligns numbers right and words left", () => {

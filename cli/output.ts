@@ -40,10 +40,15 @@ const BAR_WIDTH = 30;
 
 /** Of a compression, or of anything else that has steps. */
 type Progress =
-  & Pick<CompressProgress, "done" | "total" | "error" | "loss" | "tokensPerSecond" | "etaSeconds">
+  & Pick<
+    CompressProgress,
+    "done" | "total" | "message" | "error" | "loss" | "tokensPerSecond" | "etaSeconds"
+  >
   & { readonly phase: string };
 
-function detailOf({ error, loss, tokensPerSecond, etaSeconds }: Progress): string {
+/** Of a phase that has done nothing yet, what it waits for. */
+function detailOf({ done, message, error, loss, tokensPerSecond, etaSeconds }: Progress): string {
+  if (done === 0 && message !== undefined) return `  ${message}`;
   if (loss !== undefined) {
     const left = etaSeconds === undefined ? "" : `, ${Math.ceil(etaSeconds)} s left`;
     return `  loss ${loss.toFixed(4)}, ${(tokensPerSecond ?? 0).toFixed(0)} tokens/s${left}`;
@@ -53,8 +58,7 @@ function detailOf({ error, loss, tokensPerSecond, etaSeconds }: Progress): strin
 
 /** A bar on a terminal, one line for each tenth of a phase elsewhere, nothing when quiet. */
 export class ProgressBar {
-  #phase = "";
-  #tenth = -1;
+  #shown = "";
   constructor(readonly options: { readonly quiet?: boolean; readonly terminal?: boolean } = {}) {}
 
   show(progress: Progress): void {
@@ -68,9 +72,9 @@ export class ProgressBar {
       Deno.stderr.writeSync(encoder.encode(`\r${line}\x1b[K`));
       return;
     }
-    const tenth = Math.floor(share * 10);
-    if (phase === this.#phase && tenth === this.#tenth) return;
-    [this.#phase, this.#tenth] = [phase, tenth];
+    const shown = `${phase} ${Math.floor(share * 10)}${done === 0 ? detail : ""}`;
+    if (shown === this.#shown) return;
+    this.#shown = shown;
     note(`${phase} ${done}/${total}${detail}`);
   }
   end(): void {

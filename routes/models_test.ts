@@ -358,7 +358,7 @@ withServer(
     assert.deepEqual([(await get(first.id)).status, (await get(second.id)).status], ["running", "queued"]);
     assert.deepEqual((await get(first.id)).progress, {
       ...{ phase: "compress", done: 1, total: 10, error: 0.1, block: 1, blocks: 10, loss: 0.1 },
-      ...{ dense_perplexity: null, eta_seconds: null },
+      ...{ dense_perplexity: null, tokens_per_second: null, eta_seconds: null },
     });
     for (const { id } of [second, first]) {
       const job = await (await server.get(`/v1/compressions/${id}/cancel`, { method: "POST" })).json();

@@ -157,7 +157,7 @@ function reportTraining(
 ): void {
   // The dense model's pass has another total: the bar is of the training alone.
   if (phase === "targets") {
-    progress.report("recover", 0, total, `the dense model's answers ${Math.floor(100 * done / total)} %`);
+    progress.report("recover", 0, total, `the dense model's answers ${10 * Math.floor(10 * done / total)} %`);
     return;
   }
   progress.report("recover", done, total, undefined, {
