@@ -73,6 +73,10 @@ export function operandsOf(op: PlanOp): Operands {
 export const withInner = (ops: readonly PlanOp[]): PlanOp[] =>
   ops.flatMap((op) => op.op === "experts" ? [op, ...op.each.flatMap(withInner)] : [op]);
 
+/** Whether an operation is there for adapters alone: steps without adapted rows pass over it. */
+export const isAdaptation = (op: PlanOp): boolean =>
+  op.op === "adapt_in" || op.op === "adapt_out" || (op.op === "sync" && op.adapted === true);
+
 /** The transformer block that an operation names, directly or by a tensor; null when it names none. */
 export function blockOf(op: PlanOp): number | null {
   if ("block" in op) return op.block;
